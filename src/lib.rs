@@ -1,0 +1,3 @@
+//! pigeonfs: Pigeonhole channels of the Katzenpost mixnet, mounted as files.
+
+pub mod thin;
