@@ -1,3 +1,11 @@
 //! pigeonfs: Pigeonhole channels of the Katzenpost mixnet, mounted as files.
 
+pub mod bacap;
+pub mod channel;
+pub mod cli;
+pub mod engine;
+pub mod fs;
+pub mod localnet;
+pub mod mount;
+pub mod store;
 pub mod thin;

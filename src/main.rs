@@ -1,1 +1,3 @@
+//! The command `pigeonfs`.
+
 fn main() {}

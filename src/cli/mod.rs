@@ -1,0 +1,1 @@
+//! The command: what was typed, turned into what is meant. One file a verb.

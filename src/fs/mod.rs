@@ -1,0 +1,1 @@
+//! The policy of the mount: names, handles, access, errno. No FUSE types, no async.

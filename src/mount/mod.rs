@@ -1,0 +1,1 @@
+//! The mount: the only room that names `fuser` types.
