@@ -1,1 +1,128 @@
 //! The engine: drives the channel machines with the thin client and the store, and answers the verbs.
+//!
+//! ```text
+//!   verbs ── control ──▶ owner ─▶ store ◀── fs ── mount
+//!                          │        │ changes
+//!                          ▼        ▼
+//!                        engine: driver ─▶ channel machines
+//!                          │  ▲
+//!                 envelopes│  │answers
+//!                          ▼  │
+//!                     thin client ×2 (crypto, traffic) ── daemon
+//! ```
+//!
+//! An [`Owner`] is one process's hold on a state directory: the lock, the store, an [`Engine`] and the control socket.
+//! What the network is asked is decided by the machines alone; nothing that a person does with files changes it.
+
+pub mod control;
+mod driver;
+mod network;
+mod owner;
+mod shared;
+pub mod status;
+mod transfer;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+
+pub use network::Daemon;
+pub use owner::{Owner, OwnerKind};
+
+use crate::channel::Linger;
+use crate::store::{Channel, ChannelName, Role, Store, StoreError};
+use status::{ChannelStatus, DaemonStatus, RoleStatus, STATUS_VERSION, Status};
+
+/// How long a stop waits for the connections to say goodbye.
+const GOODBYE: Duration = Duration::from_secs(5);
+/// Channels that one look-up of the status takes from the store at a time.
+const PAGE: usize = 256;
+
+/// The running engine of one store.
+pub struct Engine {
+    store: Store,
+    shared: Arc<shared::Shared>,
+    stop: watch::Sender<bool>,
+    tasks: std::sync::Mutex<Vec<JoinHandle<()>>>,
+}
+
+impl Engine {
+    /// Starts the engine on the current tokio runtime.
+    pub fn start(store: Store, daemon: Daemon, linger: Linger) -> Self {
+        let shared = Arc::new(shared::Shared::default());
+        let (stop, stopped) = watch::channel(false);
+        let (view, seen) = watch::channel(network::View::default());
+        let driver = driver::Driver::new(store.clone(), Arc::clone(&shared), linger, seen);
+        let tasks = vec![tokio::spawn(network::keep(daemon, view)), tokio::spawn(driver.run(stopped))];
+        Self { store, shared, stop, tasks: std::sync::Mutex::new(tasks) }
+    }
+
+    /// Stops: nothing more is launched, the sessions at the daemon are closed. Bounded; safe to call twice.
+    pub async fn stop(&self) {
+        self.stop.send_replace(true);
+        let tasks = std::mem::take(&mut *self.tasks.lock().unwrap_or_else(std::sync::PoisonError::into_inner));
+        for mut task in tasks.into_iter().rev() {
+            if timeout(GOODBYE, &mut task).await.is_err() {
+                task.abort();
+            }
+        }
+    }
+
+    /// How the daemon stands.
+    pub fn daemon(&self) -> DaemonStatus {
+        self.shared.daemon()
+    }
+
+    /// Why the channel cannot work for now: it belongs to another network. A fence stands in the channel itself.
+    pub fn refusal(&self, channel: &Channel) -> Option<String> {
+        self.shared.refuses(channel).then(shared::other_network)
+    }
+
+    /// The state of everything.
+    pub fn status(&self) -> Result<Status, StoreError> {
+        let mut channels = Vec::new();
+        let mut after: Option<ChannelName> = None;
+        loop {
+            let page = self.store.channels(after.as_ref(), PAGE)?;
+            let Some(last) = page.last() else { break };
+            after = Some(last.name.clone());
+            channels.extend(page.iter().map(|channel| self.channel_status(channel)));
+        }
+        let spool_bytes = self.store.spool_bytes()?;
+        Ok(Status { version: STATUS_VERSION, daemon: self.daemon(), spool_bytes, channels })
+    }
+
+    /// The state of one channel.
+    pub fn channel_status(&self, channel: &Channel) -> ChannelStatus {
+        let reader = channel.role == Role::Reader;
+        let next_probe = self.shared.next_probe_of(channel.id).filter(|_| reader);
+        ChannelStatus {
+            name: channel.name.to_string(),
+            role: if reader { RoleStatus::Reader } else { RoleStatus::Writer },
+            kind: "stream".to_owned(),
+            size: channel.size,
+            stored_bytes: if reader { channel.size } else { channel.stored_bytes },
+            boxes: if reader { channel.frontier.0 } else { channel.boxes },
+            stored_boxes: if reader { channel.frontier.0 } else { channel.stored_boxes },
+            launched: channel.launched,
+            shared: channel.shown,
+            not_there_yet_at: channel.verdict.map(unix_seconds),
+            waiting_for_late_box: channel.later_known,
+            next_probe_ms: next_probe.map(|at| {
+                let left = at.saturating_duration_since(tokio::time::Instant::now());
+                u64::try_from(left.as_millis()).unwrap_or(u64::MAX)
+            }),
+            fenced: channel.fence.clone(),
+            error: self.refusal(channel).or_else(|| self.shared.trouble_of(channel.id)),
+            created: unix_seconds(channel.created),
+            modified: unix_seconds(channel.modified),
+        }
+    }
+}
+
+fn unix_seconds(time: std::time::SystemTime) -> u64 {
+    time.duration_since(std::time::UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}

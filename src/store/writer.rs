@@ -81,10 +81,12 @@ impl Tx<'_> {
     }
 }
 
+type Change = Box<dyn FnMut(&mut Tx<'_>) -> Result<(), StoreError> + Send>;
+
 /// A request: run again where its transaction had to be, and answered once.
 struct Job {
     vital: bool,
-    run: Box<dyn FnMut(&mut Tx<'_>) -> Result<(), StoreError> + Send>,
+    run: Change,
     /// Told at the end; `None` is success.
     done: Box<dyn FnOnce(Option<StoreError>) + Send>,
 }
@@ -234,10 +236,8 @@ impl Writer {
                         let (kept, refused) = group.into_iter().partition(|job: &Job| job.vital);
                         group = kept;
                         refuse(refused, &StoreError::DiskFull);
-                    } else if let (Some(at), false) = (at, vital) {
+                    } else if let Some(at) = at {
                         refuse(vec![group.remove(at)], &StoreError::DiskFull);
-                    } else if vital {
-                        refuse(std::mem::take(&mut group), &StoreError::DiskFull);
                     } else {
                         refuse(std::mem::take(&mut group), &StoreError::DiskFull);
                     }

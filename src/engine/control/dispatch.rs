@@ -1,0 +1,255 @@
+//! What each request does. The same code answers a verb over the socket and a verb that owns the state itself.
+
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep_until};
+
+use super::{CHUNK_BYTES, Failure, FailureKind, Request, Response, Secret};
+use crate::bacap::{self, ReadCap, WriteCap};
+use crate::engine::status::LinkStatus;
+use crate::engine::{Owner, OwnerKind};
+use crate::store::{Channel, ChannelName, Role};
+
+/// A verb waits so long for a daemon before it says that there is none.
+const DAEMON_PATIENCE: Duration = Duration::from_secs(10);
+/// How often a wait looks at what no wake-up tells: the daemon's state.
+const LOOK: Duration = Duration::from_millis(500);
+
+pub(super) async fn dispatch(owner: &Owner, request: Request) -> Result<Response, Failure> {
+    match request {
+        Request::Status { name: None } => Ok(Response::Status(owner.engine.status()?)),
+        Request::Status { name: Some(name) } => Ok(channel_response(owner, &find(owner, &name)?)),
+        Request::New { name } => new(owner, &name).await,
+        Request::Add { name, capability } => add(owner, &name, &capability).await,
+        Request::Share { name, write } => share(owner, &name, write).await,
+        Request::Forget { name } => {
+            find(owner, &name)?;
+            owner.store.forget(parse(&name)?).await?;
+            Ok(Response::Done)
+        }
+        Request::Rename { old, new } => {
+            find(owner, &old)?;
+            owner.store.rename(parse(&old)?, parse(&new)?).await?;
+            Ok(Response::Done)
+        }
+        Request::Wait { name, bytes, timeout_ms } => {
+            let deadline = timeout_ms.map(|ms| Instant::now() + Duration::from_millis(ms));
+            wait(owner, &name, bytes, deadline).await
+        }
+        Request::Append { name, bytes } => append(owner, &name, bytes).await,
+        Request::Read { name, offset, wait_ms } => read(owner, &name, offset, Duration::from_millis(wait_ms)).await,
+        Request::Yield => match owner.kind {
+            OwnerKind::Verb => {
+                owner.ask_to_yield();
+                Ok(Response::Done)
+            }
+            OwnerKind::Mount => Err(Failure::new(FailureKind::Busy, "another mount owns this state directory")
+                .hint("unmount it first (`pigeonfs umount MNT`), or give this mount another --state")),
+        },
+    }
+}
+
+fn parse(name: &str) -> Result<ChannelName, Failure> {
+    ChannelName::parse(name).map_err(|error| Failure::new(FailureKind::Usage, error.to_string()))
+}
+
+fn find(owner: &Owner, name: &str) -> Result<Channel, Failure> {
+    let parsed = parse(name)?;
+    owner.store.by_name(&parsed)?.ok_or_else(|| {
+        Failure::new(FailureKind::Failed, format!("there is no channel named {name:?}"))
+            .hint("`pigeonfs list` shows those that there are")
+    })
+}
+
+fn channel_response(owner: &Owner, channel: &Channel) -> Response {
+    Response::Channel(owner.engine.channel_status(channel))
+}
+
+async fn new(owner: &Owner, name: &str) -> Result<Response, Failure> {
+    let cap = fresh_write_cap()?;
+    owner.store.create_stream(parse(name)?, cap).await?;
+    Ok(channel_response(owner, &find(owner, name)?))
+}
+
+/// A write capability from fresh randomness. Made here rather than by the daemon, so that it works with none at hand.
+pub(crate) fn fresh_write_cap() -> Result<WriteCap, Failure> {
+    let mut seed = zeroize::Zeroizing::new([0_u8; 32]);
+    getrandom::fill(&mut *seed)
+        .map_err(|error| Failure::new(FailureKind::Failed, format!("this machine gives no randomness: {error}")))?;
+    Ok(WriteCap::from_seed(&seed))
+}
+
+async fn add(owner: &Owner, name: &str, capability: &Secret) -> Result<Response, Failure> {
+    let name_parsed = parse(name)?;
+    let bad = |error: bacap::ParseError| {
+        Failure::new(FailureKind::Usage, format!("this is not a capability: {error}"))
+            .hint("a read capability is the one line that `pigeonfs share NAME` prints")
+    };
+    match capability.expose().len() {
+        bacap::WRITE_CAP_BYTES => {
+            let cap = WriteCap::from_bytes(capability.expose()).map_err(bad)?;
+            owner.store.create_stream(name_parsed, cap).await?;
+        }
+        _ => {
+            let cap = ReadCap::from_bytes(capability.expose()).map_err(bad)?;
+            owner.store.add_reader(name_parsed, cap).await?;
+        }
+    }
+    Ok(channel_response(owner, &find(owner, name)?))
+}
+
+async fn share(owner: &Owner, name: &str, write: bool) -> Result<Response, Failure> {
+    let channel = find(owner, name)?;
+    if write && channel.role == Role::Reader {
+        return Err(Failure::new(FailureKind::Refused, format!("we hold only the read capability of {name:?}"))
+            .hint("without --write its read capability can be shared on"));
+    }
+    let text = owner.store.reveal(channel.id, write).await?;
+    Ok(Response::Capability(Secret::new(text.as_bytes().to_vec())))
+}
+
+async fn append(owner: &Owner, name: &str, bytes: Vec<u8>) -> Result<Response, Failure> {
+    if bytes.len() > CHUNK_BYTES {
+        return Err(Failure::new(FailureKind::Usage, "an append carries at most 1 MiB"));
+    }
+    let channel = find(owner, name)?;
+    if let Some(refusal) = owner.engine.refusal(&channel) {
+        return Err(Failure::new(FailureKind::Refused, refusal));
+    }
+    let appended = owner.store.append(channel.id, bytes, None).await?;
+    Ok(Response::Appended { size: appended.size })
+}
+
+async fn wait(owner: &Owner, name: &str, bytes: Option<u64>, deadline: Option<Instant>) -> Result<Response, Failure> {
+    let id = find(owner, name)?.id;
+    let mut growth = owner.store.changes().watch(id);
+    let mut patience = Patience::new(deadline);
+    loop {
+        growth.mark_unchanged();
+        let channel = still_there(owner, id, name)?;
+        if let Some(reason) = &channel.fence {
+            return Err(fenced(name, reason));
+        }
+        let done = match channel.role {
+            Role::Writer if bytes.is_some() => {
+                return Err(Failure::new(
+                    FailureKind::Usage,
+                    format!("--bytes is for readers, and {name:?} is written here"),
+                )
+                .hint("without --bytes, wait ends when all that was accepted is stored"));
+            }
+            Role::Writer => {
+                if channel.tail_bytes > 0 {
+                    owner.store.seal_tail(id).await?;
+                }
+                channel.stored_bytes == channel.size
+            }
+            Role::Reader => match bytes {
+                Some(bytes) => channel.size >= bytes,
+                None => channel.verdict.is_some() && !channel.later_known,
+            },
+        };
+        if done {
+            return Ok(channel_response(owner, &channel));
+        }
+        if let Some(refusal) = owner.engine.refusal(&channel) {
+            return Err(Failure::new(FailureKind::Refused, refusal));
+        }
+        let progress = match (channel.role, bytes) {
+            (Role::Writer, _) => format!("{} of {} bytes of {name:?} are stored", channel.stored_bytes, channel.size),
+            (Role::Reader, Some(bytes)) => format!("{} of {bytes} bytes of {name:?} have arrived", channel.size),
+            (Role::Reader, None) => format!("{} bytes of {name:?} have arrived", channel.size),
+        };
+        patience.check(owner, &progress)?;
+        tokio::select! {
+            _ = growth.changed() => {}
+            () = sleep_until(patience.next_look()) => {}
+        }
+    }
+}
+
+async fn read(owner: &Owner, name: &str, offset: u64, wait: Duration) -> Result<Response, Failure> {
+    let id = find(owner, name)?.id;
+    let mut growth = owner.store.changes().watch(id);
+    let mut patience = Patience::new(Some(Instant::now() + wait));
+    loop {
+        growth.mark_unchanged();
+        let channel = still_there(owner, id, name)?;
+        if offset < channel.size {
+            let bytes = owner.store.read(id, offset, CHUNK_BYTES)?;
+            return Ok(Response::Bytes { bytes, end: false });
+        }
+        let end = channel.role == Role::Writer || (channel.verdict.is_some() && !channel.later_known);
+        let out_of_time = Instant::now() >= patience.deadline.expect("a read has a deadline");
+        if end && out_of_time {
+            return Ok(Response::Bytes { bytes: Vec::new(), end: true });
+        }
+        if let Some(reason) = &channel.fence {
+            return Err(fenced(name, reason));
+        }
+        if let Some(refusal) = owner.engine.refusal(&channel) {
+            return Err(Failure::new(FailureKind::Refused, refusal));
+        }
+        if !end {
+            patience.check(owner, &format!("whether {name:?} goes on after {offset} bytes is not known yet"))?;
+        }
+        tokio::select! {
+            _ = growth.changed() => {}
+            () = sleep_until(patience.next_look()) => {}
+        }
+    }
+}
+
+fn still_there(owner: &Owner, id: crate::store::ChannelId, name: &str) -> Result<Channel, Failure> {
+    owner
+        .store
+        .channel(id)?
+        .ok_or_else(|| Failure::new(FailureKind::Failed, format!("the channel {name:?} was forgotten meanwhile")))
+}
+
+fn fenced(name: &str, reason: &str) -> Failure {
+    Failure::new(FailureKind::Refused, format!("{name:?} is fenced: {reason}"))
+        .hint("what was accepted stays in the spool; the status says how much")
+}
+
+/// How long a wait goes on: to its deadline, and without a daemon no longer than makes sense.
+struct Patience {
+    deadline: Option<Instant>,
+    no_daemon_since: Option<Instant>,
+}
+
+impl Patience {
+    fn new(deadline: Option<Instant>) -> Self {
+        Self { deadline, no_daemon_since: None }
+    }
+
+    fn check(&mut self, owner: &Owner, progress: &str) -> Result<(), Failure> {
+        let now = Instant::now();
+        let daemon = owner.engine.daemon();
+        let why = daemon.error.unwrap_or_else(|| "no daemon was found".to_owned());
+        let no_daemon = || {
+            Failure::new(FailureKind::NoDaemon, format!("{why}; {progress}"))
+                .hint("nothing is lost: what was accepted is sent when a daemon is there. `--localnet` needs none")
+        };
+        match daemon.link {
+            LinkStatus::Connected | LinkStatus::NoConsensus => self.no_daemon_since = None,
+            LinkStatus::NoDaemon | LinkStatus::Refused => {
+                let since = *self.no_daemon_since.get_or_insert(now);
+                let over = self.deadline.is_some_and(|deadline| now >= deadline);
+                if over || (self.deadline.is_none() && now >= since + DAEMON_PATIENCE) {
+                    return Err(no_daemon());
+                }
+            }
+        }
+        if self.deadline.is_some_and(|deadline| now >= deadline) {
+            return Err(Failure::new(FailureKind::TimedOut, format!("the time is up: {progress}"))
+                .hint("nothing is lost: it goes on, and can be waited for again"));
+        }
+        Ok(())
+    }
+
+    fn next_look(&self) -> Instant {
+        let look = Instant::now() + LOOK;
+        self.deadline.map_or(look, |deadline| deadline.min(look))
+    }
+}

@@ -1,0 +1,190 @@
+//! What a verb may ask the owner of a state, and what it is told.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+use zeroize::Zeroize;
+
+use crate::engine::status::{ChannelStatus, Status};
+
+/// A capability on its way over the control socket. Shows nothing of itself and leaves nothing behind.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Secret(#[serde(with = "serde_bytes")] Vec<u8>);
+
+impl Secret {
+    /// Wraps the bytes of a capability.
+    pub fn new(bytes: Vec<u8>) -> Self {
+        Self(bytes)
+    }
+
+    /// The bytes themselves.
+    pub fn expose(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "Secret({} bytes)", self.0.len())
+    }
+}
+
+impl Drop for Secret {
+    fn drop(&mut self) {
+        self.0.zeroize();
+    }
+}
+
+/// What a verb asks.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Request {
+    /// The state of everything, or of one channel.
+    Status {
+        /// The channel, or all of them.
+        name: Option<String>,
+    },
+    /// Make a stream.
+    New {
+        /// A free name.
+        name: String,
+    },
+    /// Take a capability in: 136 bytes make a read-only stream, 168 a stream that can be appended to.
+    Add {
+        /// A free name.
+        name: String,
+        /// The capability's bytes.
+        capability: Secret,
+    },
+    /// Give a capability out; from then on the stream can no longer be taken back.
+    Share {
+        /// Which channel.
+        name: String,
+        /// The write capability rather than the read capability.
+        write: bool,
+    },
+    /// Drop a channel, its capability and its bytes.
+    Forget {
+        /// Which channel.
+        name: String,
+    },
+    /// Give a channel another name, here only.
+    Rename {
+        /// Its name now.
+        old: String,
+        /// A free name.
+        new: String,
+    },
+    /// Wait until all that was accepted is stored (writer), or until `bytes` have arrived (reader).
+    Wait {
+        /// Which channel.
+        name: String,
+        /// Reader: at least so many bytes, from the start; without it, until the frontier has a verdict.
+        bytes: Option<u64>,
+        /// How long; without it, as long as it takes.
+        timeout_ms: Option<u64>,
+    },
+    /// Append bytes; answered once they are safe on this machine's disk.
+    Append {
+        /// Which channel.
+        name: String,
+        /// At most [`super::CHUNK_BYTES`].
+        #[serde(with = "serde_bytes")]
+        bytes: Vec<u8>,
+    },
+    /// Read bytes that have arrived.
+    Read {
+        /// Which channel.
+        name: String,
+        /// Where from.
+        offset: u64,
+        /// At the end: wait so long for more. 0 answers at once where the end has a verdict.
+        wait_ms: u64,
+    },
+    /// Give the state up in favour of the asker, a mount. Only a verb that owns it for its own run does.
+    Yield,
+}
+
+/// What the owner answers.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Response {
+    /// Done, and there is nothing to say.
+    Done,
+    /// Answers [`Request::Status`] without a name.
+    Status(Status),
+    /// Answers [`Request::Status`] with a name, [`Request::New`], [`Request::Add`], [`Request::Wait`].
+    Channel(ChannelStatus),
+    /// Answers [`Request::Share`]: the capability as upstream prints it (base64).
+    Capability(Secret),
+    /// Answers [`Request::Append`]: the stream's size after it.
+    Appended {
+        /// Bytes.
+        size: u64,
+    },
+    /// Answers [`Request::Read`].
+    Bytes {
+        /// What there is from the offset on, at most [`super::CHUNK_BYTES`].
+        #[serde(with = "serde_bytes")]
+        bytes: Vec<u8>,
+        /// Whether this is the end for now: nothing follows, by the frontier's own verdict.
+        end: bool,
+    },
+}
+
+/// What goes over the socket in answer to a [`Request`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Answer {
+    /// It worked.
+    Ok(Response),
+    /// It did not.
+    Err(Failure),
+}
+
+/// What kind of failure; the command maps each to its exit code.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FailureKind {
+    /// It failed (1).
+    Failed,
+    /// It cannot be meant (2).
+    Usage,
+    /// The time was up; nothing is lost (3).
+    TimedOut,
+    /// No daemon (4).
+    NoDaemon,
+    /// Fenced or refused (5).
+    Refused,
+    /// The state has another owner, or the name is taken (6).
+    Busy,
+    /// A signal (130).
+    Interrupted,
+}
+
+/// Why a verb failed: what happened, with what, and what to do.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[error("{message}")]
+pub struct Failure {
+    /// Its kind.
+    pub kind: FailureKind,
+    /// What happened, with what.
+    pub message: String,
+    /// What to do now.
+    pub hint: Option<String>,
+}
+
+impl Failure {
+    /// A failure without a hint.
+    pub fn new(kind: FailureKind, message: impl Into<String>) -> Self {
+        Self { kind, message: message.into(), hint: None }
+    }
+
+    /// The same, with what to do now.
+    #[must_use]
+    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+}

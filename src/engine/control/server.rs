@@ -1,0 +1,128 @@
+//! The owner's end of the control socket.
+
+use std::io;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Weak};
+
+use rustix::fs::{Mode, OFlags};
+use tokio::io::AsyncWriteExt;
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::Semaphore;
+use tokio::task::{JoinHandle, JoinSet};
+use tracing::{debug, warn};
+
+use super::{Answer, Failure, FailureKind, Request, dispatch};
+use crate::engine::Owner;
+use crate::thin::frame;
+
+/// Verbs that are answered at once; further ones wait in the socket's backlog.
+const CONNECTIONS: usize = 64;
+
+/// Listens at `socket` and answers until the owner is gone or the task is aborted.
+pub(crate) fn serve(owner: &Arc<Owner>, socket: &Path) -> io::Result<JoinHandle<()>> {
+    let listener = bind(socket)?;
+    let owner = Arc::downgrade(owner);
+    Ok(tokio::spawn(async move {
+        let room = Arc::new(Semaphore::new(CONNECTIONS));
+        let mut connections = JoinSet::new();
+        loop {
+            let permit = Arc::clone(&room).acquire_owned().await.expect("the semaphore is never closed");
+            let accepted = tokio::select! {
+                accepted = listener.accept() => accepted,
+                Some(_) = connections.join_next() => continue,
+            };
+            match accepted {
+                Ok((stream, _)) => {
+                    let owner = Weak::clone(&owner);
+                    connections.spawn(async move {
+                        converse(owner, stream).await;
+                        drop(permit);
+                    });
+                }
+                Err(error) => {
+                    warn!(%error, "a verb could not be accepted");
+                    tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+                }
+            }
+        }
+    }))
+}
+
+/// Only our own user and root get through the 0700 directory; the peer is asked all the same.
+async fn converse(owner: Weak<Owner>, mut stream: UnixStream) {
+    let us = rustix::process::geteuid().as_raw();
+    match stream.peer_cred() {
+        Ok(peer) if peer.uid() == us || peer.uid() == 0 => {}
+        _ => return warn!("a verb of another user was turned away"),
+    }
+    loop {
+        let body = match frame::read_body(&mut stream).await {
+            Ok(Some(body)) => body,
+            Ok(None) => return,
+            Err(error) => return debug!(%error, "a verb hung up"),
+        };
+        let answer = match frame::decode::<Request>(&body) {
+            Ok(request) => {
+                let Some(owner) = owner.upgrade() else { return };
+                // A verb that hangs up while it waits must not leave its question behind.
+                tokio::select! {
+                    answer = dispatch::dispatch(&owner, request) => answer,
+                    () = hung_up(&stream) => return,
+                }
+            }
+            Err(error) => Err(Failure::new(FailureKind::Usage, format!("the request is not understood: {error}"))
+                .hint("the mount and the command may be of different versions")),
+        };
+        let answer = match answer {
+            Ok(response) => Answer::Ok(response),
+            Err(failure) => Answer::Err(failure),
+        };
+        let Ok(bytes) = frame::encode(&answer) else { return };
+        if stream.write_all(&bytes).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Resolves when the peer has closed, or sends ahead of its answer, which no verb of ours does.
+async fn hung_up(stream: &UnixStream) {
+    let mut ahead = [0; 1];
+    loop {
+        if stream.readable().await.is_err() {
+            return;
+        }
+        match stream.try_read(&mut ahead) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            _ => return,
+        }
+    }
+}
+
+fn bind(socket: &Path) -> io::Result<UnixListener> {
+    // The lock says that nobody else owns this state, so whatever is there is a leftover.
+    match std::fs::remove_file(socket) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let listener = through_directory(socket, |short| std::os::unix::net::UnixListener::bind(short))?;
+    std::fs::set_permissions(socket, std::fs::Permissions::from_mode(0o600))?;
+    listener.set_nonblocking(true)?;
+    UnixListener::from_std(listener)
+}
+
+/// Socket addresses hold 107 bytes of path. A longer one is reached through a descriptor of its directory.
+pub(super) fn through_directory<T>(socket: &Path, act: impl FnOnce(&Path) -> io::Result<T>) -> io::Result<T> {
+    const LONGEST: usize = 107;
+    if socket.as_os_str().len() <= LONGEST {
+        return act(socket);
+    }
+    let (Some(directory), Some(name)) = (socket.parent(), socket.file_name()) else {
+        return act(socket);
+    };
+    let handle = rustix::fs::open(directory, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+    // By thread, not by process: a process that is not dumpable may still look at its own threads.
+    let short: PathBuf = format!("/proc/self/fd/{}", handle.as_raw_fd()).into();
+    act(&short.join(name))
+}

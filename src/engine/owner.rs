@@ -1,0 +1,135 @@
+//! One process's hold on a state directory: the lock, the store, the engine and the control socket.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tracing::warn;
+
+use super::control::{self, Failure, FailureKind};
+use super::{Daemon, Engine};
+use crate::channel::Linger;
+use crate::store::{Limits, StateDir, StateError, Store, StoreError};
+
+/// What kind of process owns the state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OwnerKind {
+    /// A mount: it owns the state until it ends.
+    Mount,
+    /// A verb, for its own run: it gives the state up to a mount that asks.
+    Verb,
+}
+
+/// The owner of a state directory. Dropping it without [`Owner::close`] releases the lock with the process only.
+pub struct Owner {
+    pub(super) store: Store,
+    pub(super) engine: Engine,
+    pub(super) kind: OwnerKind,
+    yielded: watch::Sender<bool>,
+    socket: PathBuf,
+    server: std::sync::Mutex<Option<JoinHandle<()>>>,
+    /// Released last.
+    state: std::sync::Mutex<Option<StateDir>>,
+}
+
+impl Owner {
+    /// Takes the state at `path`, opens its store, starts the engine and answers verbs. Needs a tokio runtime.
+    pub fn open(path: &Path, daemon: Daemon, kind: OwnerKind) -> Result<Arc<Self>, Failure> {
+        Self::open_with(path, daemon, kind, Linger::default(), Limits::default())
+    }
+
+    /// [`Owner::open`] with other times and limits than the defaults.
+    pub fn open_with(
+        path: &Path,
+        daemon: Daemon,
+        kind: OwnerKind,
+        linger: Linger,
+        limits: Limits,
+    ) -> Result<Arc<Self>, Failure> {
+        let state = StateDir::lock(path)?;
+        let store = Store::open(&state, limits)?;
+        let engine = Engine::start(store.clone(), daemon, linger);
+        let socket = state.control_socket();
+        let owner = Arc::new(Self {
+            store,
+            engine,
+            kind,
+            yielded: watch::Sender::new(false),
+            socket,
+            server: std::sync::Mutex::new(None),
+            state: std::sync::Mutex::new(Some(state)),
+        });
+        let server = control::serve(&owner, &owner.socket).map_err(|error| {
+            Failure::new(
+                FailureKind::Failed,
+                format!("the control socket {} could not be made: {error}", owner.socket.display()),
+            )
+        })?;
+        *lock(&owner.server) = Some(server);
+        Ok(owner)
+    }
+
+    /// The store.
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// The engine.
+    pub fn engine(&self) -> &Engine {
+        &self.engine
+    }
+
+    /// Resolves once a mount has asked for the state; a verb then closes, and goes on as its client.
+    pub async fn asked_to_yield(&self) {
+        let mut yielded = self.yielded.subscribe();
+        let _ = yielded.wait_for(|&yielded| yielded).await;
+    }
+
+    pub(super) fn ask_to_yield(&self) {
+        self.yielded.send_replace(true);
+    }
+
+    /// Stops answering, stops the engine, closes the store and releases the lock, in this order. Bounded.
+    pub async fn close(&self) {
+        if let Some(server) = lock(&self.server).take() {
+            server.abort();
+            // Its connections end with it; each holds the owner only while it answers.
+            let _ = server.await;
+        }
+        if let Err(error) = std::fs::remove_file(&self.socket)
+            && error.kind() != std::io::ErrorKind::NotFound
+        {
+            warn!(%error, "the control socket could not be removed");
+        }
+        self.engine.stop().await;
+        let store = self.store.clone();
+        // The store's last commits are waited for; that blocks, so not here.
+        let _ = tokio::task::spawn_blocking(move || store.close()).await;
+        drop(lock(&self.state).take());
+    }
+}
+
+fn lock<T>(mutex: &std::sync::Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+impl From<StateError> for Failure {
+    fn from(error: StateError) -> Self {
+        let kind = if matches!(error, StateError::Busy { .. }) { FailureKind::Busy } else { FailureKind::Failed };
+        Failure::new(kind, error.to_string())
+    }
+}
+
+impl From<StoreError> for Failure {
+    fn from(error: StoreError) -> Self {
+        let kind = match error {
+            StoreError::NameTaken { .. } | StoreError::CapKnown { .. } => FailureKind::Busy,
+            StoreError::Fenced { .. } | StoreError::AlreadyLaunched { .. } | StoreError::ReadOnly => {
+                FailureKind::Refused
+            }
+            _ => FailureKind::Failed,
+        };
+        Failure::new(kind, error.to_string())
+    }
+}

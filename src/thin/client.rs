@@ -1,0 +1,454 @@
+//! The client: what a program asks of the daemon, with typed arguments and answers.
+
+use std::fmt;
+use std::sync::Arc;
+
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+use tokio::time::{Instant, timeout_at};
+use zeroize::Zeroizing;
+
+use super::error::started;
+use super::message::{
+    CancelResending, DirectoryAuthority, EncryptRead, EncryptReply, EncryptWrite, GetDirectoryAuthorities,
+    GetPkiDocument, HASH_BYTES, ID_BYTES, IndexCounter, NewKeypair, NextIndex, Octets, RequestFrame, ResponseFrame,
+    StartResending,
+};
+use super::session::{self, Body, Call, Command};
+use super::{Config, Error, ErrorKind, Link, Operation, Status};
+use crate::bacap::{BoxIndex, ReadCap, WriteCap};
+
+/// The daemon's queue of a connection; with more than that unanswered it stops reading us.
+const STARTED: usize = 16;
+
+/// How a client behaves.
+#[derive(Clone, Debug)]
+pub struct ClientOptions {
+    /// Started operations that may be unanswered at once, at most 16.
+    pub started: usize,
+}
+
+impl Default for ClientOptions {
+    fn default() -> Self {
+        Self { started: STARTED }
+    }
+}
+
+/// A handle on one session with the daemon. Clones share it; when the last is gone the session is closed.
+#[derive(Clone)]
+pub struct Client {
+    commands: mpsc::Sender<Command>,
+    status: watch::Receiver<Status>,
+    started: Arc<Semaphore>,
+}
+
+impl fmt::Debug for Client {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "Client({:?})", self.status.borrow().link)
+    }
+}
+
+/// A key pair that the daemon made.
+#[derive(Clone, Debug)]
+pub struct KeyPair {
+    /// To write.
+    pub write_cap: WriteCap,
+    /// To read.
+    pub read_cap: ReadCap,
+    /// The first index of both.
+    pub first: BoxIndex,
+}
+
+/// What the daemon made of one box to read or write, ready to be sent. Fresh for each call: the box is the same, the
+/// envelope around it never is.
+#[derive(Clone)]
+pub struct Envelope {
+    ciphertext: Octets,
+    descriptor: Octets,
+    hash: [u8; HASH_BYTES],
+    next: BoxIndex,
+}
+
+impl Envelope {
+    /// The key for a cancel.
+    pub fn hash(&self) -> &[u8; HASH_BYTES] {
+        &self.hash
+    }
+
+    /// The index behind the one that it was made for.
+    pub fn next(&self) -> &BoxIndex {
+        &self.next
+    }
+}
+
+impl fmt::Debug for Envelope {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "Envelope({} bytes)", self.ciphertext.len())
+    }
+}
+
+/// What a read does where no replica has the box.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Missing {
+    /// Ask again, in the same envelope, for ever. Courier caches make that blind after a while; prefer [`Self::Report`].
+    Retry,
+    /// Say so.
+    Report,
+}
+
+/// What a write waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WriteMode {
+    /// A courier's word: it has the envelope, and may still lose it.
+    Default,
+    /// A replica's word: it holds these bytes, or others.
+    Strict,
+}
+
+/// How a read ended.
+#[derive(Clone, PartialEq, Eq)]
+pub enum ReadOutcome {
+    /// The box's message.
+    Box(Vec<u8>),
+    /// Its writer deleted it.
+    Tombstone,
+    /// No replica that was asked has it; that is a hint, and never a proof.
+    NotFound,
+}
+
+impl fmt::Debug for ReadOutcome {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Box(bytes) => write!(out, "Box({} bytes)", bytes.len()),
+            Self::Tombstone => out.write_str("Tombstone"),
+            Self::NotFound => out.write_str("NotFound"),
+        }
+    }
+}
+
+/// How a write ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WriteOutcome {
+    /// What [`WriteMode`] waits for has happened.
+    Done,
+    /// Strict only: the box holds other contents.
+    AlreadyExists,
+}
+
+/// Wakes the session when a future that waits for an answer is dropped.
+struct Waiting<'a> {
+    commands: &'a mpsc::Sender<Command>,
+    answered: bool,
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        if !self.answered {
+            // A session that is too busy to be told finds out at the call's deadline, or at its next sweep.
+            let _ = self.commands.try_send(Command::Sweep);
+        }
+    }
+}
+
+impl Client {
+    /// Starts a session on the current tokio runtime. Returns at once; [`Self::status`] tells how it goes, and requests
+    /// wait for the connection as long as their deadlines allow.
+    pub fn start(config: Config, options: ClientOptions) -> Self {
+        let (commands, status) = session::start(config);
+        Self { commands, status, started: Arc::new(Semaphore::new(options.started.clamp(1, STARTED))) }
+    }
+
+    /// How the session stands, now and later.
+    pub fn status(&self) -> watch::Receiver<Status> {
+        self.status.clone()
+    }
+
+    /// Waits until the network can be used.
+    pub async fn wait_connected(&self, deadline: Instant) -> Result<Status, ErrorKind> {
+        let mut status = self.status.clone();
+        match timeout_at(deadline, status.wait_for(|status| status.link == Link::Connected)).await {
+            Ok(Ok(status)) => return Ok(status.clone()),
+            Ok(Err(_)) => return Err(ErrorKind::Closed),
+            Err(_) => {}
+        }
+        match &self.status.borrow().link {
+            Link::NoDaemon { error } | Link::Refused { error } => Err(ErrorKind::NoDaemon(error.clone())),
+            _ => Err(ErrorKind::Timeout),
+        }
+    }
+
+    /// Ends the session: unanswered requests fail, and the daemon forgets all of it. Bounded.
+    pub async fn close(&self) {
+        let (done, closed) = oneshot::channel();
+        if self.commands.send(Command::Close(done)).await.is_ok() {
+            let _ = closed.await;
+        }
+    }
+
+    /// The key pair of a seed.
+    pub async fn new_keypair(&self, seed: &[u8; 32], deadline: Instant) -> Result<KeyPair, Error> {
+        let operation = Operation::NewKeypair;
+        let seed = Zeroizing::new(*seed);
+        let frame = move |id| NewKeypair { query_id: query(id), seed: octets(&*seed) }.into();
+        let reply = self.call(operation, deadline, None, frame).await?;
+        let reply = reply.new_keypair_reply.ok_or_else(|| malformed(operation, "another reply"))?;
+        check(operation, reply.error_code)?;
+        let write_cap = WriteCap::from_bytes(&reply.write_cap.unwrap_or_default());
+        let read_cap = ReadCap::from_bytes(&reply.read_cap.unwrap_or_default());
+        Ok(KeyPair {
+            write_cap: write_cap.map_err(|_| malformed(operation, "no write capability"))?,
+            read_cap: read_cap.map_err(|_| malformed(operation, "no read capability"))?,
+            first: index(operation, reply.first_message_index)?,
+        })
+    }
+
+    /// The envelope that asks for the box at `at`.
+    pub async fn encrypt_read(&self, cap: &ReadCap, at: &BoxIndex, deadline: Instant) -> Result<Envelope, Error> {
+        let operation = Operation::EncryptRead;
+        let (cap, at) = (cap.clone(), at.clone());
+        let frame = move |id| {
+            let message_box_index = octets(at.as_bytes());
+            EncryptRead { query_id: query(id), read_cap: octets(&*cap.to_bytes()), message_box_index }.into()
+        };
+        let reply = self.call(operation, deadline, None, frame).await?;
+        envelope(operation, reply.encrypt_read_reply)
+    }
+
+    /// The envelope that writes the box at `at`. An empty plaintext is refused: it would be a tombstone.
+    pub async fn encrypt_write(
+        &self,
+        cap: &WriteCap,
+        at: &BoxIndex,
+        plaintext: &[u8],
+        deadline: Instant,
+    ) -> Result<Envelope, Error> {
+        if plaintext.is_empty() {
+            let text = "an empty box would be a tombstone, which is asked for by name".to_owned();
+            return Err(Error { operation: Operation::EncryptWrite, kind: ErrorKind::InvalidArgument(text) });
+        }
+        let geometry = self.status.borrow().pigeonhole.clone();
+        if let Some(max) = geometry.and_then(|geometry| usize::try_from(geometry.max_plaintext_payload_length).ok())
+            && plaintext.len() > max
+        {
+            let text = format!("{} bytes do not fit into this network's boxes of {max}", plaintext.len());
+            return Err(Error { operation: Operation::EncryptWrite, kind: ErrorKind::InvalidArgument(text) });
+        }
+        self.encrypt(cap, at, plaintext, deadline).await
+    }
+
+    /// The envelope that deletes the box at `at`.
+    pub async fn encrypt_tombstone(&self, cap: &WriteCap, at: &BoxIndex, deadline: Instant) -> Result<Envelope, Error> {
+        self.encrypt(cap, at, &[], deadline).await
+    }
+
+    async fn encrypt(
+        &self,
+        cap: &WriteCap,
+        at: &BoxIndex,
+        plaintext: &[u8],
+        deadline: Instant,
+    ) -> Result<Envelope, Error> {
+        let operation = Operation::EncryptWrite;
+        let (cap, at, plaintext) = (cap.clone(), at.clone(), plaintext.to_vec());
+        let frame = move |id| {
+            EncryptWrite {
+                query_id: query(id),
+                plaintext: octets(&plaintext),
+                write_cap: octets(&*cap.to_bytes()),
+                message_box_index: octets(at.as_bytes()),
+            }
+            .into()
+        };
+        let reply = self.call(operation, deadline, None, frame).await?;
+        envelope(operation, reply.encrypt_write_reply)
+    }
+
+    /// Sends a read and waits for its end. Dropping the future cancels it.
+    pub async fn start_read(
+        &self,
+        cap: &ReadCap,
+        at: &BoxIndex,
+        envelope: &Envelope,
+        missing: Missing,
+        deadline: Instant,
+    ) -> Result<ReadOutcome, Error> {
+        let request = StartResending {
+            read_cap: octets(&*cap.to_bytes()),
+            message_box_index: octets(at.as_bytes()),
+            no_retry_on_box_id_not_found: missing == Missing::Report,
+            ..parcel(envelope)
+        };
+        match self.start_resending(Operation::Read, request, envelope, deadline).await {
+            Ok(plaintext) => Ok(ReadOutcome::Box(plaintext.map(|bytes| bytes.0).unwrap_or_default())),
+            Err(Error { kind: ErrorKind::Replica(1), .. }) => Ok(ReadOutcome::NotFound),
+            Err(Error { kind: ErrorKind::Replica(11), .. }) => Ok(ReadOutcome::Tombstone),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Sends a write and waits for its end. Dropping the future cancels it; what has left may land all the same.
+    pub async fn start_write(
+        &self,
+        cap: &WriteCap,
+        envelope: &Envelope,
+        mode: WriteMode,
+        deadline: Instant,
+    ) -> Result<WriteOutcome, Error> {
+        let request = StartResending {
+            write_cap: octets(&*cap.to_bytes()),
+            no_idempotent_box_already_exists: mode == WriteMode::Strict,
+            ..parcel(envelope)
+        };
+        match self.start_resending(Operation::Write, request, envelope, deadline).await {
+            Ok(_) => Ok(WriteOutcome::Done),
+            Err(Error { kind: ErrorKind::Replica(10), .. }) => Ok(WriteOutcome::AlreadyExists),
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn start_resending(
+        &self,
+        operation: Operation,
+        request: StartResending,
+        envelope: &Envelope,
+        deadline: Instant,
+    ) -> Result<Option<Octets>, Error> {
+        let room = timeout_at(deadline, self.started.acquire()).await;
+        let _room = room.map_err(|_| self.too_late(operation))?.expect("the semaphore is never closed");
+        let frame = move |id| StartResending { query_id: query(id), ..request.clone() }.into();
+        let reply = self.call(operation, deadline, Some(envelope.hash.to_vec()), frame).await?;
+        let reply =
+            reply.start_resending_encrypted_message_reply.ok_or_else(|| malformed(operation, "another reply"))?;
+        match reply.error_code {
+            0 => Ok(reply.plaintext),
+            code => Err(Error { operation, kind: started(code, reply.courier_identity_hash.is_some()) }),
+        }
+    }
+
+    /// Ends whatever was started with this envelope, by whichever client.
+    pub async fn cancel(&self, hash: &[u8; HASH_BYTES], deadline: Instant) -> Result<(), Error> {
+        let operation = Operation::Cancel;
+        let hash = *hash;
+        let frame = move |id| CancelResending { query_id: query(id), envelope_hash: octets(&hash) }.into();
+        let reply = self.call(operation, deadline, None, frame).await?;
+        let reply =
+            reply.cancel_resending_encrypted_message_reply.ok_or_else(|| malformed(operation, "another reply"))?;
+        check(operation, reply.error_code)
+    }
+
+    /// The index behind `at`, as the daemon derives it.
+    pub async fn next_index(&self, at: &BoxIndex, deadline: Instant) -> Result<BoxIndex, Error> {
+        let operation = Operation::NextIndex;
+        let at = at.clone();
+        let frame = move |id| NextIndex { query_id: query(id), message_box_index: octets(at.as_bytes()) }.into();
+        let reply = self.call(operation, deadline, None, frame).await?;
+        let reply = reply.next_message_box_index_reply.ok_or_else(|| malformed(operation, "another reply"))?;
+        check(operation, reply.error_code)?;
+        index(operation, reply.next_message_box_index)
+    }
+
+    /// The counter of `at`, as the daemon reads it.
+    pub async fn index_counter(&self, at: &BoxIndex, deadline: Instant) -> Result<u64, Error> {
+        let operation = Operation::IndexCounter;
+        let at = at.clone();
+        let frame = move |id| IndexCounter { query_id: query(id), message_box_index: octets(at.as_bytes()) }.into();
+        let reply = self.call(operation, deadline, None, frame).await?;
+        let reply = reply.get_message_box_index_counter_reply.ok_or_else(|| malformed(operation, "another reply"))?;
+        check(operation, reply.error_code)?;
+        Ok(reply.counter)
+    }
+
+    /// The signed PKI document of an epoch (0: the current one) and the epoch that it is of.
+    pub async fn pki_document_raw(&self, epoch: u64, deadline: Instant) -> Result<(Vec<u8>, u64), Error> {
+        let operation = Operation::PkiDocument;
+        let frame = move |id| GetPkiDocument { query_id: query(id), epoch }.into();
+        let reply = self.call(operation, deadline, None, frame).await?;
+        let reply = reply.get_pki_document_reply.ok_or_else(|| malformed(operation, "another reply"))?;
+        check(operation, reply.error_code)?;
+        Ok((reply.payload.unwrap_or_default().0, reply.epoch))
+    }
+
+    /// The directory authorities that the daemon trusts: they tell one network from another.
+    pub async fn directory_authorities(&self, deadline: Instant) -> Result<Vec<DirectoryAuthority>, Error> {
+        let operation = Operation::DirectoryAuthorities;
+        let frame = move |id| GetDirectoryAuthorities { query_id: query(id) }.into();
+        let reply = self.call(operation, deadline, None, frame).await?;
+        let reply = reply.get_directory_authorities_reply.ok_or_else(|| malformed(operation, "another reply"))?;
+        check(operation, reply.error_code)?;
+        Ok(reply.authorities.unwrap_or_default())
+    }
+
+    async fn call(
+        &self,
+        operation: Operation,
+        deadline: Instant,
+        envelope_hash: Option<Vec<u8>>,
+        frame: impl Fn([u8; ID_BYTES]) -> RequestFrame + Send + 'static,
+    ) -> Result<ResponseFrame, Error> {
+        let (answer, answered) = oneshot::channel();
+        let mut waiting = Waiting { commands: &self.commands, answered: false };
+        let body = Body { frame: Box::new(frame), envelope_hash, sent: false };
+        let call = Command::Call(Call { body, deadline, answer });
+        match timeout_at(deadline, self.commands.send(call)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(_)) => return Err(Error { operation, kind: ErrorKind::Closed }),
+            Err(_) => return Err(self.too_late(operation)),
+        }
+        // The session keeps the deadline; it tells more than a timer here could.
+        let reply = answered.await;
+        waiting.answered = true;
+        reply.unwrap_or(Err(ErrorKind::Closed)).map_err(|kind| Error { operation, kind })
+    }
+
+    fn too_late(&self, operation: Operation) -> Error {
+        let kind = match &self.status.borrow().link {
+            Link::NoDaemon { error } | Link::Refused { error } => ErrorKind::NoDaemon(error.clone()),
+            _ => ErrorKind::Timeout,
+        };
+        Error { operation, kind }
+    }
+}
+
+fn query(id: [u8; ID_BYTES]) -> Option<Octets> {
+    Some(Octets::from(id))
+}
+
+#[allow(clippy::unnecessary_wraps)] // Every field of the wire may be null.
+fn octets(bytes: &[u8]) -> Option<Octets> {
+    Some(Octets::from(bytes))
+}
+
+fn parcel(envelope: &Envelope) -> StartResending {
+    StartResending {
+        envelope_descriptor: Some(envelope.descriptor.clone()),
+        message_ciphertext: Some(envelope.ciphertext.clone()),
+        envelope_hash: octets(&envelope.hash),
+        ..StartResending::default()
+    }
+}
+
+fn envelope(operation: Operation, reply: Option<EncryptReply>) -> Result<Envelope, Error> {
+    let reply = reply.ok_or_else(|| malformed(operation, "another reply"))?;
+    check(operation, reply.error_code)?;
+    let hash: Option<[u8; HASH_BYTES]> = reply.envelope_hash.as_deref().and_then(|hash| hash.try_into().ok());
+    Ok(Envelope {
+        ciphertext: reply.message_ciphertext.ok_or_else(|| malformed(operation, "no ciphertext"))?,
+        descriptor: reply.envelope_descriptor.ok_or_else(|| malformed(operation, "no descriptor"))?,
+        hash: hash.ok_or_else(|| malformed(operation, "no envelope hash"))?,
+        next: index(operation, reply.next_message_box_index)?,
+    })
+}
+
+fn index(operation: Operation, bytes: Option<Octets>) -> Result<BoxIndex, Error> {
+    BoxIndex::from_bytes(&bytes.unwrap_or_default()).map_err(|_| malformed(operation, "no index"))
+}
+
+fn check(operation: Operation, code: u8) -> Result<(), Error> {
+    match code {
+        0 => Ok(()),
+        code => Err(Error { operation, kind: ErrorKind::Daemon(code) }),
+    }
+}
+
+fn malformed(operation: Operation, what: &'static str) -> Error {
+    Error { operation, kind: ErrorKind::MalformedReply(what) }
+}

@@ -1,0 +1,251 @@
+//! `thinclient.toml`: exactly one way to dial the daemon (`thin-client-protocol.md` §1.2).
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+/// Where a daemon listens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Address {
+    /// TCP, `host:port`.
+    Tcp {
+        /// IPv6 hosts in brackets.
+        host_port: String,
+        /// Which family.
+        network: TcpNetwork,
+    },
+    /// A Unix socket in the file system.
+    Unix(PathBuf),
+    /// A Linux abstract socket, without the leading `@`.
+    Abstract(String),
+}
+
+/// The address family that a TCP address is limited to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum TcpNetwork {
+    /// Either.
+    #[default]
+    Any,
+    /// IPv4 only.
+    V4,
+    /// IPv6 only.
+    V6,
+}
+
+/// Why text is no address.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{text:?} is no address: use tcp://HOST:PORT, HOST:PORT, a path, unix:///PATH or @NAME")]
+pub struct AddressError {
+    text: String,
+}
+
+impl FromStr for Address {
+    type Err = AddressError;
+
+    fn from_str(text: &str) -> Result<Self, AddressError> {
+        let error = || AddressError { text: text.to_owned() };
+        if let Some(path) = text.strip_prefix("unix://") {
+            return Self::unix(path).ok_or_else(error);
+        }
+        if text.starts_with('@') || text.starts_with('/') || text.starts_with("./") {
+            return Self::unix(text).ok_or_else(error);
+        }
+        let host_port = text.strip_prefix("tcp://").unwrap_or(text);
+        match host_port.rsplit_once(':') {
+            Some((host, port)) if !host.is_empty() && port.parse::<u16>().is_ok() => {
+                Ok(Self::Tcp { host_port: host_port.to_owned(), network: TcpNetwork::Any })
+            }
+            _ => Err(error()),
+        }
+    }
+}
+
+impl Address {
+    /// A path, or `@name`.
+    fn unix(text: &str) -> Option<Self> {
+        match text.strip_prefix('@') {
+            Some("") => None,
+            Some(name) => Some(Self::Abstract(name.to_owned())),
+            None => (!text.is_empty()).then(|| Self::Unix(PathBuf::from(text))),
+        }
+    }
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp { host_port, .. } => write!(out, "tcp://{host_port}"),
+            Self::Unix(path) => write!(out, "unix://{}", path.display()),
+            Self::Abstract(name) => write!(out, "@{name}"),
+        }
+    }
+}
+
+/// How to reach the daemon. Everything else about the network comes from the daemon itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// Where it listens.
+    pub dial: Address,
+}
+
+/// Why a configuration cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// It could not be read.
+    #[error("the configuration {} cannot be read: {error}", path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        error: std::io::Error,
+    },
+    /// It is no `thinclient.toml`.
+    #[error("{} is no thinclient.toml: {reason}", path.display())]
+    Malformed {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// An address on the command line or in the environment.
+    #[error(transparent)]
+    Address(#[from] AddressError),
+    /// Nothing was named and nothing was found.
+    #[error("no daemon was found: {looked}{hint}")]
+    NotFound {
+        /// Where it was looked for.
+        looked: String,
+        /// What listens at a place that is used only when it is named.
+        hint: String,
+    },
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "PascalCase")]
+struct File {
+    dial: Dial,
+}
+
+#[derive(Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default, rename_all = "PascalCase")]
+struct Dial {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tcp: Option<Tcp>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    unix: Option<Unix>,
+    #[serde(skip_serializing)]
+    ws: Option<Unix>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "PascalCase")]
+struct Tcp {
+    address: String,
+    #[serde(default)]
+    network: String,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "PascalCase")]
+struct Unix {
+    address: String,
+}
+
+impl Config {
+    /// The configuration that dials `dial`.
+    pub fn new(dial: Address) -> Self {
+        Self { dial }
+    }
+
+    /// Reads a `thinclient.toml`.
+    pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        let text =
+            std::fs::read_to_string(path).map_err(|error| ConfigError::Unreadable { path: path.to_owned(), error })?;
+        Self::parse(&text).map_err(|reason| ConfigError::Malformed { path: path.to_owned(), reason })
+    }
+
+    /// Reads the text of a `thinclient.toml`; on failure, what is wrong with it.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let file: File = toml::from_str(text).map_err(|error| error.message().to_owned())?;
+        let dial = match file.dial {
+            Dial { ws: Some(_), .. } => {
+                return Err("[Dial.Ws] is not supported: use [Dial.Unix] or [Dial.Tcp]".to_owned());
+            }
+            Dial { tcp: Some(tcp), unix: None, .. } => Self::tcp(tcp)?,
+            Dial { tcp: None, unix: Some(unix), .. } => {
+                Address::unix(&unix.address).ok_or_else(|| format!("{:?} is no path and no @name", unix.address))?
+            }
+            _ => return Err("[Dial] must have exactly one of [Dial.Tcp] and [Dial.Unix]".to_owned()),
+        };
+        Ok(Self { dial })
+    }
+
+    fn tcp(tcp: Tcp) -> Result<Address, String> {
+        let network = match tcp.network.as_str() {
+            "" | "tcp" => TcpNetwork::Any,
+            "tcp4" => TcpNetwork::V4,
+            "tcp6" => TcpNetwork::V6,
+            other => return Err(format!("the network {other:?} is none of tcp, tcp4, tcp6")),
+        };
+        match format!("tcp://{}", tcp.address).parse() {
+            Ok(Address::Tcp { host_port, .. }) => Ok(Address::Tcp { host_port, network }),
+            _ => Err(format!("{:?} is no HOST:PORT", tcp.address)),
+        }
+    }
+
+    /// The text of a `thinclient.toml` that every client of upstream's reads.
+    pub fn to_toml(&self) -> String {
+        let mut dial = Dial::default();
+        match &self.dial {
+            Address::Tcp { host_port, network } => {
+                let network = match network {
+                    TcpNetwork::Any => "tcp",
+                    TcpNetwork::V4 => "tcp4",
+                    TcpNetwork::V6 => "tcp6",
+                };
+                dial.tcp = Some(Tcp { address: host_port.clone(), network: network.to_owned() });
+            }
+            Address::Unix(path) => dial.unix = Some(Unix { address: path.display().to_string() }),
+            Address::Abstract(name) => dial.unix = Some(Unix { address: format!("@{name}") }),
+        }
+        toml::to_string(&File { dial }).expect("strings in two tables")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_transport_is_read_and_written() {
+        for (text, address) in [
+            ("[Dial]\n[Dial.Tcp]\nAddress = \"localhost:64331\"\nNetwork = \"tcp4\"", "tcp://localhost:64331"),
+            ("[Dial.Tcp]\nAddress = \"[::1]:64331\"", "tcp://[::1]:64331"),
+            ("[Dial.Unix]\nAddress = \"@katzenpost\"", "@katzenpost"),
+            ("[Dial.Unix]\nAddress = \"/run/x/kpclientd.sock\"", "unix:///run/x/kpclientd.sock"),
+        ] {
+            let config = Config::parse(text).expect(text);
+            assert_eq!(config.dial.to_string(), address);
+            assert_eq!(Config::parse(&config.to_toml()), Ok(config), "written and read again");
+        }
+    }
+
+    #[test]
+    fn what_upstream_refuses_is_refused_in_words() {
+        for (text, told) in [
+            ("", "missing field `Dial`"),
+            ("[Dial]", "exactly one"),
+            ("[Dial.Tcp]\nAddress=\"a:1\"\n[Dial.Unix]\nAddress=\"/x\"", "exactly one"),
+            ("[Dial.Unix]\nAddress=\"/x\"\n[SphinxGeometry]\nNrHops=5", "unknown field `SphinxGeometry`"),
+            ("[Dial.Unix]\naddress=\"/x\"", "unknown field `address`"),
+            ("[Dial.Tcp]\nAddress=\"a:1\"\nNetwork=\"udp\"", "none of tcp, tcp4, tcp6"),
+            ("[Dial.Tcp]\nAddress=\"nowhere\"", "no HOST:PORT"),
+            ("[Dial.Ws]\nAddress=\"ws://x\"", "not supported"),
+        ] {
+            let error = Config::parse(text).expect_err(text);
+            assert!(error.contains(told), "{text:?}: {error}");
+        }
+    }
+}
