@@ -1,57 +1,120 @@
-//! Who is woken when a channel has changed: those that watch it, and the engine.
+//! Who is told that a channel changed: those who watch one, and the engine, which hears of all.
 
 use std::collections::{BTreeSet, HashMap};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{Notify, watch};
 
 use super::ChannelId;
 
-/// Wake-ups after commits.
-#[derive(Clone, Default)]
-pub struct Changes(Arc<Inner>);
+/// From how many watched channels on those that nobody watches any more are looked for.
+const SWEEP_AT: usize = 256;
 
-#[derive(Default)]
-struct Inner {
-    watched: Mutex<HashMap<ChannelId, watch::Sender<u64>>>,
-    touched: Mutex<BTreeSet<ChannelId>>,
-    wake: Notify,
+/// Wake-ups after commits. Clones share one state.
+#[derive(Clone, Debug, Default)]
+pub struct Changes(Arc<Shared>);
+
+#[derive(Debug, Default)]
+struct Shared {
+    state: Mutex<State>,
+    touched: Notify,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// Every commit of the store that touched a channel has a number.
+    commits: u64,
+    watched: HashMap<ChannelId, watch::Sender<u64>>,
+    touched: BTreeSet<ChannelId>,
 }
 
 impl Changes {
-    /// A receiver that changes with each commit that touches the channel.
+    /// A receiver that changes after each commit that touched the channel, its removal included. Subscribe, then look,
+    /// then wait: so no change is missed.
     pub fn watch(&self, id: ChannelId) -> watch::Receiver<u64> {
-        let mut watched = self.0.watched.lock().unwrap_or_else(PoisonError::into_inner);
-        watched.entry(id).or_insert_with(|| watch::Sender::new(0)).subscribe()
+        let mut state = self.lock();
+        if state.watched.len() >= SWEEP_AT {
+            state.watched.retain(|_, sender| sender.receiver_count() > 0);
+        }
+        let commits = state.commits;
+        state.watched.entry(id).or_insert_with(|| watch::Sender::new(commits)).subscribe()
     }
 
-    /// The channels that were touched since the last call; waits until there are some. For one consumer: the engine.
+    /// The channels that commits have touched since the last call, made and removed ones included; waits for the first.
+    /// For one consumer. Dropping the future loses nothing.
     pub async fn touched(&self) -> Vec<ChannelId> {
         loop {
-            let woken = self.0.wake.notified();
-            let touched = std::mem::take(&mut *self.0.touched.lock().unwrap_or_else(PoisonError::into_inner));
+            let notified = self.0.touched.notified();
+            let touched = std::mem::take(&mut self.lock().touched);
             if !touched.is_empty() {
                 return touched.into_iter().collect();
             }
-            woken.await;
+            notified.await;
         }
     }
 
-    pub(super) fn announce(&self, ids: &BTreeSet<ChannelId>) {
-        if ids.is_empty() {
+    pub(super) fn publish(&self, touched: Vec<ChannelId>) {
+        if touched.is_empty() {
             return;
         }
-        self.0.touched.lock().unwrap_or_else(PoisonError::into_inner).extend(ids);
-        self.0.wake.notify_one();
-        let mut watched = self.0.watched.lock().unwrap_or_else(PoisonError::into_inner);
-        for id in ids {
-            if let Some(sender) = watched.get(id) {
+        let mut state = self.lock();
+        state.commits += 1;
+        let commits = state.commits;
+        for id in &touched {
+            if let Some(sender) = state.watched.get(id) {
                 if sender.receiver_count() == 0 {
-                    watched.remove(id);
+                    state.watched.remove(id);
                 } else {
-                    sender.send_modify(|version| *version += 1);
+                    sender.send_replace(commits);
                 }
             }
         }
+        state.touched.extend(touched);
+        drop(state);
+        self.0.touched.notify_one();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // Nothing panics while it is held.
+        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn touched_channels_are_told_once_and_together() {
+        let changes = Changes::default();
+        changes.publish(vec![ChannelId(2), ChannelId(1)]);
+        changes.publish(vec![ChannelId(2)]);
+        assert_eq!(changes.touched().await, [ChannelId(1), ChannelId(2)]);
+        let later = changes.clone();
+        let waiting = tokio::spawn(async move { later.touched().await });
+        tokio::task::yield_now().await;
+        changes.publish(vec![ChannelId(3)]);
+        assert_eq!(waiting.await.unwrap(), [ChannelId(3)]);
+    }
+
+    #[tokio::test]
+    async fn a_watch_hears_of_its_own_channel_only() {
+        let changes = Changes::default();
+        let mut watch = changes.watch(ChannelId(1));
+        changes.publish(vec![ChannelId(2)]);
+        assert!(!watch.has_changed().unwrap());
+        changes.publish(vec![ChannelId(1)]);
+        assert!(watch.has_changed().unwrap());
+        watch.mark_unchanged();
+        assert!(!watch.has_changed().unwrap());
+    }
+
+    #[test]
+    fn watches_that_are_gone_are_swept() {
+        let changes = Changes::default();
+        for id in 0..1000 {
+            drop(changes.watch(ChannelId(id)));
+        }
+        assert!(changes.lock().watched.len() <= SWEEP_AT);
     }
 }

@@ -1,36 +1,54 @@
-//! Who decides about a write that is interrupted: the writer thread, or the interrupt. One compare-and-swap says.
+//! Who decides about an append whose caller was interrupted: the caller or the writer thread, never both.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 
 const OPEN: u8 = 0;
-const TAKEN: u8 = 1;
+const COMMITTING: u8 = 1;
 const INTERRUPTED: u8 = 2;
 
-/// The two-party claim on one append. Whoever is first decides; a retry can then not double the bytes.
+/// One compare-and-swap between an interrupt's EINTR and the append.
+///
+/// Whoever comes first wins for good. If the interrupt wins, nothing is appended and the commit resolves to
+/// [`StoreError::Claimed`](super::StoreError::Claimed); if the writer wins, the bytes are appended and the caller must
+/// report that. So a retry after EINTR cannot double bytes.
 #[derive(Clone, Debug, Default)]
 pub struct Claim(Arc<AtomicU8>);
 
 impl Claim {
-    /// A claim that nobody has.
+    /// A claim that nobody has taken.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// The writer thread's side, before it applies: whether the append goes on. Asking again gives the same answer.
+    /// The writer thread is about to apply the append. False: the interrupt was first.
     pub fn take_for_commit(&self) -> bool {
-        self.settle(TAKEN)
+        self.take(COMMITTING)
     }
 
-    /// The interrupt's side: whether the append will never happen.
+    /// The caller's wait was interrupted. True: the append will not happen. False: it happens, or has happened.
     pub fn interrupt(&self) -> bool {
-        self.settle(INTERRUPTED)
+        self.take(INTERRUPTED)
     }
 
-    fn settle(&self, side: u8) -> bool {
-        match self.0.compare_exchange(OPEN, side, Ordering::AcqRel, Ordering::Acquire) {
-            Ok(_) => true,
-            Err(winner) => winner == side,
-        }
+    fn take(&self, by: u8) -> bool {
+        self.0.compare_exchange(OPEN, by, Ordering::AcqRel, Ordering::Acquire).is_ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_wins_and_only_once() {
+        let claim = Claim::new();
+        assert!(claim.interrupt());
+        assert!(!claim.take_for_commit());
+        assert!(!claim.interrupt());
+
+        let claim = Claim::new();
+        assert!(claim.take_for_commit());
+        assert!(!claim.interrupt());
     }
 }

@@ -1,127 +1,178 @@
-//! What can go wrong with a state: what happened, to what, and what to do.
+//! What can go wrong between a request and its commit.
 
-use std::io;
 use std::path::PathBuf;
 
-/// Why a state directory could not be taken.
-#[derive(Debug, thiserror::Error)]
-pub enum StateError {
-    /// Another process owns it.
-    #[error("the state directory {} is in use{}", path.display(), pid.map(|pid| format!(" by process {pid}")).unwrap_or_default())]
-    Busy {
-        /// The directory.
-        path: PathBuf,
-        /// Its owner, as far as the lock file tells.
-        pid: Option<u32>,
-    },
-    /// There is something else at its path.
-    #[error("{} is not a directory: give --state another path", path.display())]
-    NotADirectory {
-        /// The path.
-        path: PathBuf,
-    },
-    /// We may not write there.
-    #[error("the state directory {} is not writable: check its owner and mode, or give --state another path", path.display())]
-    NotWritable {
-        /// The directory.
-        path: PathBuf,
-    },
-    /// Anything else that the file system said.
-    #[error("the state directory {} cannot be used: {error}", path.display())]
-    Io {
-        /// The directory.
-        path: PathBuf,
-        /// What was said.
-        error: io::Error,
-    },
-}
+use rusqlite::ErrorCode;
 
-/// Why the store did not do what it was asked.
-#[derive(Clone, Debug, thiserror::Error)]
+use super::{BoxSeq, BoxState};
+use crate::bacap;
+
+/// Why a request was not carried out, or a question not answered. Nothing of the request was done.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum StoreError {
-    /// Written by a newer version.
-    #[error("the state in {} has schema {found}, and this version knows schemas up to {known}: use the newer pigeonfs that wrote it", path.display())]
-    NewerSchema {
-        /// The database.
-        path: PathBuf,
-        /// Its version.
-        found: i64,
-        /// Ours.
-        known: i64,
-    },
-    /// The name is in use.
-    #[error("there is a channel named {name:?} already: choose another name, or rename that one")]
+    /// The channel does not exist, or no longer.
+    #[error("there is no such channel; it may have been forgotten meanwhile")]
+    NoChannel,
+    /// Another channel has the name.
+    #[error("there is a channel named {name:?} already; choose another name, or rename or forget that one")]
     NameTaken {
         /// The name.
         name: String,
     },
-    /// The capability is in use.
-    #[error("this capability is here already, as {name:?}")]
+    /// The capability is held under another name.
+    #[error("this capability is held already, by the channel {name:?}; use that one")]
     CapKnown {
-        /// The channel that holds it.
+        /// That channel's name.
         name: String,
     },
-    /// No such channel, or no longer.
-    #[error("there is no such channel")]
-    NoChannel,
-    /// What was sent, or whose capability was shown, cannot be taken back.
+    /// Only a read capability is held, and the request needs the write capability.
+    #[error("only the read capability of this channel is held; it cannot be written, emptied or removed as a file")]
+    ReadOnly,
+    /// Only a write capability is held, and what arrives belongs to a reader.
+    #[error("this channel is one that we write; nothing arrives in it")]
+    NotAReader,
+    /// A packet may have left, or the capability was shown: the bytes cannot be taken back.
     #[error(
-        "{name:?} has left this machine, or its capability was shared: it can only grow. Append with `>>`, or drop the channel with `pigeonfs forget`"
+        "{name:?} was sent or shared already, which cannot be taken back; append with `>>`, or forget the channel with `pigeonfs forget`"
     )]
     AlreadyLaunched {
-        /// The channel.
+        /// The channel's name.
         name: String,
     },
-    /// The channel was written or packed anew since its boxes were looked up.
-    #[error("the channel was written anew meanwhile")]
+    /// The boxes were taken back or packed anew since they were looked up.
+    #[error("the boxes were written anew since they were looked up; look again")]
     Rewritten,
-    /// We hold no write capability.
-    #[error("only its read capability is here, so it cannot be appended to")]
-    ReadOnly,
-    /// The channel is stopped.
+    /// The channel has failed for good.
     #[error("{name:?} is fenced: {reason}")]
     Fenced {
-        /// The channel.
+        /// The channel's name.
         name: String,
-        /// Why.
+        /// Why, in words for the person.
         reason: String,
     },
-    /// The spool's limit is reached.
-    #[error("the spool is full: {limit} bytes wait to be stored. Wait for the network to take some")]
+    /// The spool's own limit is reached.
+    #[error(
+        "the spool is full: {spooled} bytes wait to be stored by the network, and the limit is {limit}; wait until some are delivered"
+    )]
     SpoolFull {
-        /// Its limit in bytes.
+        /// What waits already.
+        spooled: u64,
+        /// The limit.
         limit: u64,
     },
-    /// The disk is full.
-    #[error("the disk that holds the state is full: make room; nothing that was accepted is lost")]
+    /// The disk is full, or the reserve for confirmations could not be set aside.
+    #[error("the disk that holds the state directory is full; make room on it")]
     DiskFull,
-    /// An interrupt came before the bytes were taken.
-    #[error("interrupted before anything was taken")]
+    /// The interrupt of an append came before its commit: nothing was appended.
+    #[error("interrupted before anything was appended")]
     Interrupted,
-    /// The channel has reached its last index.
-    #[error("the channel is at its last index")]
+    /// A launch of a channel that was not bound to a network before.
+    #[error("the channel is not bound to a network yet, so nothing of it may be launched")]
+    Unbound,
+    /// The box is not there.
+    #[error("the channel has no box {seq}")]
+    NoBox {
+        /// Which.
+        seq: BoxSeq,
+    },
+    /// The box is not in a state from which the request could take it on.
+    #[error("box {seq} is {state:?}, and cannot become {wanted:?}")]
+    WrongState {
+        /// Which.
+        seq: BoxSeq,
+        /// Its state.
+        state: BoxState,
+        /// What was asked for.
+        wanted: BoxState,
+    },
+    /// Further past the end of the channel than an index is derived.
+    #[error("box {seq} is more than {limit} boxes past the end of what is known of the channel")]
+    TooFarAhead {
+        /// Which.
+        seq: BoxSeq,
+        /// The limit.
+        limit: u64,
+    },
+    /// The channel's counter is at its end.
+    #[error("the channel has used its last index; go on in a new one")]
     Exhausted,
+    /// A geometry that no network has.
+    #[error("{bytes} bytes cannot be the most that a box takes")]
+    BadMaxPlaintext {
+        /// The number.
+        bytes: usize,
+    },
+    /// The database was written by a newer version of this program.
+    #[error(
+        "{path:?} was written by a newer version of pigeonfs (schema {found}; this one knows up to {known}); use that version, or another --state directory"
+    )]
+    NewerSchema {
+        /// The database.
+        path: PathBuf,
+        /// Its schema.
+        found: i64,
+        /// The newest that is known here.
+        known: i64,
+    },
+    /// The file is no database of ours, or is damaged.
+    #[error("the state cannot be read: {reason}; restore it, or use another --state directory")]
+    Corrupt {
+        /// What was found.
+        reason: String,
+    },
+    /// The request would have broken a law of the schema: a mistake in this program.
+    #[error("refused, because it would break a law of the store: {law}; please report this")]
+    Law {
+        /// The law.
+        law: String,
+    },
+    /// The operating system or SQLite failed.
+    #[error("the state could not be read or written: {reason}")]
+    Io {
+        /// What they say.
+        reason: String,
+    },
+    /// A commit failed in a way that leaves open what is on the disk: nothing more is accepted until the next start.
+    #[error("an earlier write of the state failed ({reason}); nothing more is accepted until it is opened again")]
+    Failed {
+        /// The first failure.
+        reason: String,
+    },
     /// The store was closed.
-    #[error("the state is closed")]
+    #[error("the state was closed")]
     Closed,
-    /// Anything else that the database said.
-    #[error("the state's database failed: {0}")]
-    Database(String),
+}
+
+impl StoreError {
+    /// Whether the storage below failed, and with it the whole transaction rather than one request.
+    pub(super) fn is_of_the_storage(&self) -> bool {
+        matches!(self, Self::DiskFull | Self::Io { .. } | Self::Corrupt { .. })
+    }
 }
 
 impl From<rusqlite::Error> for StoreError {
     fn from(error: rusqlite::Error) -> Self {
-        match error.sqlite_error_code() {
-            Some(rusqlite::ErrorCode::DiskFull) => Self::DiskFull,
-            // A short write of the log is how some file systems say the same.
-            Some(rusqlite::ErrorCode::SystemIoFailure) if is_no_space(&error) => Self::DiskFull,
-            _ => Self::Database(error.to_string()),
+        match &error {
+            rusqlite::Error::SqliteFailure(cause, text) => {
+                let reason = || text.clone().unwrap_or_else(|| cause.to_string());
+                match cause.code {
+                    ErrorCode::DiskFull => Self::DiskFull,
+                    ErrorCode::ConstraintViolation => Self::Law { law: reason() },
+                    ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase => Self::Corrupt { reason: reason() },
+                    _ => Self::Io { reason: format!("{} (code {})", reason(), cause.extended_code) },
+                }
+            }
+            rusqlite::Error::FromSqlConversionFailure(..)
+            | rusqlite::Error::IntegralValueOutOfRange(..)
+            | rusqlite::Error::InvalidColumnType(..) => Self::Corrupt { reason: error.to_string() },
+            _ => Self::Io { reason: error.to_string() },
         }
     }
 }
 
-fn is_no_space(error: &rusqlite::Error) -> bool {
-    matches!(error, rusqlite::Error::SqliteFailure(failure, _)
-        if matches!(failure.extended_code, rusqlite::ffi::SQLITE_IOERR_WRITE | rusqlite::ffi::SQLITE_IOERR_SHMSIZE
-            | rusqlite::ffi::SQLITE_IOERR_FSYNC | rusqlite::ffi::SQLITE_IOERR_TRUNCATE))
+impl From<bacap::IndexError> for StoreError {
+    fn from(_: bacap::IndexError) -> Self {
+        Self::Exhausted
+    }
 }

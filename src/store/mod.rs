@@ -1,43 +1,55 @@
 //! The state on disk: SQLite, one writer with group commit. The only room of the mount's side that writes SQL.
 //!
-//! A [`StateDir`] is the lock: one process owns a state directory, and only it opens the [`Store`]. Whatever changes
-//! something is handed to one writer thread and gives a [`Commit`], which is done when its transaction is on the
-//! disk. Queries are synchronous and go over a few read connections. What the laws forbid (another payload at an
-//! index that was launched, a state that goes back) the schema's own triggers refuse.
+//! What enters here is what a channel is made of: names, capabilities, bytes, boxes and what became of them. What may
+//! not enter: the network, the clock's meaning (lingers, back-off), errno and files.
+//!
+//! * [`StateDir`] is the hold on a state directory: one process at a time.
+//! * [`Store`] changes go through one thread: requests wait in a bounded queue, are applied in the order in which they
+//!   were submitted, each in a savepoint of its own, and share one COMMIT with `synchronous=FULL`. A [`Commit`] resolves
+//!   after that commit and never before: what it says survives a power cut.
+//! * Queries are synchronous, see every commit that was acknowledged, and answer from counters and indices: none costs
+//!   more for a long channel than for a short one.
+//! * What must never happen to a box is forbidden by the schema itself (`schema.rs`), not by the callers' care.
+//!
+//! A channel's boxes hang on its *chain*. Emptying or forgetting a channel abandons the chain in one row; its boxes are
+//! deleted afterwards in slices, so that neither a transaction nor a wait grows with the backlog.
 
 mod append;
 mod changes;
-mod channel;
+mod channels;
 mod claim;
+mod commit;
+mod delivery;
 mod error;
-mod query;
-mod reader;
+mod inbox;
+mod ledger;
+mod migrations;
+mod model;
+mod name;
+mod open;
+mod queries;
+mod queue;
+mod readers;
+mod reaper;
+mod repack;
+mod requests;
+mod reserve;
 mod schema;
 mod state_dir;
 mod writer;
 
 pub use changes::Changes;
-pub use channel::{
-    Appended, Arrival, Binding, BoxSeq, BoxState, Capability, Channel, ChannelId, ChannelName, Frontier, NameError,
-    NetworkId, OutBox, Role,
-};
 pub use claim::Claim;
-pub use error::{StateError, StoreError};
-pub use state_dir::StateDir;
-pub use writer::{Commit, Store};
-
-/// How much a state may hold.
-#[derive(Clone, Copy, Debug)]
-pub struct Limits {
-    /// Bytes accepted and not yet stored by replicas, over all channels.
-    pub spool_bytes: u64,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self { spool_bytes: 4 << 30 }
-    }
-}
+pub use commit::Commit;
+pub use error::StoreError;
+pub use model::{
+    Appended, Arrival, Binding, BoxSeq, BoxState, Capability, Channel, ChannelId, Frontier, Limits, MAX_AHEAD_BOXES,
+    NetworkId, OutBox, PROVISIONAL_MAX_PLAINTEXT, Role,
+};
+pub use name::{ChannelName, MAX_NAME_BYTES, NameError};
+pub use open::Store;
+pub use queries::MAX_READ_BYTES;
+pub use state_dir::{StateDir, StateError};
 
 #[cfg(test)]
 mod tests;

@@ -1,122 +1,150 @@
-//! The schema, its invariants, and its migrations.
+//! The tables, and the laws that the database itself keeps.
 //!
-//! The laws that a box obeys stand here as triggers: what was launched never changes its bytes or its index and is
-//! never deleted but with its channel, and a state never goes back.
+//! Numbers of states and roles are those of [`BoxState::code`](super::BoxState) and `role_code`. Times are nanoseconds
+//! since 1970. A law that a request would break aborts that request: see [`StoreError::Law`](super::StoreError::Law).
 
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
+/// Marks the file as ours: "pgfs".
+pub(super) const APPLICATION_ID: i64 = 0x7067_6673;
 
-use rusqlite::{Connection, OpenFlags};
+/// Schema 1.
+pub(super) const V1: &str = r"
+-- The sets of directory authorities that channels are bound to: sorted 32-byte hashes of their identity keys.
+CREATE TABLE network (
+    id   INTEGER PRIMARY KEY,
+    keys BLOB NOT NULL UNIQUE CHECK (length(keys) > 0 AND length(keys) % 32 = 0)
+) STRICT;
 
-use super::StoreError;
+-- What a channel's boxes hang on. An abandoned chain belongs to no channel; its boxes are deleted in slices.
+CREATE TABLE chain (
+    id        INTEGER PRIMARY KEY AUTOINCREMENT,
+    -- 0 in use, 1 abandoned, 2 abandoned by the verb that may give up what was sent
+    abandoned INTEGER NOT NULL DEFAULT 0 CHECK (abandoned IN (0, 1, 2))
+) STRICT;
+CREATE INDEX chain_abandoned ON chain (id) WHERE abandoned <> 0;
 
-/// The newest schema that this version knows.
-const VERSION: i64 = 1;
-
-/// One step each, from the version of its place to the next.
-const MIGRATIONS: &[&str] = &[FIRST];
-
-const FIRST: &str = "
 CREATE TABLE channel (
-    id INTEGER PRIMARY KEY AUTOINCREMENT,
-    name TEXT NOT NULL UNIQUE CHECK (length(CAST(name AS BLOB)) BETWEEN 1 AND 255),
-    role INTEGER NOT NULL CHECK (role IN (0, 1)),
-    capability BLOB NOT NULL CHECK (length(capability) = CASE role WHEN 0 THEN 168 ELSE 136 END),
-    root BLOB NOT NULL CHECK (length(root) = 32),
-    network BLOB CHECK (network IS NULL OR length(network) % 32 = 0),
+    id            INTEGER PRIMARY KEY AUTOINCREMENT,
+    name          TEXT NOT NULL UNIQUE CHECK (length(CAST(name AS BLOB)) BETWEEN 1 AND 255),
+    role          INTEGER NOT NULL CHECK (role IN (0, 1)),
+    cap           BLOB NOT NULL CHECK (length(cap) = CASE role WHEN 0 THEN 168 ELSE 136 END),
+    chain         INTEGER NOT NULL UNIQUE REFERENCES chain (id),
+    -- The index of the box after the last (writer), or of the frontier (reader).
+    next_index    BLOB NOT NULL CHECK (length(next_index) = 104),
+    network       INTEGER REFERENCES network (id),
     max_plaintext INTEGER NOT NULL CHECK (max_plaintext > 0),
-    next_index BLOB NOT NULL CHECK (length(next_index) = 104),
-    size INTEGER NOT NULL DEFAULT 0 CHECK (size >= 0),
-    stored_bytes INTEGER NOT NULL DEFAULT 0 CHECK (stored_bytes BETWEEN 0 AND size),
-    boxes INTEGER NOT NULL DEFAULT 0 CHECK (boxes >= 0),
-    stored_boxes INTEGER NOT NULL DEFAULT 0 CHECK (stored_boxes BETWEEN 0 AND boxes),
-    first_unstored INTEGER NOT NULL DEFAULT 0 CHECK (first_unstored BETWEEN 0 AND boxes),
-    tail_bytes INTEGER NOT NULL DEFAULT 0 CHECK (tail_bytes >= 0),
-    rewrites INTEGER NOT NULL DEFAULT 0,
-    launched INTEGER NOT NULL DEFAULT 0 CHECK (launched IN (0, 1)),
-    shown INTEGER NOT NULL DEFAULT 0 CHECK (shown IN (0, 1)),
-    fence TEXT,
-    frontier INTEGER NOT NULL DEFAULT 0 CHECK (frontier >= 0),
-    verdict INTEGER,
-    later_known INTEGER NOT NULL DEFAULT 0 CHECK (later_known IN (0, 1)),
-    created INTEGER NOT NULL,
-    modified INTEGER NOT NULL,
-    accessed INTEGER NOT NULL,
-    dropped_mode INTEGER NOT NULL DEFAULT 0,
-    forgotten INTEGER NOT NULL DEFAULT 0 CHECK (forgotten IN (0, 1)),
-    UNIQUE (role, root)
-);
+    created       INTEGER NOT NULL,
+    modified      INTEGER NOT NULL,
+    accessed      INTEGER NOT NULL,
+    -- Permission bits that were taken from those of the role.
+    dropped_mode  INTEGER NOT NULL DEFAULT 0 CHECK (dropped_mode BETWEEN 0 AND 4095),
+    fence         TEXT,
+    launched      INTEGER NOT NULL DEFAULT 0 CHECK (launched IN (0, 1)),
+    shown         INTEGER NOT NULL DEFAULT 0 CHECK (shown IN (0, 1)),
+    rewrites      INTEGER NOT NULL DEFAULT 0 CHECK (rewrites >= 0),
+    -- Counters, so that nothing is ever added up: kept by the same transactions that change the boxes.
+    size           INTEGER NOT NULL DEFAULT 0 CHECK (size >= 0),
+    boxes          INTEGER NOT NULL DEFAULT 0 CHECK (boxes >= 0),
+    tail_bytes     INTEGER NOT NULL DEFAULT 0 CHECK (tail_bytes BETWEEN 0 AND size),
+    launched_end   INTEGER NOT NULL DEFAULT 0 CHECK (launched_end BETWEEN 0 AND boxes),
+    stored_boxes   INTEGER NOT NULL DEFAULT 0 CHECK (stored_boxes BETWEEN first_unstored AND launched_end),
+    -- Where the boxes that are stored without a gap end, in boxes and in bytes.
+    first_unstored INTEGER NOT NULL DEFAULT 0 CHECK (first_unstored >= 0),
+    stored_bytes   INTEGER NOT NULL DEFAULT 0 CHECK (stored_bytes BETWEEN 0 AND size),
+    frontier       INTEGER NOT NULL DEFAULT 0 CHECK (frontier BETWEEN 0 AND boxes),
+    verdict_at     INTEGER,
+    -- Nothing leaves before the channel is bound to a network.
+    CHECK (launched = 0 OR network IS NOT NULL),
+    CHECK (launched = 1 OR launched_end = 0),
+    CHECK (role = 0 OR (launched = 0 AND tail_bytes = 0 AND stored_bytes = 0)),
+    CHECK (role = 1 OR (frontier = 0 AND verdict_at IS NULL))
+) STRICT;
+-- A root key is held once in each role: two writers would fight over the same indices.
+CREATE UNIQUE INDEX channel_root ON channel (role, substr(cap, CASE role WHEN 0 THEN 33 ELSE 1 END, 32));
+
 CREATE TABLE box (
-    channel INTEGER NOT NULL REFERENCES channel (id),
-    seq INTEGER NOT NULL CHECK (seq >= 0),
-    box_index BLOB NOT NULL CHECK (length(box_index) = 104),
-    offset INTEGER CHECK (offset >= 0),
-    payload BLOB NOT NULL CHECK (typeof(payload) = 'blob' AND (state = 6) = (length(payload) = 0)),
-    state INTEGER NOT NULL CHECK (state BETWEEN 0 AND 6),
-    PRIMARY KEY (channel, seq)
-);
-CREATE INDEX box_by_offset ON box (channel, offset);
-CREATE TRIGGER a_launched_box_is_final BEFORE UPDATE OF channel, seq, box_index, payload ON box
-WHEN old.state >= 2 AND (new.channel, new.seq, new.box_index, new.payload)
-    IS NOT (old.channel, old.seq, old.box_index, old.payload)
-BEGIN SELECT RAISE (ABORT, 'the bytes and the index of a launched box never change'); END;
-CREATE TRIGGER a_state_never_goes_back BEFORE UPDATE OF state ON box
-WHEN new.state < old.state OR (old.state >= 4 AND new.state <> old.state)
-BEGIN SELECT RAISE (ABORT, 'the state of a box never goes back'); END;
-CREATE TRIGGER a_launched_box_stays BEFORE DELETE ON box
-WHEN old.state >= 2 AND (SELECT forgotten FROM channel WHERE id = old.channel) = 0
-BEGIN SELECT RAISE (ABORT, 'a launched box is deleted only with its channel'); END;
-CREATE TRIGGER a_capability_is_final BEFORE UPDATE OF capability, root, role ON channel
-BEGIN SELECT RAISE (ABORT, 'the capability of a channel never changes'); END;
-CREATE TRIGGER a_launch_is_final BEFORE UPDATE OF launched, shown ON channel
-WHEN new.launched < old.launched OR new.shown < old.shown
-BEGIN SELECT RAISE (ABORT, 'what left cannot be taken back'); END;
+    id       INTEGER PRIMARY KEY,
+    chain    INTEGER NOT NULL REFERENCES chain (id),
+    seq      INTEGER NOT NULL CHECK (seq >= 0),
+    -- 0 to 4 a writer's; from 10 on a reader's.
+    state    INTEGER NOT NULL CHECK (state BETWEEN 0 AND 4 OR state BETWEEN 10 AND 14),
+    index104 BLOB NOT NULL CHECK (length(index104) = 104),
+    -- Bytes of the channel before it; NULL past a reader's frontier.
+    offset   INTEGER CHECK (offset >= 0),
+    payload  BLOB NOT NULL,
+    UNIQUE (chain, seq),
+    -- An empty box would be a tombstone.
+    CHECK (state > 4 OR (offset IS NOT NULL AND length(payload) > 0)),
+    CHECK (state <= 4 OR state = 12 OR length(payload) = 0)
+) STRICT;
+CREATE INDEX box_by_offset ON box (chain, offset, seq) WHERE offset IS NOT NULL;
+
+-- One row: bytes accepted and not yet stored, over all channels.
+CREATE TABLE spool (
+    id    INTEGER PRIMARY KEY CHECK (id = 1),
+    bytes INTEGER NOT NULL CHECK (bytes >= 0)
+) STRICT;
+INSERT INTO spool VALUES (1, 0);
+CREATE TRIGGER spool_changes AFTER UPDATE OF size, stored_bytes ON channel WHEN NEW.role = 0 BEGIN
+    UPDATE spool SET bytes = bytes + (NEW.size - NEW.stored_bytes) - (OLD.size - OLD.stored_bytes);
+END;
+CREATE TRIGGER spool_shrinks AFTER DELETE ON channel WHEN OLD.role = 0 BEGIN
+    UPDATE spool SET bytes = bytes - (OLD.size - OLD.stored_bytes);
+END;
+
+-- Law: the bytes and the index of a box are bound to each other before it leaves, for ever. Only the open tail takes
+-- bytes; a box that was not launched may be moved up by a re-packing.
+CREATE TRIGGER box_is_bound BEFORE UPDATE OF id, chain, seq, index104, payload ON box
+    WHEN NOT (OLD.state = 0 AND NEW.state IN (0, 1) AND NEW.chain = OLD.chain AND NEW.seq = OLD.seq
+              AND NEW.index104 = OLD.index104 AND substr(NEW.payload, 1, length(OLD.payload)) = OLD.payload)
+     AND NOT (OLD.state IN (0, 1) AND NEW.chain = OLD.chain AND NEW.payload = OLD.payload AND NEW.state = OLD.state)
+BEGIN SELECT RAISE(ABORT, 'the bytes and the index of a box are bound for ever'); END;
+CREATE TRIGGER box_offset_is_bound BEFORE UPDATE OF offset ON box WHEN OLD.offset IS NOT NULL
+BEGIN SELECT RAISE(ABORT, 'the offset of a box never changes'); END;
+CREATE TRIGGER box_goes_forward BEFORE UPDATE OF state ON box
+    WHEN NEW.state < OLD.state OR (OLD.state = 0 AND NEW.state > 1) OR (OLD.state = 1 AND NEW.state > 2)
+      OR (OLD.state >= 4 AND NEW.state <> OLD.state)
+BEGIN SELECT RAISE(ABORT, 'a box goes forward through its states, one by one'); END;
+CREATE TRIGGER box_stays BEFORE DELETE ON box
+    WHEN OLD.state NOT IN (0, 1) AND NOT EXISTS (SELECT 1 FROM chain WHERE id = OLD.chain AND abandoned <> 0)
+BEGIN SELECT RAISE(ABORT, 'a box that was launched or has arrived stays until its channel is forgotten'); END;
+-- Law: a writer's boxes follow one another without a gap, in number and in bytes, and only the last is open.
+CREATE TRIGGER box_begins BEFORE INSERT ON box WHEN NEW.state > 1 AND NEW.state < 10
+BEGIN SELECT RAISE(ABORT, 'a box begins open or sealed'); END;
+CREATE TRIGGER box_is_first BEFORE INSERT ON box WHEN NEW.state < 10 AND NEW.seq = 0 AND NEW.offset <> 0
+BEGIN SELECT RAISE(ABORT, 'the first box begins at byte 0'); END;
+CREATE TRIGGER box_follows BEFORE INSERT ON box
+    WHEN NEW.state < 10 AND NEW.seq > 0
+     AND NOT EXISTS (SELECT 1 FROM box WHERE chain = NEW.chain AND seq = NEW.seq - 1 AND state BETWEEN 1 AND 4
+                                         AND offset + length(payload) = NEW.offset)
+BEGIN SELECT RAISE(ABORT, 'a box follows the sealed one before it'); END;
+-- Law: boxes go only into a chain that is in use.
+CREATE TRIGGER box_has_channel BEFORE INSERT ON box
+    WHEN NOT EXISTS (SELECT 1 FROM channel WHERE chain = NEW.chain)
+BEGIN SELECT RAISE(ABORT, 'a box belongs to a channel'); END;
+
+-- Law: what was launched or shown is given up by one verb only, and is known for ever.
+CREATE TRIGGER chain_is_kept BEFORE UPDATE ON chain
+    WHEN NEW.abandoned < OLD.abandoned OR NEW.id <> OLD.id
+      OR (NEW.abandoned = 1 AND EXISTS (SELECT 1 FROM channel
+                                        WHERE chain = NEW.id AND (launched OR shown OR role = 1)))
+BEGIN SELECT RAISE(ABORT, 'what was launched or shown is given up only by forgetting the channel'); END;
+CREATE TRIGGER channel_leaves_chain BEFORE UPDATE OF chain ON channel
+    WHEN NEW.chain <> OLD.chain AND NOT EXISTS (SELECT 1 FROM chain WHERE id = OLD.chain AND abandoned = 1)
+BEGIN SELECT RAISE(ABORT, 'a channel leaves its boxes only when it is emptied'); END;
+CREATE TRIGGER channel_is_removed BEFORE DELETE ON channel
+    WHEN NOT EXISTS (SELECT 1 FROM chain WHERE id = OLD.chain AND abandoned <> 0)
+BEGIN SELECT RAISE(ABORT, 'a channel is removed by abandoning its boxes'); END;
+CREATE TRIGGER channel_remembers BEFORE UPDATE OF launched, shown ON channel
+    WHEN NEW.launched < OLD.launched OR NEW.shown < OLD.shown
+BEGIN SELECT RAISE(ABORT, 'that a channel was launched or shown is never taken back'); END;
+CREATE TRIGGER channel_is_what_it_is BEFORE UPDATE OF id, role, cap, created ON channel
+BEGIN SELECT RAISE(ABORT, 'the capability of a channel never changes'); END;
+CREATE TRIGGER channel_is_bound BEFORE UPDATE OF network ON channel
+    WHEN OLD.network IS NOT NULL AND NEW.network IS NOT OLD.network AND (OLD.launched OR OLD.role = 1)
+BEGIN SELECT RAISE(ABORT, 'a channel stays with its network'); END;
+CREATE TRIGGER channel_goes_forward BEFORE UPDATE OF stored_boxes, first_unstored, stored_bytes, frontier, launched_end ON channel
+    WHEN NEW.stored_boxes < OLD.stored_boxes OR NEW.first_unstored < OLD.first_unstored OR
+         NEW.stored_bytes < OLD.stored_bytes OR NEW.frontier < OLD.frontier
+      OR NEW.launched_end < OLD.launched_end
+BEGIN SELECT RAISE(ABORT, 'what was launched, stored or has arrived stays so'); END;
 ";
-
-/// Opens the writer's connection, brings the schema up to date, and says how much waits in the spool.
-pub(super) fn open(path: &Path) -> Result<(Connection, u64), StoreError> {
-    // SQLite gives the mode of the database to its companions, so the file is made first, with ours.
-    std::fs::OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(0o600)
-        .open(path)
-        .map_err(|error| StoreError::Database(error.to_string()))?;
-    let mut connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
-    connection.pragma_update(None, "journal_mode", "WAL")?;
-    connection.pragma_update(None, "synchronous", "FULL")?;
-    connection.pragma_update(None, "foreign_keys", true)?;
-    connection.pragma_update(None, "secure_delete", true)?;
-    connection.set_prepared_statement_cache_capacity(64);
-    migrate(&mut connection, path)?;
-    let spool: i64 = connection.query_row(
-        "SELECT coalesce(sum(size - stored_bytes), 0) FROM channel WHERE role = 0",
-        [],
-        |row| row.get(0),
-    )?;
-    Ok((connection, u64::try_from(spool).unwrap_or(0)))
-}
-
-/// A connection that can only look.
-pub(super) fn open_reader(path: &Path) -> Result<Connection, StoreError> {
-    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let connection = Connection::open_with_flags(path, flags)?;
-    connection.busy_timeout(std::time::Duration::from_secs(5))?;
-    connection.set_prepared_statement_cache_capacity(32);
-    Ok(connection)
-}
-
-fn migrate(connection: &mut Connection, path: &Path) -> Result<(), StoreError> {
-    let found: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
-    if found > VERSION {
-        return Err(StoreError::NewerSchema { path: path.to_owned(), found, known: VERSION });
-    }
-    for (from, step) in (0..VERSION).zip(MIGRATIONS).skip(usize::try_from(found.max(0)).unwrap_or(0)) {
-        let transaction = connection.transaction()?;
-        transaction.execute_batch(step)?;
-        transaction.pragma_update(None, "user_version", from + 1)?;
-        transaction.commit()?;
-    }
-    Ok(())
-}

@@ -1,83 +1,186 @@
-//! The state directory and its lock: flock, close-on-exec, gone with its process.
+//! The hold on a state directory: one process at a time, private to its owner.
 
-use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
-use std::io::{self, Read, Seek, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::fs::{self, DirBuilder, File, OpenOptions, Permissions, TryLockError};
+use std::io::{self, ErrorKind, Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use super::StateError;
+/// A locked state directory. The lock is released when the last clone is dropped, and dies with the process.
+#[derive(Clone, Debug)]
+pub struct StateDir(Arc<Held>);
 
-/// A state directory that this process owns, until the value is dropped.
 #[derive(Debug)]
-pub struct StateDir {
+struct Held {
     path: PathBuf,
-    /// Its flock is the ownership.
+    /// Holds the flock; std opens every file close-on-exec.
     _lock: File,
 }
 
+/// Why a state directory could not be taken.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StateError {
+    /// Another process owns it.
+    #[error("the state directory {path:?} is in use by {}; end it first, or choose another --state directory", owner(*pid))]
+    Busy {
+        /// The directory.
+        path: PathBuf,
+        /// Who owns it, where the lock file says so.
+        pid: Option<u32>,
+    },
+    /// The path leads to something else.
+    #[error("{path:?} is not a directory; choose another --state directory")]
+    NotADirectory {
+        /// The path.
+        path: PathBuf,
+    },
+    /// Files cannot be made in it.
+    #[error(
+        "the state directory {path:?} is not writable ({reason}); correct its permissions, or choose another --state directory"
+    )]
+    NotWritable {
+        /// The directory.
+        path: PathBuf,
+        /// What the system says.
+        reason: String,
+    },
+    /// Others may put files there in place of ours.
+    #[error("the state directory {path:?} can be written by other users, and capabilities would lie in it; run `chmod 700 {}`, or choose another --state directory", path.display())]
+    Exposed {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// Anything else.
+    #[error("the state directory {path:?} cannot be used: {reason}")]
+    Io {
+        /// The directory.
+        path: PathBuf,
+        /// What the system says.
+        reason: String,
+    },
+}
+
+fn owner(pid: Option<u32>) -> String {
+    pid.map_or_else(|| "another process".to_owned(), |pid| format!("another process (pid {pid})"))
+}
+
+const LOCK: &str = "lock";
+const CONTROL_SOCKET: &str = "control.sock";
+
 impl StateDir {
-    /// Makes the directory where it is missing (0700, whatever the umask), and takes it.
+    /// Takes the directory at `path`, which is made (0700) where it is missing.
     pub fn lock(path: &Path) -> Result<Self, StateError> {
-        let told = |error: io::Error| match error.kind() {
-            io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
-                StateError::NotWritable { path: path.to_owned() }
-            }
-            io::ErrorKind::NotADirectory | io::ErrorKind::AlreadyExists => {
-                StateError::NotADirectory { path: path.to_owned() }
-            }
-            _ => StateError::Io { path: path.to_owned(), error },
-        };
-        if !path.exists() {
-            DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(told)?;
+        let path = std::path::absolute(path).map_err(|error| failed(path, &error))?;
+        let made = make(&path)?;
+        let found = fs::metadata(&path).map_err(|error| failed(&path, &error))?;
+        if !found.is_dir() {
+            return Err(StateError::NotADirectory { path });
         }
-        if !path.is_dir() {
-            return Err(StateError::NotADirectory { path: path.to_owned() });
+        if found.permissions().mode() & 0o077 != 0 {
+            make_private(&path, &found)?;
         }
-        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o700)).map_err(told)?;
-        let mut lock = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .open(path.join("lock"))
-            .map_err(told)?;
+        let mut lock = private(OpenOptions::new().read(true).write(true).create(true).truncate(false))
+            .open(path.join(LOCK))
+            .map_err(|error| failed(&path, &error))?;
         match lock.try_lock() {
             Ok(()) => {}
-            Err(TryLockError::WouldBlock) => {
-                let mut pid = String::new();
-                let _ = lock.take(20).read_to_string(&mut pid);
-                return Err(StateError::Busy { path: path.to_owned(), pid: pid.trim().parse().ok() });
-            }
-            Err(TryLockError::Error(error)) => return Err(told(error)),
+            Err(TryLockError::WouldBlock) => return Err(StateError::Busy { pid: recorded_pid(&mut lock), path }),
+            Err(TryLockError::Error(error)) => return Err(failed(&path, &error)),
         }
-        // For the message of whoever finds it taken; the lock itself is what counts.
-        let _ = lock.set_permissions(std::fs::Permissions::from_mode(0o600));
-        let _ = lock.set_len(0).and_then(|()| lock.rewind()).and_then(|()| writeln!(lock, "{}", std::process::id()));
-        let path = path.canonicalize().map_err(told)?;
-        Ok(Self { path, _lock: lock })
+        lock.set_permissions(Permissions::from_mode(0o600)).map_err(|error| failed(&path, &error))?;
+        record_pid(&mut lock).map_err(|error| failed(&path, &error))?;
+        sync_dir(&path).map_err(|error| failed(&path, &error))?;
+        if made && let Some(parent) = path.parent() {
+            sync_dir(parent).map_err(|error| failed(&path, &error))?;
+        }
+        Ok(Self(Arc::new(Held { path, _lock: lock })))
     }
 
-    /// The directory, absolute.
+    /// The directory, as an absolute path.
     pub fn path(&self) -> &Path {
-        &self.path
+        &self.0.path
     }
 
-    /// Where the owner answers the verbs.
+    /// Where the owner answers verbs.
     pub fn control_socket(&self) -> PathBuf {
-        Self::control_socket_in(&self.path)
+        Self::control_socket_in(&self.0.path)
     }
 
-    /// Where the owner of the state at `path` answers the verbs.
+    /// Where the owner of the state directory at `path` answers verbs.
     pub fn control_socket_in(path: &Path) -> PathBuf {
-        path.join("control.sock")
+        path.join(CONTROL_SOCKET)
     }
 
     pub(super) fn database(&self) -> PathBuf {
-        self.path.join("state.db")
+        self.0.path.join("pigeonfs.db")
     }
 
     pub(super) fn reserve(&self) -> PathBuf {
-        self.path.join("reserve")
+        self.0.path.join("reserve")
     }
+}
+
+/// Options that make a file 0600 and follow no link in its place.
+pub(super) fn private(options: &mut OpenOptions) -> &mut OpenOptions {
+    options.mode(0o600).custom_flags(libc::O_NOFOLLOW)
+}
+
+/// Makes the names in a directory last through a power cut.
+pub(super) fn sync_dir(path: &Path) -> io::Result<()> {
+    File::open(path)?.sync_all()
+}
+
+/// True where the directory was not there before.
+fn make(path: &Path) -> Result<bool, StateError> {
+    if path.exists() {
+        return Ok(false);
+    }
+    match DirBuilder::new().recursive(true).mode(0o700).create(path) {
+        Ok(()) => {}
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => return Ok(false),
+        Err(error) => return Err(failed(path, &error)),
+    }
+    // A umask may have taken bits that we need.
+    fs::set_permissions(path, Permissions::from_mode(0o700)).map_err(|error| failed(path, &error))?;
+    Ok(true)
+}
+
+/// A directory that was there before: made private where it is plainly meant for us, refused where others could
+/// replace our files, and else left as its owner wants it: the files themselves are private.
+fn make_private(path: &Path, found: &fs::Metadata) -> Result<(), StateError> {
+    let ours = found.uid() == rustix::process::geteuid().as_raw();
+    let empty = || fs::read_dir(path).is_ok_and(|mut entries| entries.next().is_none());
+    if ours && (path.join(LOCK).exists() || empty()) {
+        return fs::set_permissions(path, Permissions::from_mode(0o700)).map_err(|error| failed(path, &error));
+    }
+    if found.permissions().mode() & 0o022 != 0 {
+        return Err(StateError::Exposed { path: path.to_owned() });
+    }
+    Ok(())
+}
+
+fn failed(path: &Path, error: &io::Error) -> StateError {
+    let (path, reason) = (path.to_owned(), error.to_string());
+    match error.kind() {
+        ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => StateError::NotWritable { path, reason },
+        ErrorKind::NotADirectory => StateError::NotADirectory { path },
+        _ => StateError::Io { path, reason },
+    }
+}
+
+fn record_pid(lock: &mut File) -> io::Result<()> {
+    lock.set_len(0)?;
+    lock.seek(SeekFrom::Start(0))?;
+    // On a full disk the owner stays unnamed; that is no reason to refuse.
+    match writeln!(lock, "{}", std::process::id()) {
+        Err(error) if error.kind() != ErrorKind::StorageFull => Err(error),
+        _ => Ok(()),
+    }
+}
+
+fn recorded_pid(lock: &mut File) -> Option<u32> {
+    let mut text = String::new();
+    lock.take(16).read_to_string(&mut text).ok()?;
+    text.trim().parse().ok()
 }

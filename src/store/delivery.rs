@@ -1,0 +1,126 @@
+//! What became of a writer's boxes: launched, confirmed, fenced; and the network that they belong to.
+
+use rusqlite::params;
+
+use super::ledger::{Ledger, int, state, uint};
+use super::{Binding, BoxSeq, BoxState, ChannelId, NetworkId, Role, StoreError};
+
+impl Ledger<'_> {
+    /// From here on a packet of these boxes may have left. Those that were launched before stay as they are.
+    pub(super) fn launch(&mut self, id: ChannelId, rewrites: u64, boxes: &[BoxSeq]) -> Result<(), StoreError> {
+        let record = self.writer(id)?;
+        if let Some(reason) = record.fence {
+            return Err(StoreError::Fenced { name: record.name, reason });
+        }
+        if record.rewrites != rewrites {
+            return Err(StoreError::Rewritten);
+        }
+        if record.network.is_none() {
+            return Err(StoreError::Unbound);
+        }
+        let mut end = record.launched_end;
+        for &seq in boxes {
+            match self.box_state(record.chain, seq)? {
+                BoxState::Sealed => {
+                    self.set_state(record.chain, seq, BoxState::Launched)?;
+                    end = end.max(seq.0 + 1);
+                }
+                BoxState::Launched | BoxState::Couriered | BoxState::Stored => {}
+                state => return Err(StoreError::WrongState { seq, state, wanted: BoxState::Launched }),
+            }
+        }
+        if end > 0 {
+            self.run("UPDATE channel SET launched = 1, launched_end = ?2 WHERE id = ?1", params![id.0, int(end)])?;
+            self.touch(id);
+        }
+        Ok(())
+    }
+
+    /// A courier or a replica has these boxes. Out of order is well; what is known already is no news.
+    pub(super) fn confirm(&mut self, id: ChannelId, boxes: &[BoxSeq], to: BoxState) -> Result<(), StoreError> {
+        let record = self.writer(id)?;
+        let (mut changed, mut stored) = (false, 0_i64);
+        for &seq in boxes {
+            let state = self.box_state(record.chain, seq)?;
+            match (state, to) {
+                (BoxState::Launched, BoxState::Couriered) => {}
+                (BoxState::Launched | BoxState::Couriered, BoxState::Stored) => stored += 1,
+                (BoxState::Couriered | BoxState::Stored, BoxState::Couriered)
+                | (BoxState::Stored, BoxState::Stored) => continue,
+                _ => return Err(StoreError::WrongState { seq, state, wanted: to }),
+            }
+            self.set_state(record.chain, seq, to)?;
+            changed = true;
+        }
+        if !changed {
+            return Ok(());
+        }
+        let (mut first_unstored, mut stored_bytes) = (record.first_unstored, record.stored_bytes);
+        self.each(
+            "SELECT seq, state, offset + length(payload) FROM box WHERE chain = ?1 AND seq >= ?2 ORDER BY seq",
+            params![record.chain, int(record.first_unstored)],
+            |row| {
+                let stored = state(row, 1)? == BoxState::Stored;
+                if stored {
+                    (first_unstored, stored_bytes) = (uint(row, 0)? + 1, uint(row, 2)?);
+                }
+                Ok(stored)
+            },
+        )?;
+        self.run(
+            "UPDATE channel SET stored_boxes = stored_boxes + ?2, first_unstored = ?3, stored_bytes = ?4 WHERE id = ?1",
+            params![id.0, stored, int(first_unstored), int(stored_bytes)],
+        )?;
+        self.touch(id);
+        Ok(())
+    }
+
+    /// The channel has failed for good. The first reason stays.
+    pub(super) fn fence(&mut self, id: ChannelId, reason: &str) -> Result<(), StoreError> {
+        let changed =
+            self.run("UPDATE channel SET fence = coalesce(fence, ?2) WHERE id = ?1", params![id.0, reason])?;
+        if changed == 0 {
+            return Err(StoreError::NoChannel);
+        }
+        self.touch(id);
+        Ok(())
+    }
+
+    /// Binds the channel to the network, or compares. A writer that has launched nothing is free to change.
+    pub(super) fn bind_network(&mut self, id: ChannelId, network: &NetworkId) -> Result<Binding, StoreError> {
+        let record = self.record(id)?;
+        if network.keys().is_empty() {
+            return Ok(Binding::Refused);
+        }
+        if let Some(bound) = record.network {
+            let keys = self.one("SELECT keys FROM network WHERE id = ?1", [bound], |row| row.get::<_, Vec<u8>>(0))?;
+            let bound = keys.and_then(|keys| NetworkId::from_bytes(&keys));
+            if bound.is_some_and(|bound| bound.is_same_network_as(network)) {
+                return Ok(Binding::Matches);
+            }
+            if record.launched || record.role == Role::Reader {
+                return Ok(Binding::Refused);
+            }
+        }
+        let keys = network.to_bytes();
+        self.run("INSERT INTO network (keys) VALUES (?1) ON CONFLICT DO NOTHING", [&keys])?;
+        self.run(
+            "UPDATE channel SET network = (SELECT id FROM network WHERE keys = ?2) WHERE id = ?1",
+            params![id.0, keys],
+        )?;
+        self.touch(id);
+        Ok(Binding::Bound)
+    }
+
+    fn box_state(&self, chain: i64, seq: BoxSeq) -> Result<BoxState, StoreError> {
+        self.one("SELECT state FROM box WHERE chain = ?1 AND seq = ?2", params![chain, int(seq.0)], |row| {
+            state(row, 0)
+        })?
+        .ok_or(StoreError::NoBox { seq })
+    }
+
+    fn set_state(&self, chain: i64, seq: BoxSeq, to: BoxState) -> Result<(), StoreError> {
+        let sql = "UPDATE box SET state = ?3 WHERE chain = ?1 AND seq = ?2";
+        self.run(sql, params![chain, int(seq.0), to.code()]).map(drop)
+    }
+}

@@ -1,0 +1,318 @@
+//! What the store says about channels and boxes.
+
+use std::fmt;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use super::ChannelName;
+use crate::bacap::{BoxIndex, ReadCap, WriteCap};
+
+/// What a box takes before the network was asked: M of Katzenpost's default geometry (`pigeonhole-internals.md` §2.3).
+pub const PROVISIONAL_MAX_PLAINTEXT: u32 = 1549;
+/// Most boxes past the end of what is known of a channel that an index is derived for or an arrival is kept for.
+pub const MAX_AHEAD_BOXES: u64 = 4096;
+
+/// A channel's number in this state directory: never used again, and the same under every name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ChannelId(pub i64);
+
+impl fmt::Display for ChannelId {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(out)
+    }
+}
+
+/// Which box of a channel, counted from 0 at the index that the capability starts with.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct BoxSeq(pub u64);
+
+impl fmt::Display for BoxSeq {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(out)
+    }
+}
+
+/// Which capability is held.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Role {
+    /// The write capability.
+    Writer,
+    /// The read capability.
+    Reader,
+}
+
+/// How far a box is on its way. The first five are a writer's and follow one another; the others are a reader's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum BoxState {
+    /// The tail: takes more bytes.
+    Open,
+    /// Its bytes and its index are fixed.
+    Sealed,
+    /// A packet may have left.
+    Launched,
+    /// A courier acknowledged it; it may still be lost.
+    Couriered,
+    /// A replica confirmed it.
+    Stored,
+    /// Its bytes are here.
+    Received,
+    /// Its writer has deleted it.
+    Tombstone,
+}
+
+impl BoxState {
+    /// The number in the database. Within a role, a higher one is never followed by a lower one.
+    pub(super) const fn code(self) -> i64 {
+        match self {
+            Self::Open => 0,
+            Self::Sealed => 1,
+            Self::Launched => 2,
+            Self::Couriered => 3,
+            Self::Stored => 4,
+            Self::Received => 12,
+            Self::Tombstone => 13,
+        }
+    }
+
+    pub(super) const fn from_code(code: i64) -> Option<Self> {
+        Some(match code {
+            0 => Self::Open,
+            1 => Self::Sealed,
+            2 => Self::Launched,
+            3 => Self::Couriered,
+            4 => Self::Stored,
+            12 => Self::Received,
+            13 => Self::Tombstone,
+            _ => return None,
+        })
+    }
+}
+
+/// A network: the set of its directory authorities' identity key hashes.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct NetworkId(Vec<[u8; 32]>);
+
+impl NetworkId {
+    /// The network of these authorities, in whatever order they were listed.
+    pub fn new(keys: impl IntoIterator<Item = [u8; 32]>) -> Self {
+        let mut keys: Vec<_> = keys.into_iter().collect();
+        keys.sort_unstable();
+        keys.dedup();
+        Self(keys)
+    }
+
+    /// The hashes, sorted, each once.
+    pub fn keys(&self) -> &[[u8; 32]] {
+        &self.0
+    }
+
+    /// Whether `present` is this network still: more than half of the authorities known here are in it.
+    pub fn is_same_network_as(&self, present: &Self) -> bool {
+        let known = self.0.iter().filter(|key| present.0.binary_search(key).is_ok()).count();
+        known * 2 > self.0.len()
+    }
+
+    pub(super) fn to_bytes(&self) -> Vec<u8> {
+        self.0.concat()
+    }
+
+    /// `None` unless these are whole keys.
+    pub(super) fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        let (keys, rest) = bytes.as_chunks::<32>();
+        rest.is_empty().then(|| Self::new(keys.iter().copied()))
+    }
+}
+
+/// What a request to bind a channel to a network came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Binding {
+    /// It is bound from now on.
+    Bound,
+    /// It was bound to this network before.
+    Matches,
+    /// It belongs to another one. Nothing was changed.
+    Refused,
+}
+
+/// Everything about a channel but its boxes and its capability. Read from one row: it costs the same for any length.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Channel {
+    /// Its number.
+    pub id: ChannelId,
+    /// Its name.
+    pub name: ChannelName,
+    /// Which capability is held.
+    pub role: Role,
+    /// Bytes accepted (writer), or arrived without a gap (reader).
+    pub size: u64,
+    /// Writer: bytes from the start, without a gap, that replicas have confirmed.
+    pub stored_bytes: u64,
+    /// Writer: how many boxes there are. Reader: one past the last box that has arrived, gaps counted.
+    pub boxes: u64,
+    /// Writer: boxes that replicas have confirmed, those past a gap included.
+    pub stored_boxes: u64,
+    /// Writer: the first box that no replica has confirmed.
+    pub first_unstored: BoxSeq,
+    /// Writer: bytes in the open tail box; 0 where there is none.
+    pub tail_bytes: u64,
+    /// Writer: how often the boxes that were not launched were thrown away or packed anew.
+    pub rewrites: u64,
+    /// When it was made or added here.
+    pub created: SystemTime,
+    /// When its size changed, or what a person set.
+    pub modified: SystemTime,
+    /// What a person set, at first `created`.
+    pub accessed: SystemTime,
+    /// Permission bits that were taken from those of its role.
+    pub dropped_mode: u32,
+    /// Writer: whether a packet may have left, ever.
+    pub launched: bool,
+    /// Whether a capability of it was shown, ever.
+    pub shown: bool,
+    /// Why it has failed for good.
+    pub fence: Option<String>,
+    /// Reader: the first box that has not arrived.
+    pub frontier: BoxSeq,
+    /// Reader: when the network said of the frontier itself that it is not there yet.
+    pub verdict: Option<SystemTime>,
+    /// Reader: a box past the frontier has arrived.
+    pub later_known: bool,
+    /// Most plaintext bytes of a box.
+    pub max_plaintext: usize,
+    /// The network that it belongs to.
+    pub network: Option<NetworkId>,
+}
+
+/// What we hold of a channel.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Capability {
+    /// To write, and so to read.
+    Write(WriteCap),
+    /// To read.
+    Read(ReadCap),
+}
+
+/// A box on its way out.
+#[derive(Clone, PartialEq, Eq)]
+pub struct OutBox {
+    /// Which.
+    pub seq: BoxSeq,
+    /// Where it goes, for ever.
+    pub index: BoxIndex,
+    /// Its plaintext.
+    pub payload: Vec<u8>,
+    /// [`BoxState::Sealed`], [`BoxState::Launched`] or [`BoxState::Couriered`].
+    pub state: BoxState,
+}
+
+impl fmt::Debug for OutBox {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "OutBox({} {:?}, {} bytes)", self.seq, self.state, self.payload.len())
+    }
+}
+
+/// What the network said about one box of a reader's channel.
+#[derive(Clone, PartialEq, Eq)]
+pub enum Arrival {
+    /// The box and its plaintext.
+    Message(Vec<u8>),
+    /// Its writer has deleted it.
+    Tombstone,
+    /// It is not there yet. Kept as a verdict where it is about the frontier.
+    NotYet,
+}
+
+impl fmt::Debug for Arrival {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Message(bytes) => write!(out, "Message({} bytes)", bytes.len()),
+            Self::Tombstone => out.write_str("Tombstone"),
+            Self::NotYet => out.write_str("NotYet"),
+        }
+    }
+}
+
+/// Where a reader's channel stands after a batch of arrivals.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Frontier {
+    /// The first box that has not arrived.
+    pub seq: BoxSeq,
+    /// Bytes before it.
+    pub size: u64,
+}
+
+/// Where appended bytes begin, and the channel's size with them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Appended {
+    /// The size before.
+    pub offset: u64,
+    /// The size now.
+    pub size: u64,
+}
+
+/// What the store may take of the disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Bytes accepted and not yet stored by replicas, over all channels.
+    pub spool_bytes: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { spool_bytes: 4 << 30 }
+    }
+}
+
+/// Nanoseconds since 1970, negative before; the ends of the range stand for what is beyond.
+pub(super) fn to_nanos(time: SystemTime) -> i64 {
+    match time.duration_since(UNIX_EPOCH) {
+        Ok(since) => i64::try_from(since.as_nanos()).unwrap_or(i64::MAX),
+        Err(before) => i64::try_from(before.duration().as_nanos()).map_or(i64::MIN, |nanos| -nanos),
+    }
+}
+
+pub(super) fn from_nanos(nanos: i64) -> SystemTime {
+    let distance = Duration::from_nanos(nanos.unsigned_abs());
+    if nanos < 0 { UNIX_EPOCH - distance } else { UNIX_EPOCH + distance }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_network_is_the_same_while_more_than_half_of_its_keys_are_known() {
+        let bound = NetworkId::new([[1; 32], [2; 32], [3; 32], [2; 32]]);
+        assert_eq!(bound.keys().len(), 3);
+        assert!(bound.is_same_network_as(&NetworkId::new([[3; 32], [1; 32]])));
+        assert!(bound.is_same_network_as(&NetworkId::new([[3; 32], [1; 32], [7; 32], [8; 32], [9; 32]])));
+        assert!(!bound.is_same_network_as(&NetworkId::new([[1; 32]])));
+        let two = NetworkId::new([[1; 32], [2; 32]]);
+        assert!(!two.is_same_network_as(&NetworkId::new([[1; 32]])), "half is not more than half");
+        assert!(!NetworkId::new([]).is_same_network_as(&two));
+        assert_eq!(NetworkId::from_bytes(&bound.to_bytes()), Some(bound));
+        assert_eq!(NetworkId::from_bytes(&[0; 33]), None);
+    }
+
+    #[test]
+    fn times_before_1970_and_beyond_the_range_are_kept_as_near_as_can_be() {
+        for time in [UNIX_EPOCH, UNIX_EPOCH - Duration::from_nanos(1), UNIX_EPOCH + Duration::new(1 << 33, 7)] {
+            assert_eq!(from_nanos(to_nanos(time)), time);
+        }
+        let far = UNIX_EPOCH + Duration::from_secs(1 << 40);
+        assert_eq!(to_nanos(far), i64::MAX);
+    }
+
+    #[test]
+    fn state_codes_are_read_back() {
+        for code in -1..20 {
+            if let Some(state) = BoxState::from_code(code) {
+                assert_eq!(state.code(), code);
+            }
+        }
+    }
+
+    #[test]
+    fn nothing_prints_plaintext() {
+        assert_eq!(format!("{:?}", Arrival::Message(b"secret".to_vec())), "Message(6 bytes)");
+    }
+}

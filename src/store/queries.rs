@@ -1,0 +1,224 @@
+//! Questions, answered from counters and indices by connections that only read.
+
+use rusqlite::{Connection, OptionalExtension, Params, Row, params};
+use zeroize::Zeroizing;
+
+use super::channels::capability;
+use super::ledger::{index, int, role, seq, state, uint};
+use super::model::{MAX_AHEAD_BOXES, from_nanos};
+use super::{BoxSeq, Capability, Channel, ChannelId, ChannelName, NetworkId, OutBox, Role, Store, StoreError};
+use crate::bacap::BoxIndex;
+
+/// Most bytes that one [`Store::read`] returns.
+pub const MAX_READ_BYTES: usize = 4 << 20;
+
+const CHANNEL: &str = "
+    SELECT c.id, c.name, c.role, c.size, c.stored_bytes, c.boxes, c.stored_boxes, c.first_unstored, c.tail_bytes,
+           c.rewrites, c.created, c.modified, c.accessed, c.dropped_mode, c.launched, c.shown, c.fence, c.frontier,
+           c.verdict_at, c.max_plaintext, n.keys
+    FROM channel c LEFT JOIN network n ON n.id = c.network";
+
+impl Store {
+    /// Up to `limit` channels in the order of their names, those after `after`.
+    pub fn channels(&self, after: Option<&ChannelName>, limit: usize) -> Result<Vec<Channel>, StoreError> {
+        let sql = format!("{CHANNEL} WHERE c.name > ?1 ORDER BY c.name LIMIT ?2");
+        self.readers().ask(|db| {
+            let mut channels = Vec::new();
+            // No name is empty.
+            each(db, &sql, params![after.map_or("", ChannelName::as_str), int(limit as u64)], |row| {
+                channels.push(channel(row)?);
+                Ok(true)
+            })?;
+            Ok(channels)
+        })
+    }
+
+    /// The channel, where there is one.
+    pub fn channel(&self, id: ChannelId) -> Result<Option<Channel>, StoreError> {
+        self.readers().ask(|db| one(db, &format!("{CHANNEL} WHERE c.id = ?1"), [id.0], channel))
+    }
+
+    /// The channel of this name, where there is one.
+    pub fn by_name(&self, name: &ChannelName) -> Result<Option<Channel>, StoreError> {
+        self.readers().ask(|db| one(db, &format!("{CHANNEL} WHERE c.name = ?1"), [name.as_str()], channel))
+    }
+
+    /// Bytes from `offset` on, up to `len` and up to [`MAX_READ_BYTES`]: what was accepted (writer), or has arrived
+    /// without a gap (reader). Fewer only at the end of those.
+    pub fn read(&self, id: ChannelId, offset: u64, len: usize) -> Result<Vec<u8>, StoreError> {
+        let len = len.min(MAX_READ_BYTES);
+        self.readers().ask(|db| {
+            let chain = chain(db, id)?;
+            let mut bytes = Vec::new();
+            // From the last box that begins at or before the offset. Past a reader's frontier boxes have none.
+            each(
+                db,
+                "SELECT offset, payload FROM box
+                 WHERE chain = ?1 AND offset >= coalesce((SELECT b.offset FROM box b WHERE b.chain = ?1 AND b.offset <= ?2
+                                                          ORDER BY b.offset DESC LIMIT 1), 0)
+                 ORDER BY offset, seq",
+                params![chain, int(offset)],
+                |row| {
+                    let begin = uint(row, 0)?;
+                    let payload = row.get_ref(1)?.as_blob().map_err(rusqlite::Error::from)?;
+                    let skip = usize::try_from(offset.saturating_sub(begin)).unwrap_or(usize::MAX);
+                    let fresh = payload.get(skip..).unwrap_or_default();
+                    if bytes.is_empty() && !fresh.is_empty() {
+                        bytes.reserve_exact(len.min(fresh.len().max(len)));
+                    }
+                    bytes.extend_from_slice(&fresh[..fresh.len().min(len - bytes.len())]);
+                    Ok(bytes.len() < len)
+                },
+            )?;
+            Ok(bytes)
+        })
+    }
+
+    /// Up to `limit` boxes from `from` on that are to be sent or to be confirmed: sealed, launched or couriered.
+    pub fn outgoing(&self, id: ChannelId, from: BoxSeq, limit: usize) -> Result<Vec<OutBox>, StoreError> {
+        self.readers().ask(|db| {
+            let found = one(db, "SELECT chain, first_unstored, role FROM channel WHERE id = ?1", [id.0], |row| {
+                Ok((row.get::<_, i64>(0)?, uint(row, 1)?, role(row, 2)?))
+            })?;
+            let (chain, first_unstored, role) = found.ok_or(StoreError::NoChannel)?;
+            if role == Role::Reader {
+                return Err(StoreError::ReadOnly);
+            }
+            let mut boxes = Vec::new();
+            each(
+                db,
+                "SELECT seq, index104, payload, state FROM box
+                 WHERE chain = ?1 AND seq >= ?2 AND state BETWEEN 1 AND 3 ORDER BY seq LIMIT ?3",
+                params![chain, int(from.0.max(first_unstored)), int(limit as u64)],
+                |row| {
+                    boxes.push(OutBox {
+                        seq: seq(row, 0)?,
+                        index: index(row, 1)?,
+                        payload: row.get(2)?,
+                        state: state(row, 3)?,
+                    });
+                    Ok(true)
+                },
+            )?;
+            Ok(boxes)
+        })
+    }
+
+    /// Boxes of a reader that have arrived past `frontier`, in order: at most [`MAX_AHEAD_BOXES`].
+    pub fn arrived_past(&self, id: ChannelId, frontier: BoxSeq) -> Result<Vec<BoxSeq>, StoreError> {
+        self.readers().ask(|db| {
+            let chain = chain(db, id)?;
+            let mut arrived = Vec::new();
+            let sql = "SELECT seq FROM box WHERE chain = ?1 AND seq > ?2 ORDER BY seq LIMIT ?3";
+            each(db, sql, params![chain, int(frontier.0), int(MAX_AHEAD_BOXES)], |row| {
+                arrived.push(seq(row, 0)?);
+                Ok(true)
+            })?;
+            Ok(arrived)
+        })
+    }
+
+    /// The index of a box: of one that exists, or of one up to [`MAX_AHEAD_BOXES`] past them.
+    pub fn index_of(&self, id: ChannelId, box_seq: BoxSeq) -> Result<BoxIndex, StoreError> {
+        self.readers().ask(|db| {
+            // One snapshot for both questions.
+            let snapshot = db.unchecked_transaction()?;
+            let sql =
+                "SELECT chain, CASE role WHEN 0 THEN boxes ELSE frontier END, next_index FROM channel WHERE id = ?1";
+            let found = one(&snapshot, sql, [id.0], |row| Ok((row.get::<_, i64>(0)?, uint(row, 1)?, index(row, 2)?)))?;
+            let (chain, next, next_index) = found.ok_or(StoreError::NoChannel)?;
+            let sql = "SELECT index104 FROM box WHERE chain = ?1 AND seq = ?2";
+            if let Some(index) = one(&snapshot, sql, params![chain, int(box_seq.0)], |row| index(row, 0))? {
+                return Ok(index);
+            }
+            let ahead = box_seq.0.checked_sub(next).ok_or(StoreError::NoBox { seq: box_seq })?;
+            if ahead >= MAX_AHEAD_BOXES {
+                return Err(StoreError::TooFarAhead { seq: box_seq, limit: MAX_AHEAD_BOXES });
+            }
+            (0..ahead).try_fold(next_index, |index, _| Ok(index.next()?))
+        })
+    }
+
+    /// What we hold of the channel.
+    pub fn cap(&self, id: ChannelId) -> Result<Capability, StoreError> {
+        self.readers().ask(|db| {
+            let found = one(db, "SELECT role, cap FROM channel WHERE id = ?1", [id.0], |row| {
+                Ok((role(row, 0)?, Zeroizing::new(row.get::<_, Vec<u8>>(1)?)))
+            })?;
+            let (role, bytes) = found.ok_or(StoreError::NoChannel)?;
+            capability(role, &bytes)
+        })
+    }
+
+    /// Bytes accepted and not yet stored by replicas, over all channels.
+    pub fn spool_bytes(&self) -> Result<u64, StoreError> {
+        self.readers().ask(|db| Ok(one(db, "SELECT bytes FROM spool", [], |row| uint(row, 0))?.unwrap_or_default()))
+    }
+}
+
+fn chain(db: &Connection, id: ChannelId) -> Result<i64, StoreError> {
+    one(db, "SELECT chain FROM channel WHERE id = ?1", [id.0], |row| row.get(0))?.ok_or(StoreError::NoChannel)
+}
+
+fn channel(row: &Row<'_>) -> rusqlite::Result<Channel> {
+    let corrupt = |column, text: String| {
+        rusqlite::Error::FromSqlConversionFailure(column, rusqlite::types::Type::Text, text.into())
+    };
+    let time = |column| row.get(column).map(from_nanos);
+    let role = role(row, 2)?;
+    let boxes = uint(row, 5)?;
+    let frontier = seq(row, 17)?;
+    let keys: Option<Vec<u8>> = row.get(20)?;
+    Ok(Channel {
+        id: ChannelId(row.get(0)?),
+        name: ChannelName::parse(row.get_ref(1)?.as_str()?).map_err(|error| corrupt(1, error.to_string()))?,
+        role,
+        size: uint(row, 3)?,
+        stored_bytes: uint(row, 4)?,
+        boxes,
+        stored_boxes: uint(row, 6)?,
+        first_unstored: seq(row, 7)?,
+        tail_bytes: uint(row, 8)?,
+        rewrites: uint(row, 9)?,
+        created: time(10)?,
+        modified: time(11)?,
+        accessed: time(12)?,
+        dropped_mode: row.get(13)?,
+        launched: row.get(14)?,
+        shown: row.get(15)?,
+        fence: row.get(16)?,
+        frontier,
+        verdict: row.get::<_, Option<i64>>(18)?.map(from_nanos),
+        later_known: role == Role::Reader && boxes > frontier.0,
+        max_plaintext: row.get::<_, u32>(19)? as usize,
+        network: keys
+            .map(|keys| NetworkId::from_bytes(&keys).ok_or_else(|| corrupt(20, "not whole keys".to_owned())))
+            .transpose()?,
+    })
+}
+
+fn one<T>(
+    db: &Connection,
+    sql: &str,
+    params: impl Params,
+    read: impl FnOnce(&Row<'_>) -> rusqlite::Result<T>,
+) -> Result<Option<T>, StoreError> {
+    Ok(db.prepare_cached(sql)?.query_row(params, read).optional()?)
+}
+
+/// Each row, until `read` says that it has seen enough.
+fn each(
+    db: &Connection,
+    sql: &str,
+    params: impl Params,
+    mut read: impl FnMut(&Row<'_>) -> Result<bool, StoreError>,
+) -> Result<(), StoreError> {
+    let mut statement = db.prepare_cached(sql)?;
+    let mut rows = statement.query(params)?;
+    while let Some(row) = rows.next()? {
+        if !read(row)? {
+            break;
+        }
+    }
+    Ok(())
+}

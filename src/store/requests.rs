@@ -1,0 +1,148 @@
+//! The requests that change the store, as others submit them. Each becomes a job of the writer thread.
+
+use std::time::SystemTime;
+
+use zeroize::Zeroizing;
+
+use super::ledger::Ledger;
+use super::model::to_nanos;
+use super::queue::Task;
+use super::{
+    Appended, Arrival, Binding, BoxSeq, BoxState, ChannelId, ChannelName, Claim, Commit, Frontier, NetworkId, Store,
+    StoreError,
+};
+use crate::bacap::{ReadCap, WriteCap};
+
+impl Store {
+    /// Makes a channel that we write.
+    pub fn create_stream(&self, name: ChannelName, cap: WriteCap) -> Commit<ChannelId> {
+        self.grow(0, move |ledger| ledger.create_stream(&name, &cap))
+    }
+
+    /// Adds a channel that we read.
+    pub fn add_reader(&self, name: ChannelName, cap: ReadCap) -> Commit<ChannelId> {
+        self.grow(0, move |ledger| ledger.add_reader(&name, &cap))
+    }
+
+    /// Gives a channel another name, which must be free.
+    pub fn rename(&self, old: ChannelName, new: ChannelName) -> Commit<()> {
+        self.submit(move |ledger| ledger.rename(&old, &new))
+    }
+
+    /// Gives a channel a name that may be another's which could be unlinked; that one is.
+    pub fn rename_over(&self, old: ChannelName, new: ChannelName) -> Commit<()> {
+        self.submit(move |ledger| ledger.rename_over(&old, &new))
+    }
+
+    /// Gives a channel up, its capability and its bytes, whatever was sent of it. Its boxes are deleted afterwards.
+    pub fn forget(&self, name: ChannelName) -> Commit<()> {
+        self.submit(move |ledger| ledger.forget(&name))
+    }
+
+    /// Removes a channel of which nothing was launched or shown.
+    pub fn unlink(&self, id: ChannelId) -> Commit<()> {
+        self.submit(move |ledger| ledger.unlink(id))
+    }
+
+    /// Empties a channel of which nothing was launched or shown. An empty one stays as it is.
+    pub fn truncate(&self, id: ChannelId) -> Commit<()> {
+        self.submit(move |ledger| ledger.truncate(id))
+    }
+
+    /// Appends the bytes, all of them or none. Appends to one channel apply in the order in which they are submitted.
+    /// With a claim, they are appended only if the writer takes it first.
+    pub fn append(&self, id: ChannelId, bytes: Vec<u8>, claim: Option<Claim>) -> Commit<Appended> {
+        let mut claim = claim;
+        self.grow(bytes.len(), move |ledger| {
+            // Taken once: a second attempt at the same request is still ours.
+            if let Some(claim) = claim.take()
+                && !claim.take_for_commit()
+            {
+                return Err(StoreError::Interrupted);
+            }
+            ledger.append(id, &bytes)
+        })
+    }
+
+    /// Fixes the bytes of the open tail box. False: there is none.
+    pub fn seal_tail(&self, id: ChannelId) -> Commit<bool> {
+        self.submit(move |ledger| ledger.seal_tail(id))
+    }
+
+    /// After this commit, and never before, packets of these sealed boxes may leave. `rewrites` is the channel's from
+    /// when they were looked up: boxes that were packed anew since are not launched with bytes that somebody remembers.
+    pub fn launch(&self, id: ChannelId, rewrites: u64, boxes: Vec<BoxSeq>) -> Commit<()> {
+        self.submit(move |ledger| ledger.launch(id, rewrites, &boxes))
+    }
+
+    /// Launched boxes are [`BoxState::Couriered`] or [`BoxState::Stored`] from now on; in any order, and again.
+    pub fn confirm(&self, id: ChannelId, boxes: Vec<BoxSeq>, to: BoxState) -> Commit<()> {
+        self.submit(move |ledger| ledger.confirm(id, &boxes, to))
+    }
+
+    /// The channel has failed for good: appends and launches are refused with this reason. The first one stays.
+    pub fn fence(&self, id: ChannelId, reason: String) -> Commit<()> {
+        self.submit(move |ledger| ledger.fence(id, &reason))
+    }
+
+    /// Binds a channel to a network, or compares: see [`Binding`]. A writer that has launched nothing is bound anew.
+    pub fn bind_network(&self, id: ChannelId, network: NetworkId) -> Commit<Binding> {
+        self.submit(move |ledger| ledger.bind_network(id, &network))
+    }
+
+    /// Sets M. What was not launched is packed anew; a launched, unconfirmed box that no longer fits fences the channel.
+    pub fn set_max_plaintext(&self, id: ChannelId, bytes: usize) -> Commit<()> {
+        self.submit(move |ledger| ledger.set_max_plaintext(id, bytes))
+    }
+
+    /// Keeps what the network said about boxes of a channel that we read, in one transaction.
+    pub fn received(&self, id: ChannelId, arrivals: Vec<(BoxSeq, Arrival)>) -> Commit<Frontier> {
+        let bytes =
+            arrivals.iter().map(|(_, arrival)| if let Arrival::Message(bytes) = arrival { bytes.len() } else { 0 });
+        self.send(false, bytes.sum(), move |ledger| ledger.received(id, &arrivals))
+    }
+
+    /// The capability in base64, to be shown to somebody else: the write capability, or the read capability that goes
+    /// with it. From then on the channel cannot be taken back.
+    pub fn reveal(&self, id: ChannelId, write: bool) -> Commit<Zeroizing<String>> {
+        self.submit(move |ledger| ledger.reveal(id, write))
+    }
+
+    /// Keeps times and dropped permission bits; what is `None` stays.
+    pub fn set_attributes(
+        &self,
+        id: ChannelId,
+        accessed: Option<SystemTime>,
+        modified: Option<SystemTime>,
+        dropped_mode: Option<u32>,
+    ) -> Commit<()> {
+        let (accessed, modified) = (accessed.map(to_nanos), modified.map(to_nanos));
+        self.submit(move |ledger| ledger.set_attributes(id, accessed, modified, dropped_mode))
+    }
+
+    fn submit<T: Send + 'static>(
+        &self,
+        request: impl FnMut(&mut Ledger<'_>) -> Result<T, StoreError> + Send + 'static,
+    ) -> Commit<T> {
+        self.send(false, 0, request)
+    }
+
+    fn grow<T: Send + 'static>(
+        &self,
+        bytes: usize,
+        request: impl FnMut(&mut Ledger<'_>) -> Result<T, StoreError> + Send + 'static,
+    ) -> Commit<T> {
+        self.send(true, bytes, request)
+    }
+
+    fn send<T: Send + 'static>(
+        &self,
+        grows: bool,
+        bytes: usize,
+        request: impl FnMut(&mut Ledger<'_>) -> Result<T, StoreError> + Send + 'static,
+    ) -> Commit<T> {
+        let (reply, commit) = Commit::pending();
+        self.queue().push(Task::boxed(grows, bytes, reply, request));
+        commit
+    }
+}

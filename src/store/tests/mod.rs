@@ -1,0 +1,58 @@
+//! Tests of the store as a whole.
+
+mod basics;
+pub(super) mod crash;
+
+use tempfile::TempDir;
+
+use super::{ChannelId, ChannelName, Limits, NetworkId, StateDir, Store};
+use crate::bacap::WriteCap;
+
+/// A store in a directory of its own, with a small reserve.
+struct Home {
+    store: Store,
+    state: StateDir,
+    dir: TempDir,
+}
+
+const LIMITS: Limits = Limits { spool_bytes: 1 << 30 };
+const RESERVE_BYTES: u64 = 1 << 20;
+
+impl Home {
+    fn new() -> Self {
+        Self::with(LIMITS)
+    }
+
+    fn with(limits: Limits) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let state = StateDir::lock(dir.path()).unwrap();
+        let store = Store::open_with(&state, limits, RESERVE_BYTES).unwrap();
+        Self { store, state, dir }
+    }
+
+    fn reopened(self) -> Self {
+        self.store.close();
+        let Self { state, dir, .. } = self;
+        drop(state);
+        let state = StateDir::lock(dir.path()).unwrap();
+        let store = Store::open_with(&state, LIMITS, RESERVE_BYTES).unwrap();
+        Self { store, state, dir }
+    }
+
+    fn writer(&self, text: &str, seed: u8) -> ChannelId {
+        self.store.create_stream(name(text), WriteCap::from_seed(&[seed; 32])).wait().unwrap()
+    }
+}
+
+/// `len` bytes that differ from place to place.
+fn bytes(len: usize, salt: usize) -> Vec<u8> {
+    (0..len).map(|at| u8::try_from((at * 31 + at / 251 + salt) % 256).unwrap()).collect()
+}
+
+fn name(text: &str) -> ChannelName {
+    ChannelName::parse(text).unwrap()
+}
+
+fn network() -> NetworkId {
+    NetworkId::new([[1; 32], [2; 32], [3; 32]])
+}
