@@ -92,7 +92,8 @@ impl Owner {
 
     /// Stops answering, stops the engine, closes the store and releases the lock, in this order. Bounded.
     pub async fn close(&self) {
-        if let Some(server) = lock(&self.server).take() {
+        let server = lock(&self.server).take();
+        if let Some(server) = server {
             server.abort();
             // Its connections end with it; each holds the owner only while it answers.
             let _ = server.await;

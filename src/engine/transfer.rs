@@ -82,7 +82,7 @@ async fn try_read(
 /// Reads an occupied index and compares it with what we meant to write. Only other plaintext is foreign: the same
 /// bytes under another padding, or a tombstone, are our own.
 pub(super) async fn read_back(network: &Network, cap: &WriteCap, index: &BoxIndex, payload: &[u8]) -> ReadBack {
-    match read(network, &cap.read_cap(), index).await {
+    match read(network, cap.read_cap(), index).await {
         Found::Message(bytes) if bytes == payload => ReadBack::Ours,
         Found::Message(_) => ReadBack::Foreign,
         Found::Tombstone => ReadBack::Ours,

@@ -1,1 +1,14 @@
-//! localnet: an embedded Pigeonhole network behind the thin-client protocol. It gives no anonymity.
+#![doc = include_str!("README.md")]
+//!
+//! The room's parts: `wire` turns frames into what is meant and answers what needs no network; `core` is the pure
+//! daemon, courier and replica behind it; `disk` keeps the boxes; `shell` has the sockets and the clock.
+
+mod core;
+mod disk;
+mod document;
+mod envelope;
+mod replica;
+mod shell;
+mod wire;
+
+pub use shell::{Listen, Localnet, LocalnetError, Options};

@@ -37,7 +37,10 @@ pub(super) async fn dispatch(owner: &Owner, request: Request) -> Result<Response
             wait(owner, &name, bytes, deadline).await
         }
         Request::Append { name, bytes } => append(owner, &name, bytes).await,
-        Request::Read { name, offset, wait_ms } => read(owner, &name, offset, Duration::from_millis(wait_ms)).await,
+        Request::Read { name, offset, follow_ms, timeout_ms } => {
+            let (follow, timeout) = (Duration::from_millis(follow_ms), Duration::from_millis(timeout_ms));
+            read(owner, &name, offset, follow, timeout).await
+        }
         Request::Yield => match owner.kind {
             OwnerKind::Verb => {
                 owner.ask_to_yield();
@@ -168,10 +171,17 @@ async fn wait(owner: &Owner, name: &str, bytes: Option<u64>, deadline: Option<In
     }
 }
 
-async fn read(owner: &Owner, name: &str, offset: u64, wait: Duration) -> Result<Response, Failure> {
+async fn read(
+    owner: &Owner,
+    name: &str,
+    offset: u64,
+    follow: Duration,
+    timeout: Duration,
+) -> Result<Response, Failure> {
     let id = find(owner, name)?.id;
     let mut growth = owner.store.changes().watch(id);
-    let mut patience = Patience::new(Some(Instant::now() + wait));
+    let follow_until = Instant::now() + follow;
+    let mut patience = Patience::new(Some(Instant::now() + timeout));
     loop {
         growth.mark_unchanged();
         let channel = still_there(owner, id, name)?;
@@ -180,8 +190,7 @@ async fn read(owner: &Owner, name: &str, offset: u64, wait: Duration) -> Result<
             return Ok(Response::Bytes { bytes, end: false });
         }
         let end = channel.role == Role::Writer || (channel.verdict.is_some() && !channel.later_known);
-        let out_of_time = Instant::now() >= patience.deadline.expect("a read has a deadline");
-        if end && out_of_time {
+        if end && Instant::now() >= follow_until {
             return Ok(Response::Bytes { bytes: Vec::new(), end: true });
         }
         if let Some(reason) = &channel.fence {
@@ -193,9 +202,10 @@ async fn read(owner: &Owner, name: &str, offset: u64, wait: Duration) -> Result<
         if !end {
             patience.check(owner, &format!("whether {name:?} goes on after {offset} bytes is not known yet"))?;
         }
+        let look = if end { follow_until.min(Instant::now() + LOOK) } else { patience.next_look() };
         tokio::select! {
             _ = growth.changed() => {}
-            () = sleep_until(patience.next_look()) => {}
+            () = sleep_until(look) => {}
         }
     }
 }

@@ -99,8 +99,10 @@ pub enum Request {
         name: String,
         /// Where from.
         offset: u64,
-        /// At the end: wait so long for more. 0 answers at once where the end has a verdict.
-        wait_ms: u64,
+        /// At a known end: wait so long for more.
+        follow_ms: u64,
+        /// Where it is not known whether this is the end: wait so long to learn it.
+        timeout_ms: u64,
     },
     /// Give the state up in favour of the asker, a mount. Only a verb that owns it for its own run does.
     Yield,

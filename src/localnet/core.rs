@@ -1,0 +1,442 @@
+//! The pure core: the daemon's operations and sessions, the courier's cache, and the replica behind it.
+//!
+//! Events and a time go in, actions come out. Steps that take time on a real network go through a queue of timed steps,
+//! so that delays and faults have their place; in the profile `instant` every delay is zero.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::time::Duration;
+
+use tracing::warn;
+
+use super::envelope::{Inner, Query};
+use super::replica::{self, BoxStore, replica_epoch};
+use super::wire::{COURIER_INVALID_ENVELOPE, ReadWith};
+use crate::bacap::{BoxId, SealedBox};
+use crate::thin::message::ID_BYTES;
+
+const CANCELLED: u8 = 24;
+const COURIER_INVALID_EPOCH: u8 = 32;
+/// Replies kept for a client that is away.
+const QUEUED_REPLIES: usize = 1000;
+/// Envelopes that the courier remembers, and for how long.
+const CACHE_ENTRIES: usize = 65_536;
+const CACHE_AGE: Duration = Duration::from_secs(300);
+
+/// A connection, numbered by the shell.
+pub(super) type Conn = u64;
+type OpId = u64;
+type SessionId = u64;
+
+/// What a client asks of the network.
+pub(super) enum Ask {
+    Token([u8; ID_BYTES]),
+    Start(Box<Started>),
+    Cancel { query_id: [u8; ID_BYTES], hash: [u8; 32] },
+}
+
+/// A started operation, its envelope opened and its signature checked beforehand.
+pub(super) struct Started {
+    pub(super) query_id: [u8; ID_BYTES],
+    pub(super) hash: [u8; 32],
+    pub(super) query: Option<Query>,
+    pub(super) authentic: bool,
+    /// Set for reads.
+    pub(super) read: Option<Box<ReadWith>>,
+    pub(super) no_retry: bool,
+    pub(super) strict: bool,
+}
+
+pub(super) enum Event {
+    Connected(Conn),
+    Ask(Conn, Ask),
+    /// The socket is gone; the session may come back.
+    Disconnected(Conn),
+    /// The client said goodbye.
+    Closed(Conn),
+    /// Nothing but time.
+    Tick,
+}
+
+/// What the core tells a client.
+#[derive(Clone)]
+pub(super) enum Reply {
+    Token {
+        app_id: [u8; ID_BYTES],
+        resumed: bool,
+    },
+    /// The end of a started operation with a code.
+    Ended {
+        query_id: [u8; ID_BYTES],
+        code: u8,
+    },
+    /// The end of a read with a box, which is still to be opened.
+    Box {
+        query_id: [u8; ID_BYTES],
+        read: Box<ReadWith>,
+        sealed: SealedBox,
+    },
+    Cancelled {
+        query_id: [u8; ID_BYTES],
+    },
+}
+
+/// Delays of the network; each may become a distribution.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Pace {
+    /// From the daemon to the courier, and back.
+    pub(super) mixnet: Duration,
+    /// From the courier to a replica's answer.
+    pub(super) replica: Duration,
+}
+
+enum Step {
+    Query(OpId),
+    /// A dispatched envelope is at the replica, and its answer back in the courier's cache.
+    Dispatch {
+        hash: [u8; 32],
+        inner: Inner,
+        authentic: bool,
+    },
+    /// The courier's answer is back at the daemon: `None` is its bare ACK.
+    Answer(OpId, Option<u8>),
+}
+
+struct Op {
+    session: SessionId,
+    started: Started,
+    /// Whether its envelope had its turn at a replica since it was last asked for.
+    dispatched: bool,
+}
+
+struct Session {
+    conn: Option<Conn>,
+    token: Option<[u8; ID_BYTES]>,
+    app_id: [u8; ID_BYTES],
+    away: VecDeque<Reply>,
+    gone_at: Option<Duration>,
+}
+
+struct Cached {
+    at: Duration,
+    /// The replica's code, once it has answered.
+    code: Option<u8>,
+}
+
+pub(super) struct Core<S> {
+    store: S,
+    max_plaintext: usize,
+    pace: Pace,
+    grace: Duration,
+    sessions: HashMap<SessionId, Session>,
+    tokens: HashMap<[u8; ID_BYTES], SessionId>,
+    conns: HashMap<Conn, SessionId>,
+    ops: HashMap<OpId, Op>,
+    by_hash: HashMap<[u8; 32], OpId>,
+    /// Reads that wait for a box to be written.
+    parked: HashMap<BoxId, Vec<OpId>>,
+    cache: HashMap<[u8; 32], Cached>,
+    cached: VecDeque<(Duration, [u8; 32])>,
+    steps: BTreeMap<(Duration, u64), Step>,
+    serial: u64,
+}
+
+impl<S: BoxStore> Core<S> {
+    pub(super) fn new(store: S, max_plaintext: usize, pace: Pace, grace: Duration) -> Self {
+        Self {
+            store,
+            max_plaintext,
+            pace,
+            grace,
+            sessions: HashMap::new(),
+            tokens: HashMap::new(),
+            conns: HashMap::new(),
+            ops: HashMap::new(),
+            by_hash: HashMap::new(),
+            parked: HashMap::new(),
+            cache: HashMap::new(),
+            cached: VecDeque::new(),
+            steps: BTreeMap::new(),
+            serial: 0,
+        }
+    }
+
+    pub(super) fn store(&mut self) -> &mut S {
+        &mut self.store
+    }
+
+    /// Takes an event in at `wall`, a time since the Unix epoch, and gives what is to be told to whom.
+    pub(super) fn handle(&mut self, wall: Duration, event: Event) -> Vec<(Conn, Reply)> {
+        let mut told = Vec::new();
+        match event {
+            Event::Connected(conn) => self.connected(conn),
+            Event::Ask(conn, ask) => self.asked(wall, conn, ask, &mut told),
+            Event::Disconnected(conn) => self.disconnected(wall, conn),
+            Event::Closed(conn) => {
+                if let Some(session) = self.conns.remove(&conn) {
+                    self.end_session(session);
+                }
+            }
+            Event::Tick => {}
+        }
+        self.run_steps(wall, &mut told);
+        self.end_sessions_of_the_gone(wall);
+        told
+    }
+
+    /// When [`Event::Tick`] is due.
+    pub(super) fn next_deadline(&self) -> Option<Duration> {
+        let step = self.steps.keys().next().map(|&(at, _)| at);
+        let gone = self.sessions.values().filter_map(|session| session.gone_at).map(|at| at + self.grace);
+        step.into_iter().chain(gone).min()
+    }
+
+    fn connected(&mut self, conn: Conn) {
+        let id = self.next_serial();
+        let session =
+            Session { conn: Some(conn), token: None, app_id: rand::random(), away: VecDeque::new(), gone_at: None };
+        self.sessions.insert(id, session);
+        self.conns.insert(conn, id);
+    }
+
+    fn asked(&mut self, wall: Duration, conn: Conn, ask: Ask, told: &mut Vec<(Conn, Reply)>) {
+        let Some(&session) = self.conns.get(&conn) else { return };
+        match ask {
+            Ask::Token(token) => self.register(conn, session, token, told),
+            Ask::Start(started) => {
+                let id = self.next_serial();
+                self.by_hash.insert(started.hash, id);
+                self.ops.insert(id, Op { session, started: *started, dispatched: false });
+                self.plan(wall + self.pace.mixnet, Step::Query(id));
+            }
+            Ask::Cancel { query_id, hash } => {
+                if let Some(id) = self.by_hash.get(&hash).copied()
+                    && let Some(op) = self.finish(id)
+                {
+                    let ended = Reply::Ended { query_id: op.started.query_id, code: CANCELLED };
+                    self.tell(session, ended, told);
+                }
+                self.tell(session, Reply::Cancelled { query_id }, told);
+            }
+        }
+    }
+
+    /// A token that is known brings its session back, with the replies that came meanwhile behind the token's own.
+    fn register(&mut self, conn: Conn, fresh: SessionId, token: [u8; ID_BYTES], told: &mut Vec<(Conn, Reply)>) {
+        let known = self.tokens.get(&token).copied().filter(|id| *id != fresh);
+        let id = known.unwrap_or(fresh);
+        if known.is_some() {
+            self.end_session(fresh);
+            // A second live connection takes the session over, and the first one hears nothing more.
+            if let Some(old) = self.sessions.get(&id).and_then(|session| session.conn) {
+                self.conns.remove(&old);
+            }
+            self.conns.insert(conn, id);
+        } else {
+            self.tokens.insert(token, id);
+        }
+        let Some(session) = self.sessions.get_mut(&id) else { return };
+        session.conn = Some(conn);
+        session.token = Some(token);
+        session.gone_at = None;
+        let app_id = session.app_id;
+        let away = std::mem::take(&mut session.away);
+        told.push((conn, Reply::Token { app_id, resumed: known.is_some() }));
+        told.extend(away.into_iter().map(|reply| (conn, reply)));
+    }
+
+    fn disconnected(&mut self, wall: Duration, conn: Conn) {
+        let Some(id) = self.conns.remove(&conn) else { return };
+        match self.sessions.get_mut(&id) {
+            Some(session) if session.token.is_some() => {
+                session.conn = None;
+                session.gone_at = Some(wall);
+            }
+            // A client without a token has nothing to come back to.
+            _ => self.end_session(id),
+        }
+    }
+
+    fn end_sessions_of_the_gone(&mut self, wall: Duration) {
+        let over = |session: &Session| session.gone_at.is_some_and(|at| wall >= at + self.grace);
+        let gone: Vec<_> = self.sessions.iter().filter(|(_, session)| over(session)).map(|(&id, _)| id).collect();
+        for id in gone {
+            self.end_session(id);
+        }
+    }
+
+    fn end_session(&mut self, id: SessionId) {
+        if let Some(session) = self.sessions.remove(&id)
+            && let Some(token) = session.token
+        {
+            self.tokens.remove(&token);
+        }
+        let ops: Vec<_> = self.ops.iter().filter(|(_, op)| op.session == id).map(|(&op, _)| op).collect();
+        for op in ops {
+            self.finish(op);
+        }
+    }
+
+    fn run_steps(&mut self, wall: Duration, told: &mut Vec<(Conn, Reply)>) {
+        while let Some(entry) = self.steps.first_entry() {
+            if entry.key().0 > wall {
+                break;
+            }
+            match entry.remove() {
+                Step::Query(op) => self.at_courier(wall, op),
+                Step::Dispatch { hash, inner, authentic } => {
+                    let code = self.at_replica(wall, &inner, authentic);
+                    if let Some(cached) = self.cache.get_mut(&hash) {
+                        cached.code = Some(code);
+                    }
+                }
+                Step::Answer(op, answer) => self.at_daemon(wall, op, answer, told),
+            }
+        }
+    }
+
+    /// The courier: the epoch's window, its cache, the dispatch, and what it answers at once.
+    fn at_courier(&mut self, wall: Duration, id: OpId) {
+        let epoch = replica_epoch(wall);
+        let Some(op) = self.ops.get_mut(&id) else { return };
+        let first = !std::mem::replace(&mut op.dispatched, true);
+        let authentic = op.started.authentic;
+        let answer = match &op.started.query {
+            None => Some(COURIER_INVALID_ENVELOPE),
+            Some(query) if query.epoch.abs_diff(epoch) > 1 => Some(COURIER_INVALID_EPOCH),
+            Some(query) => match self.cache.get(&query.hash).map(|cached| cached.code) {
+                // What is not there may have come since: a read that comes anew is dispatched anew.
+                None | Some(Some(replica::BOX_ID_NOT_FOUND)) if first => {
+                    let (hash, inner) = (query.hash, query.inner.clone());
+                    self.remember(wall, hash);
+                    self.plan(wall + self.pace.replica, Step::Dispatch { hash, inner, authentic });
+                    None
+                }
+                Some(code) => code,
+                // Its entry was pruned while it polled.
+                None => {
+                    op.dispatched = false;
+                    None
+                }
+            },
+        };
+        self.plan(wall + self.pace.mixnet, Step::Answer(id, answer));
+    }
+
+    fn at_replica(&mut self, wall: Duration, inner: &Inner, authentic: bool) -> u8 {
+        let epoch = replica_epoch(wall);
+        match inner {
+            Inner::Read(box_id) => replica::read(&mut self.store, box_id, epoch).0,
+            Inner::Write(sealed) => {
+                let code = replica::write(&mut self.store, sealed, authentic, self.max_plaintext, epoch);
+                if code == replica::SUCCESS {
+                    for parked in self.parked.remove(&sealed.box_id).unwrap_or_default() {
+                        if let Some(op) = self.ops.get_mut(&parked) {
+                            op.dispatched = false;
+                        }
+                        self.plan(wall + self.pace.mixnet, Step::Query(parked));
+                    }
+                }
+                code
+            }
+        }
+    }
+
+    fn remember(&mut self, wall: Duration, hash: [u8; 32]) {
+        while let Some(&(at, oldest)) = self.cached.front() {
+            if self.cached.len() < CACHE_ENTRIES && at + CACHE_AGE > wall {
+                break;
+            }
+            self.cached.pop_front();
+            if self.cache.get(&oldest).is_some_and(|cached| cached.at == at) {
+                self.cache.remove(&oldest);
+            }
+        }
+        self.cache.insert(hash, Cached { at: wall, code: None });
+        self.cached.push_back((wall, hash));
+    }
+
+    /// The daemon: what an answer of the courier means for the operation.
+    fn at_daemon(&mut self, wall: Duration, id: OpId, answer: Option<u8>, told: &mut Vec<(Conn, Reply)>) {
+        let Some(op) = self.ops.get(&id) else { return };
+        let reading = op.started.read.is_some();
+        match answer {
+            None if !reading && !op.started.strict => {
+                self.warn_of_conflict(id);
+                self.end(id, replica::SUCCESS, told);
+            }
+            None => self.plan(wall + self.pace.mixnet, Step::Query(id)),
+            Some(code @ (COURIER_INVALID_ENVELOPE | COURIER_INVALID_EPOCH)) => self.end(id, code, told),
+            Some(replica::BOX_ID_NOT_FOUND) if reading && !op.started.no_retry => {
+                if let Some(Query { inner: Inner::Read(box_id), .. }) = &op.started.query {
+                    self.parked.entry(*box_id).or_default().push(id);
+                }
+            }
+            Some(replica::SUCCESS | replica::TOMBSTONE) if reading => self.end_with_box(wall, id, told),
+            Some(replica::BOX_ALREADY_EXISTS) if !op.started.strict => self.end(id, replica::SUCCESS, told),
+            Some(code) => self.end(id, code, told),
+        }
+    }
+
+    fn warn_of_conflict(&self, id: OpId) {
+        let code = self.ops.get(&id).and_then(|op| self.cache.get(&op.started.query.as_ref()?.hash)?.code);
+        if let Some(code @ 1..) = code {
+            warn!(code, "a default write was told success and the replica refused it; a strict one would have seen it");
+        }
+    }
+
+    fn end_with_box(&mut self, wall: Duration, id: OpId, told: &mut Vec<(Conn, Reply)>) {
+        let Some(op) = self.finish(id) else { return };
+        let Some(Query { inner: Inner::Read(box_id), .. }) = &op.started.query else { return };
+        let query_id = op.started.query_id;
+        let reply = match (replica::read(&mut self.store, box_id, replica_epoch(wall)), op.started.read) {
+            ((_, Some(sealed)), Some(read)) => Reply::Box { query_id, read, sealed },
+            // It expired between the two looks.
+            ((code, _), _) => Reply::Ended { query_id, code },
+        };
+        self.tell(op.session, reply, told);
+    }
+
+    fn end(&mut self, id: OpId, code: u8, told: &mut Vec<(Conn, Reply)>) {
+        if let Some(op) = self.finish(id) {
+            self.tell(op.session, Reply::Ended { query_id: op.started.query_id, code }, told);
+        }
+    }
+
+    fn finish(&mut self, id: OpId) -> Option<Op> {
+        let op = self.ops.remove(&id)?;
+        if self.by_hash.get(&op.started.hash) == Some(&id) {
+            self.by_hash.remove(&op.started.hash);
+        }
+        if let Some(Query { inner: Inner::Read(box_id), .. }) = &op.started.query
+            && let Some(parked) = self.parked.get_mut(box_id)
+        {
+            parked.retain(|other| *other != id);
+            if parked.is_empty() {
+                self.parked.remove(box_id);
+            }
+        }
+        Some(op)
+    }
+
+    fn tell(&mut self, session: SessionId, reply: Reply, told: &mut Vec<(Conn, Reply)>) {
+        let Some(session) = self.sessions.get_mut(&session) else { return };
+        match session.conn {
+            Some(conn) => told.push((conn, reply)),
+            None if session.away.len() < QUEUED_REPLIES => session.away.push_back(reply),
+            None => warn!("a client that is away has too many replies; one is dropped"),
+        }
+    }
+
+    fn plan(&mut self, at: Duration, step: Step) {
+        let serial = self.next_serial();
+        self.steps.insert((at, serial), step);
+    }
+
+    fn next_serial(&mut self) -> u64 {
+        self.serial += 1;
+        self.serial
+    }
+}
+
+#[cfg(test)]
+mod tests;

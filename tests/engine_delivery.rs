@@ -1,0 +1,262 @@
+//! Bytes in at one owner and out at another, over the real protocol and with no mount: what must hold across
+//! restarts of either side and of the network, and where two writers or two networks meet.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use pigeonfs::engine::control::{Failure, FailureKind, Link, Opening, Request, Response, Secret};
+use pigeonfs::engine::status::ChannelStatus;
+use pigeonfs::engine::{Daemon, Owner, OwnerKind};
+use pigeonfs::localnet::{Localnet, Options};
+use pigeonfs::thin::Config;
+use tempfile::TempDir;
+
+const PATIENCE_MS: u64 = 90_000;
+
+/// A network and the states on it; all of it goes with the value.
+struct World {
+    root: TempDir,
+    network: Option<Localnet>,
+}
+
+impl World {
+    async fn new() -> Self {
+        let root = tempfile::tempdir().expect("a temporary directory");
+        let mut world = Self { root, network: None };
+        world.start_network().await;
+        world
+    }
+
+    fn path(&self, name: &str) -> std::path::PathBuf {
+        self.root.path().join(name)
+    }
+
+    async fn start_network(&mut self) {
+        self.network = Some(network(&self.path("net")).await);
+    }
+
+    async fn stop_network(&mut self) {
+        if let Some(network) = self.network.take() {
+            network.shutdown().await;
+        }
+    }
+
+    fn daemon(&self) -> Daemon {
+        daemon(&self.path("net"))
+    }
+
+    async fn link(&self, state: &str) -> Link {
+        let opening = Opening { state: self.path(state), daemon: self.daemon() };
+        Link::open(opening).await.expect("a state that nobody owns")
+    }
+}
+
+async fn network(state: &Path) -> Localnet {
+    Localnet::start(Options::new(state)).await.expect("a network of our own")
+}
+
+fn daemon(state: &Path) -> Daemon {
+    Daemon::Fixed(Config::load(&state.join("thinclient.toml")).expect("localnet writes its configuration"))
+}
+
+fn pattern(bytes: usize, salt: u64) -> Vec<u8> {
+    (0..bytes as u64).map(|at| (at.wrapping_mul(2_654_435_761).wrapping_add(salt) >> 7) as u8).collect()
+}
+
+async fn append(link: &mut Link, name: &str, bytes: &[u8]) -> Result<(), Failure> {
+    for chunk in bytes.chunks(100_000) {
+        link.request(Request::Append { name: name.into(), bytes: chunk.to_vec() }).await?;
+    }
+    Ok(())
+}
+
+async fn wait(link: &mut Link, name: &str, bytes: Option<u64>) -> Result<ChannelStatus, Failure> {
+    let request = Request::Wait { name: name.into(), bytes, timeout_ms: Some(PATIENCE_MS) };
+    match link.request(request).await? {
+        Response::Channel(status) => Ok(status),
+        other => panic!("a wait is answered with the channel: {other:?}"),
+    }
+}
+
+async fn share(link: &mut Link, name: &str, write: bool) -> Secret {
+    use base64::Engine as _;
+    match link.request(Request::Share { name: name.into(), write }).await.expect("shared") {
+        Response::Capability(text) => {
+            let text = std::str::from_utf8(text.expose()).expect("base64").trim();
+            Secret::new(base64::engine::general_purpose::STANDARD.decode(text).expect("base64"))
+        }
+        other => panic!("a capability: {other:?}"),
+    }
+}
+
+async fn read_all(link: &mut Link, name: &str) -> Vec<u8> {
+    let mut all = Vec::new();
+    loop {
+        let offset = all.len() as u64;
+        let request = Request::Read { name: name.into(), offset, follow_ms: 0, timeout_ms: PATIENCE_MS };
+        match link.request(request).await.expect("readable") {
+            Response::Bytes { bytes, end: false } => all.extend(bytes),
+            Response::Bytes { end: true, .. } => return all,
+            other => panic!("bytes: {other:?}"),
+        }
+    }
+}
+
+async fn new(link: &mut Link, name: &str) {
+    link.request(Request::New { name: name.into() }).await.expect("a free name");
+}
+
+async fn add(link: &mut Link, name: &str, capability: Secret) {
+    link.request(Request::Add { name: name.into(), capability }).await.expect("a capability that was shared");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_one_state_appends_another_reads() {
+    let world = World::new().await;
+    let (mut alice, mut bob) = (world.link("alice").await, world.link("bob").await);
+    for (name, bytes) in [("none", 0), ("one", 1), ("under", 1548), ("even", 1549), ("over", 1550), ("many", 300_000)] {
+        new(&mut alice, name).await;
+        let sent = pattern(bytes, 7);
+        append(&mut alice, name, &sent).await.expect("accepted");
+        let stored = wait(&mut alice, name, None).await.expect("stored");
+        assert_eq!((stored.size, stored.stored_bytes), (bytes as u64, bytes as u64), "{name}");
+        add(&mut bob, name, share(&mut alice, name, false).await).await;
+        wait(&mut bob, name, Some(bytes as u64)).await.expect("arrived");
+        assert!(read_all(&mut bob, name).await == sent, "{name}: other bytes");
+    }
+    alice.close().await;
+    bob.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restart_of_the_writer_and_of_the_network_loses_and_doubles_nothing() {
+    let mut world = World::new().await;
+    let sent = pattern(400_000, 3);
+    let mut alice = world.link("alice").await;
+    new(&mut alice, "log").await;
+    append(&mut alice, "log", &sent[..150_000]).await.expect("accepted");
+    alice.close().await;
+    let mut alice = world.link("alice").await;
+    append(&mut alice, "log", &sent[150_000..300_000]).await.expect("accepted");
+    world.stop_network().await;
+    append(&mut alice, "log", &sent[300_000..]).await.expect("accepted with no network at hand");
+    world.start_network().await;
+    wait(&mut alice, "log", None).await.expect("stored by the network that came back");
+    let mut bob = world.link("bob").await;
+    add(&mut bob, "log", share(&mut alice, "log", false).await).await;
+    wait(&mut bob, "log", Some(400_000)).await.expect("arrived");
+    assert!(read_all(&mut bob, "log").await == sent);
+    alice.close().await;
+    bob.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_writer_is_met_with_a_fence_and_keeps_its_bytes() {
+    let world = World::new().await;
+    let (mut alice, mut mallory) = (world.link("alice").await, world.link("mallory").await);
+    new(&mut alice, "log").await;
+    let capability = share(&mut alice, "log", true).await;
+    add(&mut mallory, "log", capability).await;
+    append(&mut alice, "log", b"the first word").await.expect("accepted");
+    wait(&mut alice, "log", None).await.expect("stored");
+    append(&mut mallory, "log", b"another word").await.expect("accepted: nobody can know yet");
+    let fenced = wait(&mut mallory, "log", None).await.expect_err("the index holds other bytes");
+    assert_eq!(fenced.kind, FailureKind::Refused, "{fenced}");
+    assert!(fenced.message.contains("another writer"), "{fenced}");
+    let refused = append(&mut mallory, "log", b"more").await.expect_err("fenced");
+    assert_eq!(refused.kind, FailureKind::Refused, "{refused}");
+    assert_eq!(read_all(&mut mallory, "log").await, b"another word", "the bytes stay");
+    alice.close().await;
+    mallory.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_same_bytes_by_a_copied_state_are_no_conflict() {
+    let world = World::new().await;
+    let (mut alice, mut twin) = (world.link("alice").await, world.link("twin").await);
+    new(&mut alice, "log").await;
+    add(&mut twin, "log", share(&mut alice, "log", true).await).await;
+    for link in [&mut alice, &mut twin] {
+        append(link, "log", b"the same word").await.expect("accepted");
+        wait(link, "log", None).await.expect("stored, or found to be stored");
+    }
+    alice.close().await;
+    twin.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_channel_of_another_network_is_refused_in_words() {
+    let world = World::new().await;
+    let mut alice = world.link("alice").await;
+    new(&mut alice, "log").await;
+    append(&mut alice, "log", b"here").await.expect("accepted");
+    wait(&mut alice, "log", None).await.expect("stored");
+    alice.close().await;
+    let elsewhere = network(&world.path("elsewhere")).await;
+    let opening = Opening { state: world.path("alice"), daemon: daemon(&world.path("elsewhere")) };
+    let mut alice = Link::open(opening).await.expect("the state is free");
+    // Whether the daemon was met before the append decides who refuses first; the wait always does.
+    let _ = append(&mut alice, "log", b"there").await;
+    let refused = wait(&mut alice, "log", Some(1)).await.err();
+    assert!(refused.is_some(), "--bytes is for readers");
+    let refused = loop {
+        match wait(&mut alice, "log", None).await {
+            // All of it was stored in the other life and nothing was appended: ask again with something to send.
+            Ok(_) => drop(append(&mut alice, "log", b"there").await),
+            Err(failure) => break failure,
+        }
+    };
+    assert_eq!(refused.kind, FailureKind::Refused, "{refused}");
+    assert!(refused.message.contains("another network"), "{refused}");
+    alice.close().await;
+    elsewhere.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_mount_that_comes_takes_the_state_over_from_a_verb_in_the_middle_of_its_wait() {
+    let world = World::new().await;
+    let mut alice = world.link("alice").await;
+    new(&mut alice, "log").await;
+    let mut bob = world.link("bob").await;
+    add(&mut bob, "log", share(&mut alice, "log", false).await).await;
+    assert!(bob.is_owner());
+    let waiting = tokio::spawn(async move {
+        let arrived = wait(&mut bob, "log", Some(5)).await;
+        (arrived, bob)
+    });
+    let opening = Opening { state: world.path("bob"), daemon: world.daemon() };
+    let mount: Arc<Owner> =
+        tokio::time::timeout(Duration::from_secs(30), pigeonfs::engine::control::take_for_mount(&opening))
+            .await
+            .expect("the verb yields")
+            .expect("the state is free then");
+    append(&mut alice, "log", b"hello").await.expect("accepted");
+    let (arrived, bob) = waiting.await.expect("the verb goes on");
+    assert_eq!(arrived.expect("served by the mount").size, 5);
+    assert!(!bob.is_owner(), "it became a client");
+    let second = pigeonfs::engine::control::take_for_mount(&opening).await.err().expect("one mount at a time");
+    assert_eq!(second.kind, FailureKind::Busy, "{second}");
+    bob.close().await;
+    mount.close().await;
+    alice.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_daemon_bytes_are_accepted_and_a_wait_says_what_is_missing() {
+    let root = tempfile::tempdir().expect("a temporary directory");
+    let config = root.path().join("thinclient.toml");
+    let nowhere = root.path().join("nobody.sock");
+    std::fs::write(&config, format!("[Dial]\n[Dial.Unix]\nAddress = {nowhere:?}\n")).expect("written");
+    let daemon = Daemon::Fixed(Config::load(&config).expect("a sound configuration"));
+    let owner = Owner::open(&root.path().join("state"), daemon.clone(), OwnerKind::Verb).expect("a fresh state");
+    owner.close().await;
+    let mut link = Link::open(Opening { state: root.path().join("state"), daemon }).await.expect("free again");
+    new(&mut link, "log").await;
+    append(&mut link, "log", b"store and forward").await.expect("accepted");
+    let request = Request::Wait { name: "log".into(), bytes: None, timeout_ms: Some(300) };
+    let failure = link.request(request).await.expect_err("nobody is there");
+    assert_eq!(failure.kind, FailureKind::NoDaemon, "{failure}");
+    assert!(failure.message.contains("nobody.sock") && failure.message.contains("0 of 17 bytes"), "{failure}");
+    link.close().await;
+}
