@@ -1,0 +1,74 @@
+//! Open files.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::{FsError, Node};
+
+/// One open file description.
+#[derive(Debug)]
+pub(super) struct Handle {
+    pub(super) node: Node,
+    pub(super) flags: i32,
+    /// Where the next write must be, without `O_APPEND`.
+    pub(super) expected: u64,
+    /// Where the last read ended.
+    pub(super) position: u64,
+    pub(super) written_since_flush: bool,
+    pub(super) flushed: bool,
+    /// A report as it was at open.
+    pub(super) report: Option<Arc<[u8]>>,
+}
+
+impl Handle {
+    pub(super) fn new(node: Node, flags: i32) -> Self {
+        Self { node, flags, expected: 0, position: 0, written_since_flush: false, flushed: false, report: None }
+    }
+
+    /// Whether it writes from a position of its own, as `cp` and `>` do.
+    pub(super) fn is_sequential_writer(&self) -> bool {
+        self.flags & libc::O_ACCMODE != libc::O_RDONLY && self.flags & libc::O_APPEND == 0
+    }
+
+    /// RELEASE comes some time after the last close; FLUSH comes with it. A shell flushes once before it writes.
+    fn is_writing(&self) -> bool {
+        self.is_sequential_writer() && (self.written_since_flush || !self.flushed)
+    }
+}
+
+/// All open files of a mount.
+#[derive(Debug, Default)]
+pub(super) struct Handles {
+    open: HashMap<u64, Handle>,
+    last: u64,
+}
+
+impl Handles {
+    pub(super) fn insert(&mut self, handle: Handle) -> u64 {
+        self.last += 1;
+        self.open.insert(self.last, handle);
+        self.last
+    }
+
+    pub(super) fn find(&self, handle: u64) -> Result<&Handle, FsError> {
+        self.open.get(&handle).ok_or_else(|| FsError::quiet(libc::EBADF, "the file is not open"))
+    }
+
+    pub(super) fn find_mut(&mut self, handle: u64) -> Result<&mut Handle, FsError> {
+        self.open.get_mut(&handle).ok_or_else(|| FsError::quiet(libc::EBADF, "the file is not open"))
+    }
+
+    pub(super) fn reached(&mut self, handle: u64, position: u64) {
+        if let Some(open) = self.open.get_mut(&handle) {
+            open.position = position;
+        }
+    }
+
+    pub(super) fn is_being_written(&self, node: Node) -> bool {
+        self.open.values().any(|open| open.node == node && open.is_writing())
+    }
+
+    pub(super) fn remove(&mut self, handle: u64) {
+        self.open.remove(&handle);
+    }
+}

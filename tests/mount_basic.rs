@@ -1,0 +1,241 @@
+//! A real mount with ordinary tools, over a localnet: what each tool says, its exit code, and the bytes.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use pigeonfs::engine::{Daemon, Owner, OwnerKind};
+use pigeonfs::fs::Fs;
+use pigeonfs::localnet::{Localnet, Options};
+use pigeonfs::mount::{MountError, MountOptions, Session};
+use pigeonfs::store::{Arrival, BoxSeq, ChannelName};
+use tempfile::TempDir;
+
+/// A mounted state. It is unmounted when it goes, also when a test fails.
+struct Mounted {
+    session: Session,
+    owner: Arc<Owner>,
+    path: PathBuf,
+    runtime: tokio::runtime::Runtime,
+    _network: Option<Localnet>,
+    root: TempDir,
+}
+
+impl Mounted {
+    /// With a network, or with none: then nothing is ever launched.
+    fn new(with_network: bool) -> Option<Self> {
+        if std::fs::OpenOptions::new().read(true).write(true).open("/dev/fuse").is_err() {
+            eprintln!("skipped: /dev/fuse cannot be opened here");
+            return None;
+        }
+        let root = tempfile::tempdir().expect("a directory");
+        let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+        let network = with_network.then(|| {
+            let options = Options::new(root.path().join("net"));
+            runtime.block_on(Localnet::start(options)).expect("a network of our own")
+        });
+        let daemon = match &network {
+            Some(network) => Daemon::Fixed(network.config()),
+            None => Daemon::Discover(pigeonfs::thin::Discovery::default()),
+        };
+        let path = root.path().join("mnt");
+        std::fs::create_dir(&path).expect("a mount point");
+        let _guard = runtime.enter();
+        let owner = Owner::open(&root.path().join("state"), daemon, OwnerKind::Mount).expect("a fresh state");
+        let fs = Arc::new(Fs::new(Arc::clone(&owner)));
+        let session = Session::start(&path, fs, runtime.handle().clone(), MountOptions::default()).expect("mounted");
+        drop(_guard);
+        Some(Self { session, owner, path, runtime, _network: network, root })
+    }
+
+    /// Runs a shell command in the mount.
+    fn sh(&self, script: &str) -> Output {
+        run(&self.path, script)
+    }
+
+    fn ok(&self, script: &str) -> String {
+        let output = self.sh(script);
+        let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        assert!(output.status.success(), "{script:?} said {err:?} and ended with {:?}", output.status.code());
+        out.into_owned()
+    }
+
+    fn fails(&self, script: &str, told: &str) {
+        let output = self.sh(script);
+        let err = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(!output.status.success(), "{script:?} succeeded");
+        assert!(err.contains(told), "{script:?} said {err:?}, and {told:?} was expected");
+    }
+
+    /// A reader's file, filled as if boxes had arrived.
+    fn reader(&self, name: &str) -> pigeonfs::store::ChannelId {
+        let cap = pigeonfs::bacap::WriteCap::from_seed(&[name.len() as u8; 32]);
+        let name = ChannelName::parse(name).expect("a name");
+        self.owner.store().add_reader(name, cap.read_cap().clone()).wait().expect("added")
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        let _ = self.session.unmount();
+        self.runtime.block_on(self.owner.close());
+        let _ = self.root.path();
+    }
+}
+
+fn run(at: &Path, script: &str) -> Output {
+    Command::new("bash").args(["-c", script]).current_dir(at).output().expect("bash runs")
+}
+
+#[test]
+fn ordinary_tools_write_and_read_back() {
+    let Some(mounted) = Mounted::new(false) else { return };
+    let source = mounted.root.path().join("notes.txt");
+    std::fs::write(&source, "one\ntwo\n").expect("written");
+    let source = source.display();
+    mounted.ok(&format!("cp {source} notes && cmp {source} notes"));
+    mounted.ok("echo hi > log; echo there >> log; printf x | tee -a log > /dev/null");
+    assert_eq!(mounted.ok("cat log"), "hi\nthere\nx");
+    assert_eq!(mounted.ok("stat -c '%s %a %F' log"), "10 600 regular file\n");
+    assert_eq!(mounted.ok("ls"), "log\nnotes\n", "the control directory is found and never listed");
+    mounted.ok("dd if=/dev/zero of=zeros bs=1000 count=5 2>/dev/null && test $(wc -c < zeros) = 5000");
+    mounted.ok("tar c -C / etc/hostname 2>/dev/null | cat >> backup && tar t -f backup");
+    mounted.ok("python3 -c \"f=open('log','a'); f.write('py'); f.close(); print(open('log').read())\"");
+    assert_eq!(mounted.ok("tail -n1 log; head -c 2 log; sha256sum < log | wc -c"), "xpyhi68\n");
+    assert_eq!(mounted.ok("grep -c name .pigeonfs/log/status"), "1\n");
+    mounted.ok("python3 -c \"import json; print(json.load(open('.pigeonfs/status.json'))['version'])\"");
+    mounted
+        .ok("touch -d 2020-01-01 log && chmod 600 log && df . > /dev/null && du -a > /dev/null && find . > /dev/null");
+}
+
+#[test]
+fn what_has_not_left_can_be_taken_back_and_what_can_only_grow_says_so() {
+    let Some(mounted) = Mounted::new(false) else { return };
+    mounted.ok("echo first > f && echo second > f");
+    assert_eq!(mounted.ok("cat f"), "second\n");
+    mounted.ok("truncate -s 0 f && test ! -s f && rm f && test ! -e f");
+    mounted.ok("echo a > a; echo b > b; mv a b");
+    assert_eq!(mounted.ok("cat b; ls"), "a\nb\n");
+    mounted.fails("mkdir d", "Operation not permitted");
+    mounted.fails("ln -s b l", "Operation not permitted");
+    mounted.fails("touch .DS_Store", "Operation not permitted");
+    mounted.fails("touch 'x~'", "Operation not permitted");
+    mounted.fails("printf xx | dd of=b bs=1 seek=7 conv=notrunc", "Illegal seek");
+    mounted.fails("truncate -s 100 b", "Operation not permitted");
+    mounted.fails("cat nothing", "No such file");
+}
+
+#[test]
+fn a_launched_stream_only_grows() {
+    let Some(mounted) = Mounted::new(true) else { return };
+    mounted.ok("echo kept > f");
+    let id =
+        mounted.owner.store().by_name(&ChannelName::parse("f").expect("a name")).expect("looked up").expect("there").id;
+    wait_for("the first box to be stored", || {
+        mounted.owner.store().channel(id).expect("looked up").is_some_and(|channel| channel.stored_boxes == 1)
+    });
+    mounted.fails("echo new > f", "Operation not permitted");
+    mounted.fails("rm f", "Operation not permitted");
+    mounted.fails("truncate -s 0 f", "Operation not permitted");
+    mounted.ok("echo more >> f && mv f g");
+    assert_eq!(mounted.ok("cat g"), "kept\nmore\n");
+    mounted.ok("echo other > h");
+    mounted.fails("mv h g", "Operation not permitted");
+}
+
+#[test]
+fn four_processes_append_two_hundred_lines_and_each_arrives_whole() {
+    let Some(mounted) = Mounted::new(false) else { return };
+    mounted.ok("for p in 1 2 3 4; do (for n in $(seq 50); do echo \"line $n of $p\" >> log; done) & done; wait");
+    let text = mounted.ok("cat log");
+    for process in 1..=4 {
+        let own = format!("of {process}");
+        let lines: Vec<_> = text.lines().filter(|line| line.ends_with(&own)).collect();
+        let expected: Vec<_> = (1..=50).map(|n| format!("line {n} of {process}")).collect();
+        assert_eq!(lines, expected, "in the order of their acceptance");
+    }
+    assert_eq!(text.lines().count(), 200);
+}
+
+#[test]
+fn a_frontier_with_a_verdict_is_the_end_and_one_without_makes_a_read_wait() {
+    let Some(mounted) = Mounted::new(false) else { return };
+    let id = mounted.reader("news");
+    let store = mounted.owner.store();
+    store.received(id, vec![(BoxSeq(0), Arrival::Message(b"one\n".to_vec()))]).wait().expect("kept");
+    mounted.fails("echo x >> news", if rustix::process::geteuid().is_root() { "ermission denied" } else { "denied" });
+    let waiting = Command::new("cat").arg(mounted.path.join("news")).output_in_background();
+    store.received(id, vec![(BoxSeq(1), Arrival::Message(b"two\n".to_vec()))]).wait().expect("kept");
+    store.received(id, vec![(BoxSeq(2), Arrival::NotYet)]).wait().expect("kept");
+    let output = waiting.join().expect("joined");
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "one\ntwo\n");
+    assert!(output.status.success());
+    assert_eq!(mounted.ok("stat -c %a news"), "400\n");
+}
+
+#[test]
+fn ctrl_c_ends_a_read_that_waits() {
+    let Some(mounted) = Mounted::new(false) else { return };
+    mounted.reader("news");
+    let start = Instant::now();
+    let mut reading = Command::new("cat").arg(mounted.path.join("news")).spawn().expect("cat runs");
+    wait_for("cat to be in its read", || {
+        let state = std::fs::read_to_string(format!("/proc/{}/status", reading.id())).unwrap_or_default();
+        state.contains("State:\tD") || state.contains("State:\tS")
+    });
+    Command::new("kill").args(["-INT", &reading.id().to_string()]).status().expect("kill runs");
+    let status = reading.wait().expect("waited");
+    assert!(!status.success() && start.elapsed() < Duration::from_secs(30), "{status:?} after {:?}", start.elapsed());
+}
+
+#[test]
+fn a_mount_point_must_be_there_empty_and_free() {
+    let Some(mounted) = Mounted::new(false) else { return };
+    let fs = Arc::new(Fs::new(Arc::clone(&mounted.owner)));
+    let again = |path: &Path| {
+        let options = MountOptions::default();
+        Session::start(path, Arc::clone(&fs), mounted.runtime.handle().clone(), options).err().expect("refused")
+    };
+    assert!(matches!(again(&mounted.path), MountError::AlreadyMounted(_)));
+    assert!(matches!(again(&mounted.root.path().join("missing")), MountError::Missing(_)));
+    assert!(matches!(again(mounted.root.path()), MountError::NotEmpty(_)));
+    let file = mounted.root.path().join("file");
+    std::fs::write(&file, "").expect("written");
+    assert!(matches!(again(&file), MountError::NotADirectory(_)));
+}
+
+#[test]
+fn an_umount_from_outside_ends_the_session_and_one_with_open_files_ends_too() {
+    let Some(mounted) = Mounted::new(false) else { return };
+    let open = std::fs::File::create(mounted.path.join("f")).expect("made");
+    let busy = pigeonfs::mount::unmount(&mounted.path, false).expect_err("a file is open");
+    assert!(matches!(busy, MountError::InUse(_)), "{busy}");
+    pigeonfs::mount::unmount(&mounted.path, true).expect("out of the tree");
+    drop(open);
+    mounted
+        .runtime
+        .block_on(async { tokio::time::timeout(Duration::from_secs(20), mounted.session.ended()).await })
+        .expect("the session ends by itself");
+    assert!(matches!(pigeonfs::mount::unmount(&mounted.path, false), Err(MountError::NotMounted(_))));
+}
+
+trait InBackground {
+    fn output_in_background(&mut self) -> std::thread::JoinHandle<Output>;
+}
+
+impl InBackground for Command {
+    fn output_in_background(&mut self) -> std::thread::JoinHandle<Output> {
+        self.stdout(std::process::Stdio::piped());
+        let child = self.spawn().expect("it runs");
+        std::thread::spawn(move || child.wait_with_output().expect("waited"))
+    }
+}
+
+fn wait_for(what: &str, mut happened: impl FnMut() -> bool) {
+    let until = Instant::now() + Duration::from_secs(60);
+    while !happened() {
+        assert!(Instant::now() < until, "in vain: {what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
