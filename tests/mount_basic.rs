@@ -1,5 +1,7 @@
 //! A real mount with ordinary tools, over a localnet: what each tool says, its exit code, and the bytes.
 
+#![allow(clippy::print_stderr)] // A skipped test says why.
+
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::Arc;

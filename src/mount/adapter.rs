@@ -29,16 +29,19 @@ const TTL: Duration = Duration::ZERO;
 /// How long a read waits for a word about the frontier.
 const READ_DEADLINE: Duration = Duration::from_secs(60);
 
+type Listing = Vec<(Node, String)>;
+
 pub(super) struct Adapter {
     fs: Arc<Fs>,
     runtime: Handle,
-    listings: Arc<Mutex<HashMap<u64, Vec<(Node, String)>>>>,
+    /// What each open directory listed when it was opened.
+    listings: Mutex<HashMap<u64, Listing>>,
     last_listing: std::sync::atomic::AtomicU64,
 }
 
 impl Adapter {
     pub(super) fn new(fs: Arc<Fs>, runtime: Handle) -> Self {
-        Self { fs, runtime, listings: Arc::default(), last_listing: std::sync::atomic::AtomicU64::new(0) }
+        Self { fs, runtime, listings: Mutex::default(), last_listing: std::sync::atomic::AtomicU64::new(0) }
     }
 
     /// Runs what commits off the thread that takes requests, then answers.
