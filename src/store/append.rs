@@ -74,7 +74,7 @@ impl Ledger<'_> {
         }
         record.check_takes_back()?;
         let chain = self.new_chain()?;
-        self.run("UPDATE chain SET abandoned = 1 WHERE id = ?1", [record.chain])?;
+        self.abandon(record.chain, false)?;
         self.run(
             "UPDATE channel SET chain = ?2, size = 0, boxes = 0, tail_bytes = 0, rewrites = rewrites + 1,
                     next_index = substr(cap, 65, 104), modified = ?3

@@ -45,14 +45,14 @@ impl Ledger<'_> {
     pub(super) fn forget(&mut self, name: &ChannelName) -> Result<(), StoreError> {
         let id = self.id_of(name)?.ok_or(StoreError::NoChannel)?;
         let record = self.record(id)?;
-        self.remove(id, &record, 2)
+        self.remove(id, &record, true)
     }
 
     /// Removes the channel as a file is removed: only while nothing of it can be known elsewhere.
     pub(super) fn unlink(&mut self, id: ChannelId) -> Result<(), StoreError> {
         let record = self.writer(id)?;
         record.check_takes_back()?;
-        self.remove(id, &record, 1)
+        self.remove(id, &record, false)
     }
 
     /// The capability as text, for somebody else to have; that it was shown is known for ever.
@@ -123,8 +123,8 @@ impl Ledger<'_> {
         Ok(id)
     }
 
-    fn remove(&mut self, id: ChannelId, record: &Record, abandoned: i64) -> Result<(), StoreError> {
-        self.run("UPDATE chain SET abandoned = ?2 WHERE id = ?1", params![record.chain, abandoned])?;
+    fn remove(&mut self, id: ChannelId, record: &Record, forgotten: bool) -> Result<(), StoreError> {
+        self.abandon(record.chain, forgotten)?;
         self.run("DELETE FROM channel WHERE id = ?1", [id.0])?;
         self.touch(id);
         Ok(())

@@ -145,9 +145,9 @@ pub enum StoreError {
 }
 
 impl StoreError {
-    /// Whether the storage below failed, and with it the whole transaction rather than one request.
+    /// Whether the storage below failed, and with it perhaps the whole transaction rather than one request.
     pub(super) fn is_of_the_storage(&self) -> bool {
-        matches!(self, Self::DiskFull | Self::Io { .. } | Self::Corrupt { .. })
+        matches!(self, Self::DiskFull | Self::Io { .. })
     }
 }
 

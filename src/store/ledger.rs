@@ -14,7 +14,16 @@ pub(super) struct Ledger<'a> {
     pub(super) limits: Limits,
     /// The time of this transaction, in nanoseconds since 1970.
     pub(super) now: i64,
-    touched: Vec<ChannelId>,
+    effects: Effects,
+}
+
+/// What others are to know of a transaction once it is committed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Effects {
+    /// The channels that it changed.
+    pub(super) touched: Vec<ChannelId>,
+    /// It abandoned a chain, whose boxes are to be deleted.
+    pub(super) litter: bool,
 }
 
 /// What the requests need of a channel's row.
@@ -39,27 +48,34 @@ pub(super) struct Record {
 
 impl<'a> Ledger<'a> {
     pub(super) fn new(db: &'a Connection, limits: Limits) -> Self {
-        Self { db, limits, now: to_nanos(SystemTime::now()), touched: Vec::new() }
+        Self { db, limits, now: to_nanos(SystemTime::now()), effects: Effects::default() }
     }
 
     /// The channel will be said to have changed, once this is committed.
     pub(super) fn touch(&mut self, id: ChannelId) {
-        if !self.touched.contains(&id) {
-            self.touched.push(id);
+        if !self.effects.touched.contains(&id) {
+            self.effects.touched.push(id);
         }
     }
 
-    pub(super) fn into_touched(self) -> Vec<ChannelId> {
-        self.touched
+    pub(super) fn into_effects(self) -> Effects {
+        self.effects
     }
 
-    /// How far the touched channels go, to go back to when a request is undone.
+    /// How many channels are touched so far, to go back to when a request is undone.
     pub(super) fn mark(&self) -> usize {
-        self.touched.len()
+        self.effects.touched.len()
     }
 
     pub(super) fn back_to(&mut self, mark: usize) {
-        self.touched.truncate(mark);
+        self.effects.touched.truncate(mark);
+    }
+
+    /// Leaves the boxes of a chain to be deleted. `forgotten`: by the verb that may give up what was sent.
+    pub(super) fn abandon(&mut self, chain: i64, forgotten: bool) -> Result<(), StoreError> {
+        self.run("UPDATE chain SET abandoned = ?2 WHERE id = ?1", params![chain, 1 + i64::from(forgotten)])?;
+        self.effects.litter = true;
+        Ok(())
     }
 
     /// Runs a statement; says how many rows it changed.

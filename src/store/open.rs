@@ -129,12 +129,15 @@ fn open(state: &StateDir) -> Result<Connection, StoreError> {
     let file =
         private(OpenOptions::new().read(true).write(true).create(true).truncate(false)).open(&path).map_err(io)?;
     file.set_permissions(std::fs::Permissions::from_mode(0o600)).map_err(io)?;
+    let fresh = file.metadata().map_err(io)?.len() == 0;
     drop(file);
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let mut db = Connection::open_with_flags(&path, flags)?;
     configure(&db)?;
-    // Before the first table, or never: lets what was forgotten be given back to the disk.
-    db.pragma_update(None, "auto_vacuum", "INCREMENTAL")?;
+    if fresh {
+        // Before the first table, or never: lets what was forgotten be given back to the disk.
+        db.pragma_update(None, "auto_vacuum", "INCREMENTAL")?;
+    }
     let journal: String = db.pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get(0))?;
     if journal != "wal" {
         return Err(StoreError::Io {
@@ -155,6 +158,7 @@ fn open(state: &StateDir) -> Result<Connection, StoreError> {
 /// What every connection needs.
 pub(super) fn configure(db: &Connection) -> Result<(), StoreError> {
     db.busy_timeout(Duration::from_secs(10))?;
+    db.pragma_update(None, "foreign_keys", true)?;
     // Nothing of it may reach a directory for temporary files.
     db.pragma_update(None, "temp_store", "MEMORY")?;
     db.set_prepared_statement_cache_capacity(32);

@@ -11,6 +11,8 @@ use crate::bacap::BoxIndex;
 
 /// Most bytes that one [`Store::read`] returns.
 pub const MAX_READ_BYTES: usize = 4 << 20;
+/// What a mount's kernel asks for at once.
+const USUAL_READ_BYTES: usize = 128 << 10;
 
 const CHANNEL: &str = "
     SELECT c.id, c.name, c.role, c.size, c.stored_bytes, c.boxes, c.stored_boxes, c.first_unstored, c.tail_bytes,
@@ -64,7 +66,7 @@ impl Store {
                     let skip = usize::try_from(offset.saturating_sub(begin)).unwrap_or(usize::MAX);
                     let fresh = payload.get(skip..).unwrap_or_default();
                     if bytes.is_empty() && !fresh.is_empty() {
-                        bytes.reserve_exact(len.min(fresh.len().max(len)));
+                        bytes.reserve(len.min(USUAL_READ_BYTES));
                     }
                     bytes.extend_from_slice(&fresh[..fresh.len().min(len - bytes.len())]);
                     Ok(bytes.len() < len)

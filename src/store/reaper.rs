@@ -12,9 +12,20 @@ const PAGES: i64 = 512;
 /// Free pages that are kept for what comes next.
 const KEEP_PAGES: i64 = 2048;
 
+/// What one slice came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Swept {
+    /// There may be more.
+    Some,
+    /// The last pages were given back.
+    LastPages,
+    /// There was nothing to do.
+    All,
+}
+
 impl Ledger<'_> {
-    /// One slice. False: nothing is left to do.
-    pub(super) fn sweep(&mut self) -> Result<bool, StoreError> {
+    /// One slice.
+    pub(super) fn sweep(&mut self) -> Result<Swept, StoreError> {
         let abandoned = "SELECT id FROM chain WHERE abandoned <> 0 LIMIT 1";
         if let Some(chain) = self.one(abandoned, [], |row| row.get::<_, i64>(0))? {
             let deleted = self.run(
@@ -24,13 +35,25 @@ impl Ledger<'_> {
             if deleted == 0 {
                 self.run("DELETE FROM chain WHERE id = ?1", [chain])?;
             }
-            return Ok(true);
+            return Ok(Swept::Some);
         }
-        let free = self.one("PRAGMA freelist_count", [], |row| row.get::<_, i64>(0))?.unwrap_or(0);
+        let free = self.free_pages()?;
         if free <= KEEP_PAGES {
-            return Ok(false);
+            return Ok(Swept::All);
         }
         self.each(&format!("PRAGMA incremental_vacuum({PAGES})"), [], |_| Ok(true))?;
-        Ok(true)
+        let left = self.free_pages()?;
+        // A database that was made without the means to give pages back keeps them.
+        Ok(if left == free {
+            Swept::All
+        } else if left <= KEEP_PAGES {
+            Swept::LastPages
+        } else {
+            Swept::Some
+        })
+    }
+
+    fn free_pages(&self) -> Result<i64, StoreError> {
+        Ok(self.one("PRAGMA freelist_count", [], |row| row.get(0))?.unwrap_or(0))
     }
 }

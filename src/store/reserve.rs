@@ -2,6 +2,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Write};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::FallocateFlags;
@@ -70,6 +71,7 @@ pub(super) fn disk_is_full(dir: &Path) -> bool {
 
 fn allocate(path: &Path, bytes: u64) -> io::Result<()> {
     let file = private(OpenOptions::new().write(true).create(true).truncate(false)).open(path)?;
+    file.set_permissions(fs::Permissions::from_mode(0o600))?;
     if file.metadata()?.len() > bytes {
         file.set_len(bytes)?;
     }

@@ -6,6 +6,8 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsE
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use tracing::warn;
+
 /// A locked state directory. The lock is released when the last clone is dropped, and dies with the process.
 #[derive(Clone, Debug)]
 pub struct StateDir(Arc<Held>);
@@ -14,7 +16,16 @@ pub struct StateDir(Arc<Held>);
 struct Held {
     path: PathBuf,
     /// Holds the flock; std opens every file close-on-exec.
-    _lock: File,
+    lock: File,
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        // Closing would leave it to a process that is just being started and has not come to its exec yet.
+        if let Err(error) = self.lock.unlock() {
+            warn!(%error, path = %self.path.display(), "the lock could not be released");
+        }
+    }
 }
 
 /// Why a state directory could not be taken.
@@ -94,7 +105,7 @@ impl StateDir {
         if made && let Some(parent) = path.parent() {
             sync_dir(parent).map_err(|error| failed(&path, &error))?;
         }
-        Ok(Self(Arc::new(Held { path, _lock: lock })))
+        Ok(Self(Arc::new(Held { path, lock })))
     }
 
     /// The directory, as an absolute path.

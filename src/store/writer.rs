@@ -2,15 +2,15 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use rusqlite::Connection;
 use tracing::{error, warn};
 
-use super::ledger::Ledger;
+use super::ledger::{Effects, Ledger};
 use super::queue::{Job, Next, Queue};
+use super::reaper::Swept;
 use super::reserve::{self, Reserve};
-use super::{Changes, ChannelId, Limits, StoreError};
+use super::{Changes, Limits, StoreError};
 
 type Group = Vec<Box<dyn Job>>;
 
@@ -57,47 +57,69 @@ impl Writer {
         if let Some(reason) = &self.failed {
             return settle(group, &Err(StoreError::Failed { reason: reason.clone() }));
         }
-        // What a person brings is taken only while there is room for what must not be lost: confirmations.
-        let (mut growing, mut group) = if self.reserve.hold() { (Vec::new(), group) } else { split(group) };
-        let mut result = self.attempt(&mut group);
-        if result == Err(StoreError::DiskFull) {
-            let (refused, rest) = split(group);
-            growing.extend(refused);
-            group = rest;
-            result = self.attempt(&mut group);
-            if result == Err(StoreError::DiskFull) && self.reserve.release() {
-                result = self.attempt(&mut group);
+        match self.attempt(group) {
+            Ok(()) => {}
+            Err((group, StoreError::DiskFull)) => self.commit_on_a_full_disk(group),
+            // One of them may have met what fails; the others are not to fail with it.
+            Err((group, StoreError::Io { .. })) if group.len() > 1 => {
+                for job in group {
+                    self.commit(vec![job]);
+                }
             }
+            Err((group, error)) => settle(group, &Err(error)),
         }
-        settle(growing, &Err(StoreError::DiskFull));
-        let touched = result.as_ref().ok().cloned();
-        settle(group, &result.map(drop));
-        #[cfg(test)]
-        super::tests::crash::point(super::tests::crash::Point::Settled);
-        if let Some(touched) = touched {
-            self.changes.publish(touched);
-        }
-        self.litter = true;
     }
 
-    /// One transaction with all of the group in it, in order. A request that is refused is undone alone.
-    pub(super) fn attempt(&mut self, group: &mut Group) -> Result<Vec<ChannelId>, StoreError> {
+    /// What a person brings is refused; for the rest, the reserve is given up if need be.
+    fn commit_on_a_full_disk(&mut self, group: Group) {
+        let (refused, group) = split(group);
+        settle(refused, &Err(StoreError::DiskFull));
+        let mut result = self.attempt(group);
+        if let Err((group, StoreError::DiskFull)) = result {
+            self.reserve.release();
+            result = self.attempt(group);
+        }
+        if let Err((group, error)) = result {
+            settle(group, &Err(error));
+        }
+    }
+
+    /// One transaction with all of the group in it, in order, answered after its commit. A request that is refused is
+    /// undone alone. Where the transaction fails, the group comes back unanswered.
+    fn attempt(&mut self, group: Group) -> Result<(), (Group, StoreError)> {
+        // What a person brings is taken only while there is room set aside for what must not be lost: confirmations.
+        let (refused, mut group) = if group.iter().any(|job| job.grows()) && !self.reserve.hold() {
+            split(group)
+        } else {
+            (Vec::new(), group)
+        };
+        settle(refused, &Err(StoreError::DiskFull));
         if group.is_empty() {
-            return Ok(Vec::new());
+            return Ok(());
         }
         let result = self.transact(|ledger, db| {
-            for job in group {
+            for job in &mut group {
                 apply(ledger, db, job.as_mut())?;
             }
             Ok(())
         });
-        result.map_err(|error| self.after(error))
+        match result {
+            Ok(effects) => {
+                settle(group, &Ok(()));
+                #[cfg(test)]
+                super::tests::crash::point(super::tests::crash::Point::Settled);
+                self.litter |= effects.litter;
+                self.changes.publish(effects.touched);
+                Ok(())
+            }
+            Err(error) => Err((group, self.after(error))),
+        }
     }
 
     fn transact(
         &self,
         work: impl FnOnce(&mut Ledger<'_>, &Connection) -> Result<(), StoreError>,
-    ) -> Result<Vec<ChannelId>, StoreError> {
+    ) -> Result<Effects, StoreError> {
         let db = &self.db;
         db.prepare_cached("BEGIN IMMEDIATE")?.execute([])?;
         let mut ledger = Ledger::new(db, self.limits);
@@ -113,14 +135,14 @@ impl Writer {
         });
         #[cfg(test)]
         super::tests::crash::point(super::tests::crash::Point::Committed);
-        // A failed COMMIT has usually rolled back by itself.
+        // Where the storage failed, SQLite has usually rolled back by itself.
         if result.is_err()
             && !db.is_autocommit()
             && let Err(error) = db.execute_batch("ROLLBACK")
         {
             return Err(StoreError::Failed { reason: format!("a transaction could not be undone: {error}") });
         }
-        result.map(|()| ledger.into_touched())
+        result.map(|()| ledger.into_effects())
     }
 
     /// What a failed transaction means for the next ones.
@@ -139,24 +161,33 @@ impl Writer {
         error
     }
 
-    /// One slice of what nobody waits for. False: there is nothing left.
+    /// One slice of what nobody waits for. False: there is nothing left, or nothing that can be done now.
     fn sweep(&mut self) -> bool {
         if self.failed.is_some() {
             return false;
         }
-        let more = AtomicBool::new(false);
-        let result = self.transact(|ledger, _| {
-            more.store(ledger.sweep()?, Ordering::Relaxed);
-            Ok(())
-        });
-        match result {
-            Ok(_) => more.into_inner(),
-            Err(error) => {
-                let error = self.after(error);
-                warn!(%error, "what was forgotten could not be deleted yet");
-                false
-            }
+        let mut result = self.sweep_once();
+        // Deleting makes room, and takes some before.
+        if result == Err(StoreError::DiskFull) && self.reserve.release() {
+            result = self.sweep_once();
         }
+        result.unwrap_or_else(|error| {
+            warn!(%error, "what was forgotten could not be deleted yet");
+            false
+        })
+    }
+
+    fn sweep_once(&mut self) -> Result<bool, StoreError> {
+        let mut swept = Swept::All;
+        match self.transact(|ledger, _| ledger.sweep().map(|some| swept = some)) {
+            Ok(_) => {}
+            Err(error) => return Err(self.after(error)),
+        }
+        if swept == Swept::LastPages {
+            // The database file shrinks when the log is written into it. Readers may prevent that: then later.
+            self.db.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))?;
+        }
+        Ok(swept == Swept::Some)
     }
 }
 
@@ -165,7 +196,7 @@ fn apply(ledger: &mut Ledger<'_>, db: &Connection, job: &mut dyn Job) -> Result<
     let mark = ledger.mark();
     match job.apply(ledger) {
         Ok(()) => {}
-        Err(error) if error.is_of_the_storage() => return Err(error),
+        Err(error) if error.is_of_the_storage() || db.is_autocommit() => return Err(error),
         Err(_) => {
             db.prepare_cached("ROLLBACK TO request")?.execute([])?;
             ledger.back_to(mark);

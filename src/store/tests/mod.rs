@@ -2,6 +2,11 @@
 
 mod basics;
 pub(super) mod crash;
+mod disk;
+mod inbox;
+mod laws;
+mod model;
+mod together;
 
 use tempfile::TempDir;
 
