@@ -1,0 +1,55 @@
+# Shared by the scripts beside it; sourced, never run. It prepares a machine; it knows nothing of tests or demos.
+
+say() { printf '%s\n' "$*" >&2; }
+die() { say "error: $*"; exit 1; }
+
+# as_root COMMAND...: run COMMAND as root, by sudo where that is needed and there.
+as_root() {
+    if [ "$(id -u)" -eq 0 ]; then
+        "$@"
+    elif command -v sudo >/dev/null; then
+        sudo "$@"
+    else
+        return 127
+    fi
+}
+
+# need_packages PACKAGE...: install those Debian packages that are missing; silent when none is.
+need_packages() {
+    local missing=() package
+    for package in "$@"; do
+        [ "$(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null)" = installed ] || missing+=("$package")
+    done
+    [ ${#missing[@]} -eq 0 ] && return
+    say "installing ${missing[*]}"
+    local log
+    log=$(mktemp)
+    if ! { as_root apt-get update -q && as_root env DEBIAN_FRONTEND=noninteractive \
+        apt-get install -q -y --no-install-recommends "${missing[@]}"; } >"$log" 2>&1; then
+        tail -n 20 "$log" >&2
+        rm -f "$log"
+        die "could not install ${missing[*]}; as root: apt-get update && apt-get install ${missing[*]}"
+    fi
+    rm -f "$log"
+}
+
+# need PACKAGE TEST...: the packages whose test fails, so that a machine without dpkg, but with the tools, will do.
+need_commands() {
+    local wanted=() pair
+    for pair in "$@"; do
+        command -v "${pair#*:}" >/dev/null || wanted+=("${pair%%:*}")
+    done
+    [ ${#wanted[@]} -eq 0 ] || need_packages "${wanted[@]}"
+}
+
+need_rust() {
+    command -v cargo >/dev/null || [ ! -x "$HOME/.cargo/bin/cargo" ] || PATH=$HOME/.cargo/bin:$PATH
+    command -v cargo >/dev/null || die "there is no cargo here: install Rust stable from https://rustup.rs"
+}
+
+# A mount needs the device and, for anybody but root, fusermount3.
+need_fuse() {
+    need_commands fuse3:fusermount3
+    [ -e /dev/fuse ] || as_root modprobe fuse 2>/dev/null || true
+    [ -e /dev/fuse ] || die "there is no /dev/fuse: load the module 'fuse', or give the container --device /dev/fuse --cap-add SYS_ADMIN"
+}
