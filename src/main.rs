@@ -1,3 +1,7 @@
-//! The command `pigeonfs`.
+//! The command `pigeonfs`: parse, run, exit code.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    pigeonfs::cli::main(std::env::args_os())
+}

@@ -1,1 +1,182 @@
-//! The command: what was typed, turned into what is meant. One file a verb.
+//! The command line: one file a verb. What was typed is turned into what is meant before anything runs; what the verbs
+//! do is done by the rooms below. Only here does anything go to standard output, and only here is an exit code chosen.
+
+mod add;
+mod append;
+mod context;
+mod daemon;
+mod failure;
+mod forget;
+mod harden;
+mod list;
+mod localnet;
+mod log;
+mod mount;
+mod new;
+mod output;
+mod read;
+mod rename;
+mod share;
+mod signals;
+mod status;
+mod umount;
+mod wait;
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::engine::control::Failure;
+use crate::store::ChannelName;
+use context::Context;
+
+const AFTER_HELP: &str = "\
+Try it with no mixnet at hand:
+  mkdir -p ~/pigeons
+  pigeonfs mount --localnet ~/pigeons     in one terminal, and in another
+  echo hello >> ~/pigeons/log
+  pigeonfs status
+  pigeonfs share log                      what a reader gives to `pigeonfs add`
+
+Exit codes: 0 done, 1 failed, 2 usage, 3 timed out, 4 no daemon, 5 fenced or refused, 6 busy, 130 interrupted.
+
+Katzenpost is pre-alpha: do not depend on it for strong security or anonymity.";
+
+/// Pigeonhole channels of the Katzenpost mixnet, mounted as files
+#[derive(Debug, Parser)]
+#[command(name = "pigeonfs", version, after_help = AFTER_HELP, max_term_width = 100, disable_help_subcommand = true)]
+struct CommandLine {
+    #[command(subcommand)]
+    verb: Verb,
+    #[command(flatten)]
+    common: Common,
+}
+
+#[derive(Args, Debug)]
+#[command(next_help_heading = "Options of every verb")]
+struct Common {
+    /// The state directory [default: $XDG_STATE_HOME/pigeonfs, else ~/.local/state/pigeonfs]
+    #[arg(long, global = true, value_name = "DIR")]
+    state: Option<PathBuf>,
+    /// Print JSON: results on stdout, failures on stderr
+    #[arg(long, global = true)]
+    json: bool,
+    /// Log more to stderr; twice for everything
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    verbose: u8,
+    /// Log errors only
+    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    quiet: bool,
+    /// What to log, as `warn` or `pigeonfs::engine=debug,info`
+    #[arg(long, global = true, value_name = "FILTER", env = "PIGEONFS_LOG", hide_env_values = true)]
+    log: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    Mount(mount::Typed),
+    Umount(umount::Typed),
+    Localnet(localnet::Typed),
+    List(list::Typed),
+    Status(status::Typed),
+    New(new::Typed),
+    Add(add::Typed),
+    Share(share::Typed),
+    Forget(forget::Typed),
+    Rename(rename::Typed),
+    Wait(wait::Typed),
+    Append(append::Typed),
+    Read(read::Typed),
+}
+
+/// Why a verb ended before its work was done.
+#[derive(Debug)]
+enum Stop {
+    /// It failed.
+    Failure(Failure),
+    /// Nobody reads our output any more. That is the reader's decision, and no failure.
+    BrokenPipe,
+}
+
+impl From<Failure> for Stop {
+    fn from(failure: Failure) -> Self {
+        Self::Failure(failure)
+    }
+}
+
+/// Runs the command with these arguments, the program's name first.
+pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let hardened = harden::process();
+    let typed = match CommandLine::try_parse_from(arguments) {
+        Ok(typed) => typed,
+        Err(error) => return failure::usage(&error),
+    };
+    let json = typed.common.json;
+    match hardened.and_then(|()| meant(&typed.common, &typed.verb)) {
+        Ok(context) => match context.run(typed.verb) {
+            Ok(()) | Err(Stop::BrokenPipe) => ExitCode::SUCCESS,
+            Err(Stop::Failure(failure)) => failure::tell(&failure, json),
+        },
+        Err(failure) => failure::tell(&failure, json),
+    }
+}
+
+fn meant(common: &Common, verb: &Verb) -> Result<Context, Failure> {
+    let foreground = matches!(verb, Verb::Mount(_) | Verb::Localnet(_));
+    log::start(common.log.as_deref(), common.verbose, common.quiet, foreground)?;
+    Context::new(common.state.clone(), common.json)
+}
+
+async fn run(context: &Context, verb: Verb) -> Result<(), Stop> {
+    match verb {
+        Verb::Mount(typed) => mount::run(context, typed).await,
+        Verb::Umount(typed) => umount::run(context, typed).await,
+        Verb::Localnet(typed) => localnet::run(context, typed).await,
+        Verb::List(typed) => list::run(context, typed).await,
+        Verb::Status(typed) => status::run(context, typed).await,
+        Verb::New(typed) => new::run(context, typed).await,
+        Verb::Add(typed) => add::run(context, typed).await,
+        Verb::Share(typed) => share::run(context, typed).await,
+        Verb::Forget(typed) => forget::run(context, typed).await,
+        Verb::Rename(typed) => rename::run(context, typed).await,
+        Verb::Wait(typed) => wait::run(context, typed).await,
+        Verb::Append(typed) => append::run(context, typed).await,
+        Verb::Read(typed) => read::run(context, typed).await,
+    }
+}
+
+/// Reads a channel's name from an argument.
+fn name(text: &str) -> Result<ChannelName, String> {
+    ChannelName::parse(text).map_err(|error| error.to_string())
+}
+
+/// Reads a time in seconds from an argument.
+fn seconds(text: &str) -> Result<Duration, String> {
+    let bad = || format!("{text:?} is no time in seconds, such as 30 or 0.5");
+    let seconds: f64 = text.parse().map_err(|_| bad())?;
+    Duration::try_from_secs_f64(seconds).map_err(|_| bad())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        CommandLine::command().debug_assert();
+    }
+
+    #[test]
+    fn seconds_may_have_a_fraction_and_must_make_sense() {
+        assert_eq!(seconds("0.5"), Ok(Duration::from_millis(500)));
+        assert_eq!(seconds("30"), Ok(Duration::from_secs(30)));
+        for text in ["", "soon", "-1", "nan", "inf", "1e300"] {
+            assert!(seconds(text).is_err(), "{text:?}");
+        }
+    }
+}

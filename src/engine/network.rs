@@ -28,6 +28,8 @@ pub enum Daemon {
     Fixed(Config),
     /// Whichever is found; looked for again while none is.
     Discover(Discovery),
+    /// None: for verbs that need no network, which never connect.
+    Unneeded,
 }
 
 /// A network that can be used: the daemon is connected and was checked.
@@ -149,6 +151,11 @@ async fn found(daemon: Daemon, view: &watch::Sender<View>) -> Config {
     let discovery = match daemon {
         Daemon::Fixed(config) => return config,
         Daemon::Discover(discovery) => discovery,
+        Daemon::Unneeded => {
+            let error = Some("nothing runs that would send and fetch: this state is not mounted".to_owned());
+            view.send_replace(View { network: None, status: DaemonStatus { error, ..DaemonStatus::default() } });
+            return std::future::pending().await;
+        }
     };
     loop {
         match Config::discover(&discovery) {

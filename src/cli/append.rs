@@ -1,0 +1,93 @@
+//! `pigeonfs append`
+
+use std::io::{self, Read};
+use std::time::Duration;
+
+use clap::Args;
+use serde_json::json;
+use tokio::sync::mpsc;
+
+use super::context::{Context, channel_of, misunderstood};
+use super::daemon::DaemonArgs;
+use super::{Stop, name, output, seconds};
+use crate::engine::control::{CHUNK_BYTES, Failure, FailureKind, Link, Request, Response};
+use crate::store::ChannelName;
+
+/// Append stdin to a stream
+#[derive(Args, Debug)]
+#[command(after_help = "\
+What is answered for is safe on this machine's disk. With a mount running, that is all that is waited for: the mount
+sends it. Without one, nobody else would, so append stays until all of it is stored, or says with --no-wait that
+nobody is sending.
+
+Examples:
+  echo hello | pigeonfs append log
+  tar c photos | pigeonfs append backup --localnet")]
+pub(super) struct Typed {
+    /// The channel
+    #[arg(value_parser = name)]
+    name: ChannelName,
+    /// Do not wait until it is stored, even where no mount would send it
+    #[arg(long)]
+    no_wait: bool,
+    /// Wait at most so many seconds until it is stored, then end with exit code 3 [default: as long as it takes]
+    #[arg(long, value_name = "S", value_parser = seconds, conflicts_with = "no_wait")]
+    timeout: Option<Duration>,
+    #[command(flatten)]
+    daemon: DaemonArgs,
+}
+
+pub(super) async fn run(context: &Context, typed: Typed) -> Result<(), Stop> {
+    let Typed { name, no_wait, timeout, daemon } = typed;
+    context
+        .with_state(daemon.meant(), async |link: &mut Link| {
+            let name = name.to_string();
+            // Asked before stdin is read: a name that is mistyped should not cost a pipeline its output.
+            let mut channel = channel_of(link.request(Request::Status { name: Some(name.clone()) }).await?)?;
+            let mut chunks = stdin_chunks();
+            while let Some(chunk) = chunks.recv().await {
+                let bytes = chunk.map_err(|error| {
+                    Failure::new(FailureKind::Failed, format!("standard input cannot be read: {error}"))
+                        .hint("what was read before is appended")
+                })?;
+                match link.request(Request::Append { name: name.clone(), bytes }).await? {
+                    Response::Appended { size } => channel.size = size,
+                    _ => return Err(misunderstood()),
+                }
+            }
+            if link.is_owner() && no_wait {
+                tracing::warn!(%name, "nobody is sending: mount this state, or run `pigeonfs wait`");
+            } else if link.is_owner() {
+                let timeout_ms = timeout.map(|timeout| u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX));
+                let wait = Request::Wait { name: name.clone(), bytes: None, timeout_ms };
+                channel = channel_of(link.request(wait).await?)?;
+            }
+            if !context.json {
+                return Ok(());
+            }
+            output::json(&json!({ "name": name, "size": channel.size, "stored_bytes": channel.stored_bytes }))
+        })
+        .await
+}
+
+/// Standard input, as it comes. Read on a thread of its own, which a signal need not wait for.
+fn stdin_chunks() -> mpsc::Receiver<io::Result<Vec<u8>>> {
+    let (sender, receiver) = mpsc::channel(1);
+    std::thread::spawn(move || {
+        let mut stdin = io::stdin().lock();
+        let mut buffer = vec![0; CHUNK_BYTES];
+        loop {
+            let chunk = match stdin.read(&mut buffer) {
+                Ok(0) => return,
+                Ok(count) => Ok(buffer[..count].to_vec()),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => Err(error),
+            };
+            let last = chunk.is_err();
+            if sender.blocking_send(chunk).is_err() || last {
+                return;
+            }
+        }
+    });
+    receiver
+}

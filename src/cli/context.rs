@@ -1,0 +1,97 @@
+//! What every verb runs in: the state directory, how to print, the runtime, the signals, and the way to the state.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::daemon::DaemonChoice;
+use super::signals::Signals;
+use super::{Stop, Verb};
+use crate::engine::control::{Failure, FailureKind, Link, Opening, Request, Response};
+use crate::engine::status::ChannelStatus;
+
+/// Tasks that are left when a verb has ended get so long to end too.
+const LEFTOVERS: Duration = Duration::from_secs(1);
+
+pub(super) struct Context {
+    pub(super) state: PathBuf,
+    pub(super) json: bool,
+}
+
+impl Context {
+    pub(super) fn new(state: Option<PathBuf>, json: bool) -> Result<Self, Failure> {
+        let state = state.map_or_else(default_state, Ok)?;
+        let state = std::path::absolute(&state)
+            .map_err(|error| Failure::new(FailureKind::Usage, format!("--state {}: {error}", state.display())))?;
+        Ok(Self { state, json })
+    }
+
+    /// Where the network of `--localnet` lives.
+    pub(super) fn localnet_dir(&self) -> PathBuf {
+        self.state.join("localnet")
+    }
+
+    /// Runs a verb on a runtime of its own.
+    pub(super) fn run(&self, verb: Verb) -> Result<(), Stop> {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .enable_all()
+            .build()
+            .map_err(|error| Failure::new(FailureKind::Failed, format!("the runtime could not be started: {error}")))?;
+        let result = runtime.block_on(super::run(self, verb));
+        runtime.shutdown_timeout(LEFTOVERS);
+        result
+    }
+
+    /// Opens the state, as its owner's client or as its owner for this run, and closes it again whatever comes, a
+    /// signal included.
+    pub(super) async fn with_state<T>(
+        &self,
+        daemon: DaemonChoice,
+        act: impl AsyncFnOnce(&mut Link) -> Result<T, Stop>,
+    ) -> Result<T, Stop> {
+        let signals = Signals::take()?;
+        let opening = Opening { state: self.state.clone(), daemon: daemon.engine_daemon(self)? };
+        let mut link = Link::open(opening).await?;
+        
+        let result = tokio::select! {
+            result = act(&mut link) => result,
+            () = signals.came() => Err(Failure::new(FailureKind::Interrupted, "interrupted").into()),
+        };
+        link.close().await;
+        if let Some(localnet) = localnet {
+            localnet.close().await;
+        }
+        result
+    }
+
+    /// Puts one question that needs no network.
+    pub(super) async fn ask(&self, request: Request) -> Result<Response, Stop> {
+        self.with_state(DaemonChoice::Unneeded, async |link: &mut Link| Ok(link.request(request).await?)).await
+    }
+}
+
+/// The answer was to another question: the owner is of a version that understands it otherwise.
+pub(super) fn misunderstood() -> Stop {
+    Failure::new(FailureKind::Failed, "the owner of the state answered another question than the one that was put")
+        .hint("it may be of another version: unmount it, and mount it again with this one")
+        .into()
+}
+
+/// The channel that an answer is about.
+pub(super) fn channel_of(response: Response) -> Result<ChannelStatus, Stop> {
+    match response {
+        Response::Channel(channel) => Ok(channel),
+        _ => Err(misunderstood()),
+    }
+}
+
+fn default_state() -> Result<PathBuf, Failure> {
+    let absolute = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    // The XDG specification: a path that is not absolute is to be ignored.
+    absolute("XDG_STATE_HOME")
+        .or_else(|| absolute("HOME").map(|home| home.join(".local/state")))
+        .map(|home: PathBuf| home.join(Path::new("pigeonfs")))
+        .ok_or_else(|| {
+            Failure::new(FailureKind::Usage, "there is neither $XDG_STATE_HOME nor $HOME to keep the state in")
+                .hint("give a directory with --state")
+        })
+}

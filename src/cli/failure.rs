@@ -1,0 +1,50 @@
+//! How a verb that failed says so, and with which exit code it ends. The only place that knows the codes.
+
+use std::io::{IsTerminal, Write};
+use std::process::ExitCode;
+
+use serde_json::json;
+
+use super::output::printable;
+use crate::engine::control::{Failure, FailureKind};
+
+/// Prints a failure to stderr; its exit code.
+pub(super) fn tell(failure: &Failure, json: bool) -> ExitCode {
+    let mut stderr = std::io::stderr().lock();
+    // Where nobody can be told, the exit code is what is left.
+    let _ = if json { tell_json(&mut stderr, failure) } else { tell_text(&mut stderr, failure) };
+    ExitCode::from(exit_code(failure.kind))
+}
+
+/// Prints what was wrong with the command line, or the help that it asked for.
+pub(super) fn usage(error: &clap::Error) -> ExitCode {
+    let _ = error.print();
+    ExitCode::from(if error.use_stderr() { exit_code(FailureKind::Usage) } else { 0 })
+}
+
+fn exit_code(kind: FailureKind) -> u8 {
+    match kind {
+        FailureKind::Failed => 1,
+        FailureKind::Usage => 2,
+        FailureKind::TimedOut => 3,
+        FailureKind::NoDaemon => 4,
+        FailureKind::Refused => 5,
+        FailureKind::Busy => 6,
+        FailureKind::Interrupted => 130,
+    }
+}
+
+fn tell_text(out: &mut impl Write, failure: &Failure) -> std::io::Result<()> {
+    let bold = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+    let word = |word: &str, colour: u8| if bold { format!("\x1b[1;{colour}m{word}:\x1b[0m") } else { format!("{word}:") };
+    writeln!(out, "{} {}", word("error", 31), printable(&failure.message))?;
+    match &failure.hint {
+        Some(hint) => writeln!(out, "{} {}", word("hint", 36), printable(hint)),
+        None => Ok(()),
+    }
+}
+
+fn tell_json(out: &mut impl Write, failure: &Failure) -> std::io::Result<()> {
+    let told = json!({ "error": { "kind": failure.kind, "message": failure.message, "hint": failure.hint } });
+    writeln!(out, "{told}")
+}

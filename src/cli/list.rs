@@ -1,0 +1,27 @@
+//! `pigeonfs list`
+
+use clap::Args;
+use serde_json::json;
+
+use super::context::{Context, misunderstood};
+use super::status::table_of;
+use super::{Stop, output};
+use crate::engine::control::{Request, Response};
+
+/// List the channels
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  pigeonfs list
+  pigeonfs list --json | jq -r '.channels[].name'")]
+pub(super) struct Typed {}
+
+pub(super) async fn run(context: &Context, Typed {}: Typed) -> Result<(), Stop> {
+    let Response::Status(status) = context.ask(Request::Status { name: None }).await? else {
+        return Err(misunderstood());
+    };
+    if context.json {
+        return output::json(&json!({ "version": status.version, "channels": status.channels }));
+    }
+    table_of(&status.channels)
+}

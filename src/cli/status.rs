@@ -1,0 +1,169 @@
+//! `pigeonfs status`
+
+use clap::Args;
+
+use super::context::{Context, misunderstood};
+use super::output::{self, printable, size};
+use super::{Stop, name};
+use crate::engine::control::{Request, Response};
+use crate::engine::status::{ChannelStatus, DaemonStatus, LinkStatus, RoleStatus};
+use crate::store::ChannelName;
+
+/// Show how the daemon, the spool and the channels stand
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  pigeonfs status               everything
+  pigeonfs status notes         one channel
+  pigeonfs status --json | jq .spool_bytes")]
+pub(super) struct Typed {
+    /// The channel; without it, everything
+    #[arg(value_parser = name)]
+    name: Option<ChannelName>,
+}
+
+pub(super) async fn run(context: &Context, typed: Typed) -> Result<(), Stop> {
+    match context.ask(Request::Status { name: typed.name.map(|name| name.to_string()) }).await? {
+        Response::Status(status) if context.json => output::json(&status),
+        Response::Channel(channel) if context.json => output::json(&channel),
+        Response::Status(status) => {
+            output::table(&[
+                ["state".to_owned(), context.state.display().to_string()],
+                ["daemon".to_owned(), daemon(&status.daemon)],
+                ["spool".to_owned(), format!("{} accepted and not yet stored", size(status.spool_bytes))],
+            ])?;
+            if status.channels.is_empty() {
+                return Ok(());
+            }
+            output::line("")?;
+            table_of(&status.channels)
+        }
+        Response::Channel(channel) => output::table(&details(&channel)),
+        _ => Err(misunderstood()),
+    }
+}
+
+/// A line for each channel.
+pub(super) fn table_of(channels: &[ChannelStatus]) -> Result<(), Stop> {
+    if channels.is_empty() {
+        return Ok(());
+    }
+    let head = ["NAME", "ACCESS", "SIZE", "STATE"].map(str::to_owned);
+    let rows = channels.iter().map(|channel| {
+        [printable(&channel.name).into_owned(), access(channel).to_owned(), size(channel.size), standing(channel)]
+    });
+    output::table(&std::iter::once(head).chain(rows).collect::<Vec<_>>())
+}
+
+fn daemon(daemon: &DaemonStatus) -> String {
+    let address = daemon.address.as_deref().map(|address| format!(" {address}")).unwrap_or_default();
+    let link = match daemon.link {
+        LinkStatus::NoDaemon => "none",
+        LinkStatus::Refused => "refused",
+        LinkStatus::NoConsensus => "waiting for the network",
+        LinkStatus::Connected => "connected",
+    };
+    let mut text = format!("{link}{}", printable(&address));
+    if let Some(error) = &daemon.error {
+        text.push_str(&format!(": {}", printable(error)));
+    }
+    if daemon.localnet {
+        text.push_str(" (an embedded network: no anonymity)");
+    }
+    text
+}
+
+fn access(channel: &ChannelStatus) -> &'static str {
+    match channel.role {
+        RoleStatus::Writer => "write",
+        RoleStatus::Reader => "read",
+    }
+}
+
+/// How a channel stands, in a few words.
+fn standing(channel: &ChannelStatus) -> String {
+    if let Some(reason) = &channel.fenced {
+        return format!("fenced: {}", printable(reason));
+    }
+    let mut text = match channel.role {
+        RoleStatus::Writer if channel.size == 0 => "empty".to_owned(),
+        RoleStatus::Writer if channel.queued_bytes() == 0 => "stored".to_owned(),
+        RoleStatus::Writer => {
+            format!("{} stored, {} queued", size(channel.stored_bytes), size(channel.queued_bytes()))
+        }
+        RoleStatus::Reader if channel.waiting_for_late_box => "waits for a late box".to_owned(),
+        RoleStatus::Reader if channel.not_there_yet_at.is_some() => "up to date".to_owned(),
+        RoleStatus::Reader if channel.size == 0 => "not heard of yet".to_owned(),
+        RoleStatus::Reader => "catching up".to_owned(),
+    };
+    if let Some(error) = &channel.error {
+        text.push_str(&format!("; {}", printable(error)));
+    }
+    text
+}
+
+fn details(channel: &ChannelStatus) -> Vec<[String; 2]> {
+    let mut rows = vec![
+        ("name", printable(&channel.name).into_owned()),
+        ("access", format!("{} ({})", access(channel), printable(&channel.kind))),
+        ("state", standing(channel)),
+        ("size", format!("{} bytes", channel.size)),
+    ];
+    match channel.role {
+        RoleStatus::Writer => {
+            rows.push(("stored", format!("{} bytes", channel.stored_bytes)));
+            rows.push(("boxes", format!("{} of {} stored", channel.stored_boxes, channel.boxes)));
+            rows.push(("shared", if channel.shared { "yes" } else { "no" }.to_owned()));
+            let may = if channel.launched || channel.shared { "only be appended to" } else { "still be taken back" };
+            rows.push(("may", may.to_owned()));
+        }
+        RoleStatus::Reader => {
+            rows.push(("boxes", format!("{} arrived", channel.boxes)));
+            if let Some(left_ms) = channel.next_probe_ms {
+                rows.push(("next probe", format!("in {}.{} s", left_ms / 1000, left_ms % 1000 / 100)));
+            }
+        }
+    }
+    rows.into_iter().map(|(key, value)| [key.to_owned(), value]).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn channel(role: RoleStatus) -> ChannelStatus {
+        ChannelStatus {
+            name: "log".to_owned(),
+            role,
+            kind: "stream".to_owned(),
+            size: 0,
+            stored_bytes: 0,
+            boxes: 0,
+            stored_boxes: 0,
+            launched: false,
+            shared: false,
+            not_there_yet_at: None,
+            waiting_for_late_box: false,
+            next_probe_ms: None,
+            fenced: None,
+            error: None,
+            created: 0,
+            modified: 0,
+        }
+    }
+
+    #[test]
+    fn a_channel_stands_in_words() {
+        let writer = channel(RoleStatus::Writer);
+        assert_eq!(standing(&writer), "empty");
+        let queued = ChannelStatus { size: 3000, stored_bytes: 1549, ..writer.clone() };
+        assert_eq!(standing(&queued), "1.5 KiB stored, 1.4 KiB queued");
+        assert_eq!(standing(&ChannelStatus { size: 3, stored_bytes: 3, ..writer.clone() }), "stored");
+        let fenced = ChannelStatus { fenced: Some("foreign data".to_owned()), ..queued };
+        assert_eq!(standing(&fenced), "fenced: foreign data");
+        let reader = channel(RoleStatus::Reader);
+        assert_eq!(standing(&reader), "not heard of yet");
+        let known = ChannelStatus { not_there_yet_at: Some(1), error: Some("no \x1b daemon".to_owned()), ..reader };
+        assert_eq!(standing(&known), "up to date; no \u{fffd} daemon");
+    }
+}
