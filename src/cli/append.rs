@@ -9,7 +9,7 @@ use tokio::sync::mpsc;
 
 use super::context::{Context, channel_of, misunderstood};
 use super::daemon::DaemonArgs;
-use super::{Stop, name, output, seconds};
+use super::{Stop, milliseconds, name, output, seconds};
 use crate::engine::control::{CHUNK_BYTES, Failure, FailureKind, Link, Request, Response};
 use crate::store::ChannelName;
 
@@ -58,7 +58,7 @@ pub(super) async fn run(context: &Context, typed: Typed) -> Result<(), Stop> {
             if link.is_owner() && no_wait {
                 tracing::warn!(%name, "nobody is sending: mount this state, or run `pigeonfs wait`");
             } else if link.is_owner() {
-                let timeout_ms = timeout.map(|timeout| u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX));
+                let timeout_ms = timeout.map(milliseconds);
                 let wait = Request::Wait { name: name.clone(), bytes: None, timeout_ms };
                 channel = channel_of(link.request(wait).await?)?;
             }

@@ -14,15 +14,18 @@ const LEFTOVERS: Duration = Duration::from_secs(1);
 
 pub(super) struct Context {
     pub(super) state: PathBuf,
+    /// Whether nobody named it.
+    pub(super) state_is_default: bool,
     pub(super) json: bool,
 }
 
 impl Context {
     pub(super) fn new(state: Option<PathBuf>, json: bool) -> Result<Self, Failure> {
+        let state_is_default = state.is_none();
         let state = state.map_or_else(default_state, Ok)?;
         let state = std::path::absolute(&state)
             .map_err(|error| Failure::new(FailureKind::Usage, format!("--state {}: {error}", state.display())))?;
-        Ok(Self { state, json })
+        Ok(Self { state, state_is_default, json })
     }
 
     /// Where the network of `--localnet` lives.
@@ -49,17 +52,20 @@ impl Context {
         act: impl AsyncFnOnce(&mut Link) -> Result<T, Stop>,
     ) -> Result<T, Stop> {
         let signals = Signals::take()?;
-        let opening = Opening { state: self.state.clone(), daemon: daemon.engine_daemon(self)? };
-        let mut link = Link::open(opening).await?;
-        
-        let result = tokio::select! {
-            result = act(&mut link) => result,
-            () = signals.came() => Err(Failure::new(FailureKind::Interrupted, "interrupted").into()),
+        let chosen = daemon.choose(self).await?;
+        let opening = Opening { state: self.state.clone(), daemon: chosen.engine.clone() };
+        let result = match Link::open(opening).await {
+            Ok(mut link) => {
+                let result = tokio::select! {
+                    result = act(&mut link) => result,
+                    () = signals.came() => Err(interrupted().into()),
+                };
+                link.close().await;
+                result
+            }
+            Err(failure) => Err(failure.into()),
         };
-        link.close().await;
-        if let Some(localnet) = localnet {
-            localnet.close().await;
-        }
+        chosen.close().await;
         result
     }
 
@@ -67,6 +73,10 @@ impl Context {
     pub(super) async fn ask(&self, request: Request) -> Result<Response, Stop> {
         self.with_state(DaemonChoice::Unneeded, async |link: &mut Link| Ok(link.request(request).await?)).await
     }
+}
+
+fn interrupted() -> Failure {
+    Failure::new(FailureKind::Interrupted, "interrupted")
 }
 
 /// The answer was to another question: the owner is of a version that understands it otherwise.

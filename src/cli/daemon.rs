@@ -7,6 +7,7 @@ use clap::Args;
 use super::context::Context;
 use crate::engine::Daemon;
 use crate::engine::control::{Failure, FailureKind};
+use crate::localnet::{Localnet, LocalnetError, Options};
 use crate::thin::{Config, ConfigError, Discovery, Environment};
 
 /// What was typed.
@@ -45,18 +46,61 @@ impl DaemonArgs {
     }
 }
 
+/// The daemon that a choice came to, with the network in this process where that is it.
+pub(super) struct Chosen {
+    pub(super) engine: Daemon,
+    localnet: Option<Localnet>,
+}
+
 impl DaemonChoice {
-    /// What the engine is to use. A configuration that is there and wrong fails now; none at all may still come.
-    pub(super) fn engine_daemon(&self, context: &Context) -> Result<Daemon, Failure> {
-        match self {
-            Self::Unneeded => Ok(Daemon::Unneeded),
-            Self::Localnet => Ok(Daemon::Fixed(crate::localnet::config_in(&context.localnet_dir()))),
-            Self::Found(discovery) => match Config::discover(discovery) {
-                Ok(config) => Ok(Daemon::Fixed(config)),
-                Err(ConfigError::NotFound { .. }) => Ok(Daemon::Discover(discovery.clone())),
-                Err(error) => Err(Failure::new(FailureKind::Usage, error.to_string())
-                    .hint("a thinclient.toml says how to dial the daemon; upstream's kpclientd comes with one")),
+    /// Finds the daemon, or starts the embedded network. A configuration that is there and wrong fails now; none at
+    /// all may still come.
+    pub(super) async fn choose(self, context: &Context) -> Result<Chosen, Failure> {
+        let engine = match self {
+            Self::Unneeded => Daemon::Unneeded,
+            Self::Localnet => return localnet(context).await,
+            Self::Found(discovery) => match Config::discover(&discovery) {
+                Ok(config) => Daemon::Fixed(config),
+                Err(ConfigError::NotFound { .. }) => Daemon::Discover(discovery),
+                Err(error) => {
+                    return Err(Failure::new(FailureKind::Usage, error.to_string())
+                        .hint("a thinclient.toml says how to dial the daemon; upstream's kpclientd comes with one"));
+                }
             },
+        };
+        Ok(Chosen { engine, localnet: None })
+    }
+}
+
+impl Chosen {
+    /// Ends the network in this process, where there is one.
+    pub(super) async fn close(self) {
+        if let Some(localnet) = self.localnet {
+            localnet.shutdown().await;
         }
     }
+}
+
+/// The state's own network: in this process, unless another one serves it already.
+async fn localnet(context: &Context) -> Result<Chosen, Failure> {
+    let directory = context.localnet_dir();
+    match Localnet::start(Options::new(&directory)).await {
+        Ok(localnet) => Ok(Chosen { engine: Daemon::Fixed(localnet.config()), localnet: Some(localnet) }),
+        Err(LocalnetError::Busy { .. }) => {
+            let config = Config::load(&directory.join("thinclient.toml"))
+                .map_err(|error| Failure::new(FailureKind::Failed, error.to_string()))?;
+            Ok(Chosen { engine: Daemon::Fixed(config), localnet: None })
+        }
+        Err(error) => Err(localnet_failure(&error)),
+    }
+}
+
+/// What is told of a network that did not start.
+pub(super) fn localnet_failure(error: &LocalnetError) -> Failure {
+    let kind = match error {
+        LocalnetError::Busy { .. } => FailureKind::Busy,
+        LocalnetError::NotLoopback { .. } | LocalnetError::PathTooLong { .. } => FailureKind::Usage,
+        _ => FailureKind::Failed,
+    };
+    Failure::new(kind, error.to_string())
 }

@@ -36,7 +36,8 @@ fn exit_code(kind: FailureKind) -> u8 {
 
 fn tell_text(out: &mut impl Write, failure: &Failure) -> std::io::Result<()> {
     let bold = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-    let word = |word: &str, colour: u8| if bold { format!("\x1b[1;{colour}m{word}:\x1b[0m") } else { format!("{word}:") };
+    let word =
+        |word: &str, colour: u8| if bold { format!("\x1b[1;{colour}m{word}:\x1b[0m") } else { format!("{word}:") };
     writeln!(out, "{} {}", word("error", 31), printable(&failure.message))?;
     match &failure.hint {
         Some(hint) => writeln!(out, "{} {}", word("hint", 36), printable(hint)),

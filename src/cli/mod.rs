@@ -11,7 +11,6 @@ mod harden;
 mod list;
 mod localnet;
 mod log;
-mod mount;
 mod new;
 mod output;
 mod read;
@@ -19,7 +18,6 @@ mod rename;
 mod share;
 mod signals;
 mod status;
-mod umount;
 mod wait;
 
 use std::ffi::OsString;
@@ -77,8 +75,6 @@ struct Common {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
-    Mount(mount::Typed),
-    Umount(umount::Typed),
     Localnet(localnet::Typed),
     List(list::Typed),
     Status(status::Typed),
@@ -125,15 +121,13 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
 }
 
 fn meant(common: &Common, verb: &Verb) -> Result<Context, Failure> {
-    let foreground = matches!(verb, Verb::Mount(_) | Verb::Localnet(_));
+    let foreground = matches!(verb, Verb::Localnet(_));
     log::start(common.log.as_deref(), common.verbose, common.quiet, foreground)?;
     Context::new(common.state.clone(), common.json)
 }
 
 async fn run(context: &Context, verb: Verb) -> Result<(), Stop> {
     match verb {
-        Verb::Mount(typed) => mount::run(context, typed).await,
-        Verb::Umount(typed) => umount::run(context, typed).await,
         Verb::Localnet(typed) => localnet::run(context, typed).await,
         Verb::List(typed) => list::run(context, typed).await,
         Verb::Status(typed) => status::run(context, typed).await,
@@ -158,6 +152,11 @@ fn seconds(text: &str) -> Result<Duration, String> {
     let bad = || format!("{text:?} is no time in seconds, such as 30 or 0.5");
     let seconds: f64 = text.parse().map_err(|_| bad())?;
     Duration::try_from_secs_f64(seconds).map_err(|_| bad())
+}
+
+/// A time as the control socket carries it.
+fn milliseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

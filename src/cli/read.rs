@@ -1,13 +1,13 @@
 //! `pigeonfs read`
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use clap::Args;
 
 use super::context::{Context, misunderstood};
 use super::daemon::DaemonArgs;
-use super::{Stop, name, output, seconds};
-use crate::engine::control::{Failure, FailureKind, Link, Request, Response};
+use super::{Stop, milliseconds, name, output, seconds};
+use crate::engine::control::{FailureKind, Link, Request, Response};
 use crate::store::ChannelName;
 
 /// A read whose end is not known waits so long by itself.
@@ -34,7 +34,7 @@ pub(super) struct Typed {
     /// Start after so many bytes
     #[arg(long, value_name = "N", default_value_t = 0)]
     offset: u64,
-    /// Wait so many seconds for what is not known yet [default: 60]
+    /// Wait at most so many seconds where it is not known whether more is there [default: 60]
     #[arg(long, value_name = "S", value_parser = seconds)]
     timeout: Option<Duration>,
     #[command(flatten)]
@@ -44,39 +44,24 @@ pub(super) struct Typed {
 pub(super) async fn run(context: &Context, typed: Typed) -> Result<(), Stop> {
     let Typed { name, follow, mut offset, timeout, daemon } = typed;
     let name = name.to_string();
-    let patience = timeout.unwrap_or(PATIENCE);
+    let timeout_ms = milliseconds(timeout.unwrap_or(PATIENCE));
+    let follow_ms = if follow { BEAT_MS } else { 0 };
     context
         .with_state(daemon.meant(), async |link: &mut Link| {
-            let mut until = Instant::now() + patience;
             loop {
-                let wait_ms = if follow { BEAT_MS } else { 0 };
-                match link.request(Request::Read { name: name.clone(), offset, wait_ms }).await {
+                let question = Request::Read { name: name.clone(), offset, follow_ms, timeout_ms };
+                match link.request(question).await {
                     Ok(Response::Bytes { end: true, .. }) if !follow => return Ok(()),
                     Ok(Response::Bytes { bytes, .. }) => {
                         offset += bytes.len() as u64;
                         output::bytes(&bytes)?;
-                        until = Instant::now() + patience;
                     }
                     Ok(_) => return Err(misunderstood()),
-                    Err(failure) if !not_known_yet(&failure) => return Err(failure.into()),
-                    // Who follows has time; without a daemon, only as much as anybody else.
-                    Err(failure) if follow && failure.kind == FailureKind::TimedOut => until = Instant::now() + patience,
-                    Err(failure) if follow && Instant::now() >= until => return Err(failure.into()),
-                    Err(_) if follow => {}
-                    Err(_) => verdict(link, &name, until).await?,
+                    // Who follows has all the time there is, unless it was limited.
+                    Err(failure) if follow && timeout.is_none() && failure.kind == FailureKind::TimedOut => {}
+                    Err(failure) => return Err(failure.into()),
                 }
             }
         })
         .await
-}
-
-/// Waits until the network has said where the channel ends for now.
-async fn verdict(link: &mut Link, name: &str, until: Instant) -> Result<(), Failure> {
-    let left = until.saturating_duration_since(Instant::now());
-    let timeout_ms = Some(u64::try_from(left.as_millis()).unwrap_or(u64::MAX));
-    link.request(Request::Wait { name: name.to_owned(), bytes: None, timeout_ms }).await.map(drop)
-}
-
-fn not_known_yet(failure: &Failure) -> bool {
-    matches!(failure.kind, FailureKind::TimedOut | FailureKind::NoDaemon)
 }

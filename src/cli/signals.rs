@@ -36,7 +36,7 @@ impl Signals {
     pub(super) async fn came(&self) {
         let mut seen = self.0.clone();
         if seen.wait_for(|&came| came).await.is_err() {
-            std::future::pending().await
+            std::future::pending::<()>().await;
         }
     }
 }

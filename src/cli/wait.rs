@@ -6,7 +6,7 @@ use clap::Args;
 
 use super::context::{Context, channel_of};
 use super::daemon::DaemonArgs;
-use super::{Stop, name, output, seconds};
+use super::{Stop, milliseconds, name, output, seconds};
 use crate::engine::control::{Link, Request};
 use crate::store::ChannelName;
 
@@ -34,11 +34,8 @@ pub(super) struct Typed {
 }
 
 pub(super) async fn run(context: &Context, typed: Typed) -> Result<(), Stop> {
-    let request = Request::Wait {
-        name: typed.name.to_string(),
-        bytes: typed.bytes,
-        timeout_ms: typed.timeout.map(|timeout| u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX)),
-    };
+    let request =
+        Request::Wait { name: typed.name.to_string(), bytes: typed.bytes, timeout_ms: typed.timeout.map(milliseconds) };
     let answer = context.with_state(typed.daemon.meant(), async |link: &mut Link| Ok(link.request(request).await?));
     let channel = channel_of(answer.await?)?;
     if context.json { output::json(&channel) } else { Ok(()) }

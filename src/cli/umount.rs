@@ -1,0 +1,1 @@
+//! `pigeonfs umount`
