@@ -11,6 +11,7 @@ mod harden;
 mod list;
 mod localnet;
 mod log;
+mod mount;
 mod new;
 mod output;
 mod read;
@@ -18,6 +19,7 @@ mod rename;
 mod share;
 mod signals;
 mod status;
+mod umount;
 mod wait;
 
 use std::ffi::OsString;
@@ -75,6 +77,8 @@ struct Common {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
+    Mount(mount::Typed),
+    Umount(umount::Typed),
     Localnet(localnet::Typed),
     List(list::Typed),
     Status(status::Typed),
@@ -121,13 +125,15 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
 }
 
 fn meant(common: &Common, verb: &Verb) -> Result<Context, Failure> {
-    let foreground = matches!(verb, Verb::Localnet(_));
+    let foreground = matches!(verb, Verb::Mount(_) | Verb::Localnet(_));
     log::start(common.log.as_deref(), common.verbose, common.quiet, foreground)?;
     Context::new(common.state.clone(), common.json)
 }
 
 async fn run(context: &Context, verb: Verb) -> Result<(), Stop> {
     match verb {
+        Verb::Mount(typed) => mount::run(context, typed).await,
+        Verb::Umount(typed) => umount::run(context, typed).await,
         Verb::Localnet(typed) => localnet::run(context, typed).await,
         Verb::List(typed) => list::run(context, typed).await,
         Verb::Status(typed) => status::run(context, typed).await,
