@@ -33,13 +33,14 @@ need_packages() {
     rm -f "$log"
 }
 
-# need PACKAGE TEST...: the packages whose test fails, so that a machine without dpkg, but with the tools, will do.
+# need_commands PACKAGE:COMMAND...: the packages of the commands that are not there, so that a system without dpkg that
+# has them will do.
 need_commands() {
-    local wanted=() pair
+    local missing=() pair
     for pair in "$@"; do
-        command -v "${pair#*:}" >/dev/null || wanted+=("${pair%%:*}")
+        PATH=$PATH:/usr/sbin:/sbin command -v "${pair#*:}" >/dev/null || missing+=("${pair%%:*}")
     done
-    [ ${#wanted[@]} -eq 0 ] || need_packages "${wanted[@]}"
+    [ ${#missing[@]} -eq 0 ] || need_packages "${missing[@]}"
 }
 
 need_rust() {

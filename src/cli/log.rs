@@ -6,12 +6,13 @@ use tracing_subscriber::EnvFilter;
 
 use crate::engine::control::{Failure, FailureKind};
 
-/// Starts the log. `foreground` is for verbs that run until they are stopped: those say more unasked.
+/// Starts the log. `foreground` is for verbs that run until they are stopped: those say more unasked. fuser warns of an
+/// unmount from outside, which is an ordinary end.
 pub(super) fn start(filter: Option<&str>, verbose: u8, quiet: bool, foreground: bool) -> Result<(), Failure> {
     let level = match (quiet, verbose) {
         (true, _) => "error",
-        (_, 0) if foreground => "info",
-        (_, 0) => "warn",
+        (_, 0) if foreground => "info,fuser=error",
+        (_, 0) => "warn,fuser=error",
         (_, 1) => "debug",
         (_, _) => "trace",
     };

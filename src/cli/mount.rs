@@ -1,6 +1,6 @@
 //! `pigeonfs mount`
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::Args;
@@ -55,7 +55,7 @@ pub(super) async fn run(context: &Context, typed: Typed) -> Result<(), Stop> {
     result
 }
 
-async fn serve(context: &Context, mount_point: &PathBuf, owner: &Arc<Owner>, signals: &Signals) -> Result<(), Stop> {
+async fn serve(context: &Context, mount_point: &Path, owner: &Arc<Owner>, signals: &Signals) -> Result<(), Stop> {
     let fs = Arc::new(Fs::new(Arc::clone(owner)));
     let start = || Session::start(mount_point, fs, Handle::current(), MountOptions::default());
     let session = block_in_place(start).map_err(|error| mount_failure(&error))?;
