@@ -75,7 +75,7 @@ async fn new(owner: &Owner, name: &str) -> Result<Response, Failure> {
 }
 
 /// A write capability from fresh randomness. Made here rather than by the daemon, so that it works with none at hand.
-pub(crate) fn fresh_write_cap() -> Result<WriteCap, Failure> {
+fn fresh_write_cap() -> Result<WriteCap, Failure> {
     let mut seed = zeroize::Zeroizing::new([0_u8; 32]);
     getrandom::fill(&mut *seed)
         .map_err(|error| Failure::new(FailureKind::Failed, format!("this machine gives no randomness: {error}")))?;
@@ -114,6 +114,10 @@ async fn share(owner: &Owner, name: &str, write: bool) -> Result<Response, Failu
 async fn append(owner: &Owner, name: &str, bytes: Vec<u8>) -> Result<Response, Failure> {
     if bytes.len() > CHUNK_BYTES {
         return Err(Failure::new(FailureKind::Usage, "an append carries at most 1 MiB"));
+    }
+    // As `>>` does in the mount, an append makes the stream that it is for.
+    if owner.store.by_name(&parse(name)?)?.is_none() {
+        owner.store.create_stream(parse(name)?, fresh_write_cap()?).await?;
     }
     let channel = find(owner, name)?;
     if let Some(refusal) = owner.engine.refusal(&channel) {

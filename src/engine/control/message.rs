@@ -85,7 +85,7 @@ pub enum Request {
         /// How long; without it, as long as it takes.
         timeout_ms: Option<u64>,
     },
-    /// Append bytes; answered once they are safe on this machine's disk.
+    /// Append bytes to a stream, made where it is missing; answered once they are safe on this machine's disk.
     Append {
         /// Which channel.
         name: String,
