@@ -13,7 +13,7 @@ use super::{Stop, milliseconds, name, output, seconds};
 use crate::engine::control::{CHUNK_BYTES, Failure, FailureKind, Link, Request, Response};
 use crate::store::ChannelName;
 
-/// Append stdin to a stream
+/// Append stdin to a stream, made where it is missing
 #[derive(Args, Debug)]
 #[command(after_help = "\
 What is answered for is safe on this machine's disk. With a mount running, that is all that is waited for: the mount
@@ -42,7 +42,8 @@ pub(super) async fn run(context: &Context, typed: Typed) -> Result<(), Stop> {
     context
         .with_state(daemon.meant(), async |link: &mut Link| {
             let name = name.to_string();
-            // Asked before stdin is read: a name that is mistyped should not cost a pipeline its output.
+            // Asked before stdin is read: a channel that takes nothing should not cost a pipeline its output.
+            link.request(Request::Append { name: name.clone(), bytes: Vec::new() }).await?;
             let mut channel = channel_of(link.request(Request::Status { name: Some(name.clone()) }).await?)?;
             let mut chunks = stdin_chunks();
             while let Some(chunk) = chunks.recv().await {
