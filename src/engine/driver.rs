@@ -572,10 +572,11 @@ impl Driver {
     }
 
     fn record(&mut self, id: ChannelId, records: Vec<(BoxSeq, Arrival)>) {
-        let Some(network) = self.network.clone() else { return };
-        let first_box = records.iter().any(|(_, arrival)| !matches!(arrival, Arrival::NotYet));
-        // Submitted here and not in the task, so that the records of one channel keep their order.
-        let bind = first_box.then(|| self.store.bind_network(id, network.id.clone()));
+        let has_box = records.iter().any(|(_, arrival)| !matches!(arrival, Arrival::NotYet));
+        // Submitted here and not in the task, so that the records of one channel keep their order. An answer may come
+        // when its network has just gone: it is recorded all the same, as the machine counts on it.
+        let bind =
+            self.known.as_ref().filter(|_| has_box).map(|(network, _)| self.store.bind_network(id, network.clone()));
         let commit = self.store.received(id, records);
         let outbox = self.outbox.clone();
         self.operations.spawn(async move {
