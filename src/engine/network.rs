@@ -93,12 +93,14 @@ pub(super) async fn keep(daemon: Daemon, view: watch::Sender<View>) {
     let crypto = Client::start(config, ClientOptions::default());
     let mut seen = traffic.status();
     let mut checked: Option<(u64, Arc<Network>)> = None;
+    let mut said = None;
     loop {
         let status = seen.borrow_and_update().clone();
         let mut told = DaemonStatus { address: Some(address.clone()), ..DaemonStatus::default() };
         let mut retry = None;
         match &status.link {
             Link::NoDaemon { error } => told.error = Some(error.clone()),
+            Link::Connecting => {}
             Link::Refused { error } => {
                 told.link = LinkStatus::Refused;
                 told.error = Some(error.clone());
@@ -136,6 +138,13 @@ pub(super) async fn keep(daemon: Daemon, view: watch::Sender<View>) {
             }
         }
         let network = checked.as_ref().filter(|_| told.link == LinkStatus::Connected).map(|(_, net)| Arc::clone(net));
+        // Once for each way in which it is not there; the attempts in between are the thin client's own log.
+        if status.link != Link::Connecting
+            && said.replace(told.link) != Some(told.link)
+            && let Some(error) = &told.error
+        {
+            warn!("{error}; what is written is kept and sent later");
+        }
         view.send_replace(View { network, status: told });
         tokio::select! {
             changed = seen.changed() => if changed.is_err() { break },

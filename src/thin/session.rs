@@ -57,9 +57,12 @@ pub struct Status {
 }
 
 /// How the link to the daemon stands.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Link {
-    /// Nothing answers, or nothing yet.
+    /// The first attempt is under way.
+    #[default]
+    Connecting,
+    /// Nothing answers, or what answered has gone.
     NoDaemon {
         /// Why.
         error: String,
@@ -73,12 +76,6 @@ pub enum Link {
     NoConsensus,
     /// It can be used.
     Connected,
-}
-
-impl Default for Link {
-    fn default() -> Self {
-        Self::NoDaemon { error: "not connected yet".to_owned() }
-    }
 }
 
 /// A request on its way through the session. Its body is kept, to be put again.
