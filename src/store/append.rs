@@ -3,7 +3,7 @@
 use rusqlite::params;
 
 use super::ledger::{Ledger, Packer, Record, int, uint};
-use super::{Appended, BoxState, ChannelId, StoreError};
+use super::{Appended, BoxState, ChannelId, Role, StoreError};
 
 impl Ledger<'_> {
     /// Puts the bytes into the open tail and into new boxes behind it. A full box is sealed at once.
@@ -110,7 +110,7 @@ impl Ledger<'_> {
 impl Record {
     /// Bytes can be taken back until a packet of them may have left, and until somebody else may look for them.
     pub(super) fn check_takes_back(&self) -> Result<(), StoreError> {
-        if self.launched || self.shown {
+        if self.launched || self.shown || self.role == Role::Reader {
             return Err(StoreError::AlreadyLaunched { name: self.name.clone() });
         }
         Ok(())

@@ -50,7 +50,7 @@ impl Ledger<'_> {
 
     /// Removes the channel as a file is removed: only while nothing of it can be known elsewhere.
     pub(super) fn unlink(&mut self, id: ChannelId) -> Result<(), StoreError> {
-        let record = self.writer(id)?;
+        let record = self.record(id)?;
         record.check_takes_back()?;
         self.remove(id, &record, false)
     }

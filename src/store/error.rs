@@ -32,9 +32,10 @@ pub enum StoreError {
     /// Only a write capability is held, and what arrives belongs to a reader.
     #[error("this channel is one that we write; nothing arrives in it")]
     NotAReader,
-    /// A packet may have left, or the capability was shown: the bytes cannot be taken back.
+    /// A packet may have left, the capability was shown, or the channel is somebody else's: it cannot be taken back.
     #[error(
-        "{name:?} was sent or shared already, which cannot be taken back; append with `>>`, or forget the channel with `pigeonfs forget`"
+        "{name:?} was sent, shared or added, and cannot be taken back as a file can; append with `>>`, or give it up \
+         with `pigeonfs forget`"
     )]
     AlreadyLaunched {
         /// The channel's name.

@@ -14,12 +14,14 @@ const MAX_WAITING: usize = 1024;
 const MAX_WAITING_BYTES: usize = 16 << 20;
 /// What shares one COMMIT at most.
 const MAX_GROUP: usize = 256;
-const MAX_GROUP_BYTES: usize = 4 << 20;
+const MAX_GROUP_BYTES: usize = 1 << 20;
 
 /// A request, whatever its answer is.
 pub(super) trait Job: Send {
     /// Whether it brings new bytes from a person: those are refused first on a full disk.
     fn grows(&self) -> bool;
+    /// Whether it may change as many rows as a channel has: such a request has a transaction of its own.
+    fn is_wide(&self) -> bool;
     /// How many bytes it carries.
     fn bytes(&self) -> usize;
     /// Does it, inside a transaction. It is done again where that transaction did not come to its commit.
@@ -28,10 +30,17 @@ pub(super) trait Job: Send {
     fn settle(self: Box<Self>, committed: Result<(), StoreError>);
 }
 
+/// What the queue and the writer have to know of a request.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Kind {
+    pub(super) grows: bool,
+    pub(super) wide: bool,
+    pub(super) bytes: usize,
+}
+
 /// A request from its parts.
 pub(super) struct Task<T, F> {
-    grows: bool,
-    bytes: usize,
+    kind: Kind,
     request: F,
     reply: oneshot::Sender<Result<T, StoreError>>,
     outcome: Option<Result<T, StoreError>>,
@@ -42,13 +51,8 @@ where
     T: Send + 'static,
     F: FnMut(&mut Ledger<'_>) -> Result<T, StoreError> + Send + 'static,
 {
-    pub(super) fn boxed(
-        grows: bool,
-        bytes: usize,
-        reply: oneshot::Sender<Result<T, StoreError>>,
-        request: F,
-    ) -> Box<dyn Job> {
-        Box::new(Self { grows, bytes, request, reply, outcome: None })
+    pub(super) fn boxed(kind: Kind, reply: oneshot::Sender<Result<T, StoreError>>, request: F) -> Box<dyn Job> {
+        Box::new(Self { kind, request, reply, outcome: None })
     }
 }
 
@@ -58,11 +62,15 @@ where
     F: FnMut(&mut Ledger<'_>) -> Result<T, StoreError> + Send,
 {
     fn grows(&self) -> bool {
-        self.grows
+        self.kind.grows
+    }
+
+    fn is_wide(&self) -> bool {
+        self.kind.wide
     }
 
     fn bytes(&self) -> usize {
-        self.bytes
+        self.kind.bytes
     }
 
     fn apply(&mut self, ledger: &mut Ledger<'_>) -> Result<(), StoreError> {
@@ -139,10 +147,14 @@ impl Queue {
         let mut bytes = 0;
         while let Some(job) = state.jobs.front()
             && group.len() < MAX_GROUP
-            && (group.is_empty() || bytes + job.bytes() <= MAX_GROUP_BYTES)
+            && (group.is_empty() || (bytes + job.bytes() <= MAX_GROUP_BYTES && !job.is_wide()))
         {
+            let wide = job.is_wide();
             bytes += job.bytes();
             group.extend(state.jobs.pop_front());
+            if wide {
+                break;
+            }
         }
         state.bytes -= bytes;
         drop(state);

@@ -6,7 +6,7 @@ use zeroize::Zeroizing;
 
 use super::ledger::Ledger;
 use super::model::to_nanos;
-use super::queue::Task;
+use super::queue::{Kind, Task};
 use super::{
     Appended, Arrival, Binding, BoxSeq, BoxState, ChannelId, ChannelName, Claim, Commit, Frontier, NetworkId, Store,
     StoreError,
@@ -92,14 +92,15 @@ impl Store {
 
     /// Sets M. What was not launched is packed anew; a launched, unconfirmed box that no longer fits fences the channel.
     pub fn set_max_plaintext(&self, id: ChannelId, bytes: usize) -> Commit<()> {
-        self.submit(move |ledger| ledger.set_max_plaintext(id, bytes))
+        self.send(Kind { wide: true, ..Kind::default() }, move |ledger| ledger.set_max_plaintext(id, bytes))
     }
 
     /// Keeps what the network said about boxes of a channel that we read, in one transaction.
     pub fn received(&self, id: ChannelId, arrivals: Vec<(BoxSeq, Arrival)>) -> Commit<Frontier> {
         let bytes =
             arrivals.iter().map(|(_, arrival)| if let Arrival::Message(bytes) = arrival { bytes.len() } else { 0 });
-        self.send(false, bytes.sum(), move |ledger| ledger.received(id, &arrivals))
+        let kind = Kind { bytes: bytes.sum(), ..Kind::default() };
+        self.send(kind, move |ledger| ledger.received(id, &arrivals))
     }
 
     /// The capability in base64, to be shown to somebody else: the write capability, or the read capability that goes
@@ -124,7 +125,7 @@ impl Store {
         &self,
         request: impl FnMut(&mut Ledger<'_>) -> Result<T, StoreError> + Send + 'static,
     ) -> Commit<T> {
-        self.send(false, 0, request)
+        self.send(Kind::default(), request)
     }
 
     fn grow<T: Send + 'static>(
@@ -132,17 +133,16 @@ impl Store {
         bytes: usize,
         request: impl FnMut(&mut Ledger<'_>) -> Result<T, StoreError> + Send + 'static,
     ) -> Commit<T> {
-        self.send(true, bytes, request)
+        self.send(Kind { grows: true, bytes, ..Kind::default() }, request)
     }
 
     fn send<T: Send + 'static>(
         &self,
-        grows: bool,
-        bytes: usize,
+        kind: Kind,
         request: impl FnMut(&mut Ledger<'_>) -> Result<T, StoreError> + Send + 'static,
     ) -> Commit<T> {
         let (reply, commit) = Commit::pending();
-        self.queue().push(Task::boxed(grows, bytes, reply, request));
+        self.queue().push(Task::boxed(kind, reply, request));
         commit
     }
 }

@@ -97,11 +97,14 @@ impl Writer {
         if group.is_empty() {
             return Ok(());
         }
-        let result = self.transact(|ledger, db| {
-            for job in &mut group {
-                apply(ledger, db, job.as_mut())?;
+        let result = self.transact(|ledger, db| match &mut group[..] {
+            [job] => apply_alone(ledger, job.as_mut()),
+            group => {
+                for job in group {
+                    apply(ledger, db, job.as_mut())?;
+                }
+                Ok(End::Commit)
             }
-            Ok(())
         });
         match result {
             Ok(effects) => {
@@ -118,7 +121,7 @@ impl Writer {
 
     fn transact(
         &self,
-        work: impl FnOnce(&mut Ledger<'_>, &Connection) -> Result<(), StoreError>,
+        work: impl FnOnce(&mut Ledger<'_>, &Connection) -> Result<End, StoreError>,
     ) -> Result<Effects, StoreError> {
         let db = &self.db;
         db.prepare_cached("BEGIN IMMEDIATE")?.execute([])?;
@@ -126,23 +129,26 @@ impl Writer {
         let worked = work(&mut ledger, db);
         #[cfg(test)]
         super::tests::crash::point(super::tests::crash::Point::Applied);
-        let result = worked.and_then(|()| {
-            db.prepare_cached("COMMIT")?.execute([]).map(drop).map_err(|error| match StoreError::from(error) {
-                StoreError::DiskFull => StoreError::DiskFull,
+        let result = worked.and_then(|end| {
+            if end == End::Undo {
+                return Ok(Effects::default());
+            }
+            match db.prepare_cached("COMMIT")?.execute([]).map_err(StoreError::from) {
+                Ok(_) => Ok(ledger.into_effects()),
+                Err(StoreError::DiskFull) => Err(StoreError::DiskFull),
                 // What the failed commit left on the disk is unknown.
-                other => StoreError::Failed { reason: other.to_string() },
-            })
+                Err(other) => Err(StoreError::Failed { reason: other.to_string() }),
+            }
         });
         #[cfg(test)]
         super::tests::crash::point(super::tests::crash::Point::Committed);
         // Where the storage failed, SQLite has usually rolled back by itself.
-        if result.is_err()
-            && !db.is_autocommit()
+        if !db.is_autocommit()
             && let Err(error) = db.execute_batch("ROLLBACK")
         {
             return Err(StoreError::Failed { reason: format!("a transaction could not be undone: {error}") });
         }
-        result.map(|()| ledger.into_effects())
+        result
     }
 
     /// What a failed transaction means for the next ones.
@@ -179,7 +185,10 @@ impl Writer {
 
     fn sweep_once(&mut self) -> Result<bool, StoreError> {
         let mut swept = Swept::All;
-        match self.transact(|ledger, _| ledger.sweep().map(|some| swept = some)) {
+        match self.transact(|ledger, _| {
+            swept = ledger.sweep()?;
+            Ok(End::Commit)
+        }) {
             Ok(_) => {}
             Err(error) => return Err(self.after(error)),
         }
@@ -188,6 +197,23 @@ impl Writer {
             self.db.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))?;
         }
         Ok(swept == Swept::Some)
+    }
+}
+
+/// How a transaction is to end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    Commit,
+    Undo,
+}
+
+/// A request that has the transaction for itself needs no savepoint. SQLite remembers each page that is changed within
+/// one, in memory; a request that changes many is not to pay for that.
+fn apply_alone(ledger: &mut Ledger<'_>, job: &mut dyn Job) -> Result<End, StoreError> {
+    match job.apply(ledger) {
+        Ok(()) => Ok(End::Commit),
+        Err(error) if error.is_of_the_storage() => Err(error),
+        Err(_) => Ok(End::Undo),
     }
 }
 

@@ -91,7 +91,7 @@ fn what_is_too_far_ahead_is_refused_whole() {
     assert_eq!(home.store.received(writer, vec![(BoxSeq(0), message(0))]).wait(), Err(StoreError::NotAReader));
     assert_eq!(home.store.append(id, vec![1], None).wait(), Err(StoreError::ReadOnly));
     assert_eq!(home.store.truncate(id).wait(), Err(StoreError::ReadOnly));
-    assert_eq!(home.store.unlink(id).wait(), Err(StoreError::ReadOnly));
+    assert_eq!(home.store.unlink(id).wait(), Err(StoreError::AlreadyLaunched { name: "news".to_owned() }));
 }
 
 proptest! {

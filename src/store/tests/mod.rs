@@ -5,6 +5,7 @@ pub(super) mod crash;
 mod disk;
 mod inbox;
 mod laws;
+mod measure;
 mod model;
 mod together;
 
