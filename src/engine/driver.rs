@@ -3,24 +3,23 @@
 //! Operations run in tasks of their own and come back as messages, at most a window a channel. What must be on the
 //! disk before something else happens is awaited in such a task: a launch before its packets, a box before its readers.
 
+mod receiving;
+mod sending;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
-use tracing::{debug, error, info, warn};
+use tracing::{debug, error, warn};
 
 use super::network::{Network, View};
 use super::shared::Shared;
-use super::transfer::{self, Found};
+use super::transfer::Found;
 use crate::bacap::{ReadCap, WriteCap};
-use crate::channel::{
-    Answer, Linger, Outcome, Pace, Receiver, ReceiverAction, ReceiverEvent, Sender, SenderAction, SenderEvent, Time,
-};
-use crate::store::{
-    Arrival, Binding, BoxSeq, BoxState, Capability, Channel, ChannelId, NetworkId, OutBox, Role, Store, StoreError,
-};
+use crate::channel::{Answer, Linger, Pace, Receiver, ReceiverEvent, Sender, SenderEvent, Time};
+use crate::store::{Arrival, BoxSeq, Channel, ChannelId, NetworkId, OutBox, Role, Store, StoreError};
 
 /// Messages under way from the operations to the driver. Each operation sends one and waits for room.
 const INBOX: usize = 1024;
@@ -199,67 +198,6 @@ impl Driver {
         self.replan(id);
     }
 
-    /// The sender of a channel that has something to send; made when there is none.
-    fn writer(&mut self, channel: &Channel) -> Option<&mut Writer> {
-        let id = channel.id;
-        if !self.machines.contains_key(&id) {
-            let cap = match self.store.cap(id) {
-                Ok(Capability::Write(cap)) => Arc::new(cap),
-                Ok(Capability::Read(_)) => return None,
-                Err(error) => {
-                    error!(%error, "a capability could not be loaded");
-                    return None;
-                }
-            };
-            let age = channel.created.elapsed().unwrap_or_default();
-            let not_before = self.linger.may_launch(self.now()).saturating_sub(age);
-            let machine = Sender::new(BoxSeq(0), not_before);
-            self.machines.insert(
-                id,
-                Machine::Writer(Writer {
-                    machine,
-                    cap,
-                    boxes: BTreeMap::new(),
-                    bound: false,
-                    rewrites: channel.rewrites,
-                }),
-            );
-            self.prepare(id);
-        }
-        match self.machines.get_mut(&id) {
-            Some(Machine::Writer(writer)) => Some(writer),
-            _ => None,
-        }
-    }
-
-    /// Lets the sender go once the boxes that are not launched fit the network.
-    fn prepare(&mut self, id: ChannelId) {
-        let Some(network) = self.network.clone() else { return };
-        let commit = self.store.set_max_plaintext(id, network.max_plaintext);
-        let outbox = self.outbox.clone();
-        self.operations.spawn(async move {
-            match commit.await {
-                Ok(()) => drop(outbox.send(Message::Sender(id, SenderEvent::Online(true))).await),
-                Err(error) => warn!(%error, "a channel could not be fitted to the network's boxes"),
-            }
-        });
-    }
-
-    fn start_receiver(&mut self, channel: &Channel, at: Time) {
-        let id = channel.id;
-        let cap = match self.store.cap(id) {
-            Ok(Capability::Read(cap)) => Arc::new(cap),
-            Ok(Capability::Write(_)) => return,
-            Err(error) => return error!(%error, "a capability could not be loaded"),
-        };
-        let arrived = self.store.arrived_past(id, channel.frontier).unwrap_or_default();
-        let machine = Receiver::new(channel.frontier, arrived, at, &self.pace());
-        self.machines.insert(id, Machine::Reader(Reader { machine, cap, held: BTreeMap::new() }));
-        if self.network.is_some() {
-            self.drive_receiver(id, ReceiverEvent::Online(true));
-        }
-    }
-
     fn watch_tail(&mut self, channel: &Channel) {
         let now = self.now();
         if channel.tail_bytes == 0 {
@@ -391,206 +329,6 @@ impl Driver {
         }
     }
 
-    fn hold(&mut self, id: ChannelId, seq: BoxSeq, arrival: Arrival) -> Answer {
-        self.shared.trouble(id, None);
-        if let Some(Machine::Reader(reader)) = self.machines.get_mut(&id) {
-            reader.held.insert(seq, arrival);
-        }
-        Answer::Arrived
-    }
-
-    fn drive_sender(&mut self, id: ChannelId, event: SenderEvent) {
-        let now = self.now();
-        let mut events = vec![event];
-        let mut confirmed = Vec::new();
-        while let Some(event) = events.pop() {
-            let window = self.pace().window_boxes();
-            let Some(Machine::Writer(writer)) = self.machines.get_mut(&id) else { return };
-            writer.machine.set_window(window);
-            for action in writer.machine.handle(now, event) {
-                match action {
-                    SenderAction::Fetch { from, limit } => events.push(self.fetch(id, from, limit)),
-                    SenderAction::Launch { boxes } => self.launch(id, boxes),
-                    SenderAction::Send { seq } => self.send(id, seq),
-                    SenderAction::ReadBack { seq } => self.read_back(id, seq),
-                    SenderAction::Confirm { seq } => confirmed.push(seq),
-                    SenderAction::Fence { seq, foreign } => self.fence(id, seq, foreign),
-                }
-            }
-        }
-        if !confirmed.is_empty() {
-            self.confirm(id, confirmed);
-        }
-    }
-
-    fn fetch(&mut self, id: ChannelId, from: BoxSeq, limit: usize) -> SenderEvent {
-        let boxes = self.store.outgoing(id, from, limit).unwrap_or_else(|error| {
-            error!(%error, "boxes could not be looked up");
-            Vec::new()
-        });
-        let told = boxes.iter().map(|out| (out.seq, out.state != BoxState::Sealed)).collect();
-        if let Some(Machine::Writer(writer)) = self.machines.get_mut(&id) {
-            writer.boxes.extend(boxes.into_iter().map(|out| (out.seq, Arc::new(out))));
-        }
-        SenderEvent::Fetched { boxes: told }
-    }
-
-    fn launch(&mut self, id: ChannelId, boxes: Vec<BoxSeq>) {
-        let Some(network) = self.network.clone() else {
-            return self.post(Message::Sender(id, SenderEvent::LaunchFailed { boxes }));
-        };
-        let Some(Machine::Writer(writer)) = self.machines.get_mut(&id) else { return };
-        let binding = (!std::mem::replace(&mut writer.bound, true)).then(|| network.id.clone());
-        let rewrites = writer.rewrites;
-        let (store, outbox) = (self.store.clone(), self.outbox.clone());
-        self.operations.spawn(async move {
-            let message = match launch(&store, binding, id, rewrites, &boxes).await {
-                Ok(None) => Message::Sender(id, SenderEvent::Launched { boxes }),
-                Ok(Some(refusal)) => Message::Refused(id, refusal),
-                Err(error) => {
-                    warn!(%error, "a launch could not be committed");
-                    Message::Sender(id, SenderEvent::LaunchFailed { boxes })
-                }
-            };
-            let _ = outbox.send(message).await;
-        });
-    }
-
-    fn send(&mut self, id: ChannelId, seq: BoxSeq) {
-        let Some((network, cap, out)) = self.sending(id, seq) else { return };
-        let outbox = self.outbox.clone();
-        self.operations.spawn(async move {
-            let written = transfer::write(&network, &cap, &out.index, &out.payload).await;
-            if let Some(trouble) = &written.trouble {
-                debug!(?seq, %trouble, "a write did not end well");
-            }
-            let _ = outbox.send(Message::Trouble(id, written.trouble)).await;
-            let event = SenderEvent::Ended { seq, outcome: written.outcome };
-            let _ = outbox.send(Message::Sender(id, event)).await;
-        });
-    }
-
-    fn read_back(&mut self, id: ChannelId, seq: BoxSeq) {
-        let Some((network, cap, out)) = self.sending(id, seq) else { return };
-        let outbox = self.outbox.clone();
-        info!(?seq, "the box's index is occupied; reading it back");
-        self.operations.spawn(async move {
-            let found = transfer::read_back(&network, &cap, &out.index, &out.payload).await;
-            let _ = outbox.send(Message::Sender(id, SenderEvent::WasRead { seq, found })).await;
-        });
-    }
-
-    /// What a write of this box needs; where the network has just gone, the machine is told that it did not work.
-    fn sending(&mut self, id: ChannelId, seq: BoxSeq) -> Option<(Arc<Network>, Arc<WriteCap>, Arc<OutBox>)> {
-        let Some(Machine::Writer(writer)) = self.machines.get(&id) else { return None };
-        let (cap, out) = (Arc::clone(&writer.cap), Arc::clone(writer.boxes.get(&seq)?));
-        match self.network.clone() {
-            Some(network) => Some((network, cap, out)),
-            None => {
-                self.post(Message::Sender(id, SenderEvent::Ended { seq, outcome: Outcome::Again }));
-                None
-            }
-        }
-    }
-
-    fn confirm(&mut self, id: ChannelId, boxes: Vec<BoxSeq>) {
-        if let Some(Machine::Writer(writer)) = self.machines.get_mut(&id) {
-            for seq in &boxes {
-                writer.boxes.remove(seq);
-            }
-        }
-        let store = self.store.clone();
-        let mut commit = self.store.confirm(id, boxes.clone(), BoxState::Stored);
-        self.operations.spawn(async move {
-            let mut tries = 0;
-            while let Err(error) = commit.await {
-                if matches!(error, StoreError::NoChannel) {
-                    return;
-                }
-                warn!(%error, "a confirmation could not be kept; trying again");
-                tokio::time::sleep(transfer::pause_before_retry(tries)).await;
-                tries += 1;
-                commit = store.confirm(id, boxes.clone(), BoxState::Stored);
-            }
-        });
-    }
-
-    fn fence(&mut self, id: ChannelId, seq: BoxSeq, foreign: bool) {
-        let reason = if foreign {
-            format!("box {} of this channel holds what another writer wrote", seq.0)
-        } else {
-            let trouble = self.shared.trouble_of(id).unwrap_or_else(|| "it was refused".to_owned());
-            format!("box {} cannot be written: {trouble}", seq.0)
-        };
-        error!(%reason, "the channel is fenced: nothing more is sent, what was accepted stays in the spool");
-        let commit = self.store.fence(id, reason);
-        self.operations.spawn(async move {
-            if let Err(error) = commit.await {
-                error!(%error, "the fence could not be kept; the next start meets the same box again");
-            }
-        });
-    }
-
-    fn drive_receiver(&mut self, id: ChannelId, event: ReceiverEvent) {
-        let now = self.now();
-        let pace = self.pace();
-        let Some(Machine::Reader(reader)) = self.machines.get_mut(&id) else { return };
-        reader.machine.set_pace(&pace);
-        let actions = reader.machine.handle(now, rand::random(), event);
-        let mut records = Vec::new();
-        for action in actions {
-            match action {
-                ReceiverAction::Ask { seq } => self.ask(id, seq),
-                ReceiverAction::Record { seq } => {
-                    if let Some(Machine::Reader(reader)) = self.machines.get_mut(&id)
-                        && let Some(arrival) = reader.held.remove(&seq)
-                    {
-                        records.push((seq, arrival));
-                    }
-                }
-                ReceiverAction::Verdict { seq } => records.push((seq, Arrival::NotYet)),
-            }
-        }
-        if !records.is_empty() {
-            self.record(id, records);
-        }
-    }
-
-    fn ask(&mut self, id: ChannelId, seq: BoxSeq) {
-        let Some(Machine::Reader(reader)) = self.machines.get(&id) else { return };
-        let Some(network) = self.network.clone() else {
-            return self.post(Message::Arrived(id, seq, Found::Unknown("the network is away".to_owned())));
-        };
-        let (store, outbox, cap) = (self.store.clone(), self.outbox.clone(), Arc::clone(&reader.cap));
-        self.operations.spawn(async move {
-            let found = match store.index_of(id, seq) {
-                Ok(index) => transfer::read(&network, &cap, &index).await,
-                Err(error) => Found::Unknown(error.to_string()),
-            };
-            let _ = outbox.send(Message::Arrived(id, seq, found)).await;
-        });
-    }
-
-    fn record(&mut self, id: ChannelId, records: Vec<(BoxSeq, Arrival)>) {
-        let has_box = records.iter().any(|(_, arrival)| !matches!(arrival, Arrival::NotYet));
-        // Submitted here and not in the task, so that the records of one channel keep their order. An answer may come
-        // when its network has just gone: it is recorded all the same, as the machine counts on it.
-        let bind =
-            self.known.as_ref().filter(|_| has_box).map(|(network, _)| self.store.bind_network(id, network.clone()));
-        let commit = self.store.received(id, records);
-        let outbox = self.outbox.clone();
-        self.operations.spawn(async move {
-            if let Some(bind) = bind
-                && let Ok(Binding::Refused) = bind.await
-            {
-                let _ = outbox.send(Message::Refused(id, super::shared::other_network())).await;
-            }
-            if let Err(error) = commit.await {
-                let _ = outbox.send(Message::Recorded(id, Err(error))).await;
-            }
-        });
-    }
-
     /// A message to ourselves; the operations' own ones wait for room, so a task carries it.
     fn post(&mut self, message: Message) {
         let outbox = self.outbox.clone();
@@ -622,22 +360,4 @@ impl Driver {
             self.planned.insert(id, at);
         }
     }
-}
-
-/// Binds the channel to the network where it has none yet, and commits that packets of these boxes may leave.
-/// A refusal in words where the channel belongs to another network.
-async fn launch(
-    store: &Store,
-    binding: Option<NetworkId>,
-    id: ChannelId,
-    rewrites: u64,
-    boxes: &[BoxSeq],
-) -> Result<Option<String>, StoreError> {
-    if let Some(network) = binding
-        && let Binding::Refused = store.bind_network(id, network).await?
-    {
-        return Ok(Some(super::shared::other_network()));
-    }
-    store.launch(id, rewrites, boxes.to_vec()).await?;
-    Ok(None)
 }
