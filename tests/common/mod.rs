@@ -2,9 +2,10 @@
 //! the test is, a panic included.
 
 // Each test file takes what it needs of this.
-#![allow(dead_code)]
+#![allow(dead_code, unreachable_pub, missing_docs)]
 
 use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -108,6 +109,7 @@ pub fn run(command: &mut Command, stdin: &[u8]) -> Run {
         let until = Instant::now() + PATIENCE;
         let code = loop {
             if let Some(status) = child.0.try_wait().expect("our child") {
+                assert_eq!(status.signal(), None, "{command:?} was killed");
                 break status.code();
             }
             if Instant::now() > until {
@@ -194,7 +196,9 @@ impl Work {
     /// Mounts `state` at MNT named `name`, with these further arguments.
     pub fn mount(&self, name: &str, state: &str, arguments: &[&str]) -> Mount {
         let path = self.path(name);
-        std::fs::create_dir_all(&path).expect("a mount point");
+        if let Err(error) = std::fs::create_dir(&path) {
+            assert_eq!(error.kind(), std::io::ErrorKind::AlreadyExists, "a mount point");
+        }
         let log_path = self.path(&format!("{name}.log"));
         let log = std::fs::OpenOptions::new().create(true).append(true).open(&log_path).expect("a log");
         let child = self
@@ -214,9 +218,21 @@ impl Work {
             if let Some(status) = mount.child.0.try_wait().expect("our child") {
                 panic!("the mount ended with {status}:\n{}", mount.log());
             }
-            is_mounted(&mount.path).then_some(())
+            // A dead mount is in the table too, until the new one has cleared it.
+            (is_mounted(&mount.path) && std::fs::metadata(&mount.path).is_ok()).then_some(())
         });
         mount
+    }
+
+    /// What the processes said last, for whoever reads why a test failed.
+    fn show_logs(&self) {
+        let entries = std::fs::read_dir(self.dir.path()).into_iter().flatten().flatten();
+        for path in entries.map(|entry| entry.path()).filter(|path| path.extension().is_some_and(|end| end == "log")) {
+            let log = std::fs::read_to_string(&path).unwrap_or_default();
+            let lines: Vec<_> = log.lines().rev().take(20).collect();
+            eprintln!("--- {}", path.display());
+            lines.iter().rev().for_each(|line| eprintln!("{line}"));
+        }
     }
 
     /// Gives the channel `name` of `from` to `to` under the same name.
@@ -307,6 +323,9 @@ impl Drop for Mount {
 
 impl Drop for Work {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.show_logs();
+        }
         // Whatever is still mounted below: a mount that was killed and never followed by another.
         for point in mounted_below(self.dir.path()) {
             let _ = Command::new(env!("CARGO_BIN_EXE_pigeonfs")).args(["umount", "--lazy"]).arg(point).status();
