@@ -124,6 +124,7 @@ fn append_and_read_do_the_same_without_a_mount() {
     let told: serde_json::Value = serde_json::from_slice(&more.stdout).expect("JSON");
     assert_eq!(told["size"], 10_004);
     assert_eq!(told["stored_bytes"], 10_004);
+    work.verb("b", &[&["wait", "stream", "--bytes", "10004", "--timeout", "240"][..], &daemon].concat()).ok();
     let tail = work.verb("b", &[&["read", "stream", "--offset", "10000"][..], &daemon].concat()).ok();
     assert_eq!(tail.text(), "more");
 }
