@@ -116,3 +116,24 @@ fn the_reading_mount_is_killed() {
     work.verb("bob-state", &["wait", "--timeout", "240", "--bytes", &SIZE.to_string(), "big"]).ok();
     assert!(std::fs::read(bob.file("big")).expect("read") == data, "other bytes");
 }
+
+#[test]
+fn a_copy_that_was_cut_off_is_repeated_under_its_name() {
+    if no_fuse() {
+        return;
+    }
+    let work = Work::new();
+    // With nobody at the address nothing leaves, however long it takes.
+    let nobody = format!("unix://{}", work.path("nobody.sock").display());
+    let data = bytes(SIZE / 4, 14);
+    let alice = work.mount("alice", "alice-state", &["--daemon", &nobody]);
+    std::fs::write(alice.file("big"), &data[..data.len() / 2]).expect("the first half");
+    alice.kill();
+    let alice = work.mount("alice", "alice-state", &["--daemon", &nobody]);
+    std::fs::write(alice.file("big"), &data).expect("emptied and written anew");
+    alice.signal(rustix::process::Signal::TERM);
+    let network = work.localnet("net");
+    let _alice = work.mount("alice", "alice-state", &["--config", network.config()]);
+    work.share("alice-state", "bob-state", "big");
+    arrives(&work, network.config(), &data);
+}
