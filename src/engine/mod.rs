@@ -32,8 +32,10 @@ use tokio::time::timeout;
 pub use network::Daemon;
 pub use owner::{Owner, OwnerKind};
 
+use crate::bacap::WriteCap;
 use crate::channel::Linger;
 use crate::store::{Channel, ChannelName, Role, Store, StoreError};
+use control::{Failure, FailureKind};
 use status::{ChannelStatus, DaemonStatus, RoleStatus, STATUS_VERSION, Status};
 
 /// How long a stop waits for the connections to say goodbye.
@@ -121,6 +123,14 @@ impl Engine {
             modified: unix_seconds(channel.modified),
         }
     }
+}
+
+/// A write capability from fresh randomness. Made here rather than by the daemon, so that it works with none at hand.
+pub(crate) fn fresh_write_cap() -> Result<WriteCap, Failure> {
+    let mut seed = zeroize::Zeroizing::new([0_u8; 32]);
+    getrandom::fill(&mut *seed)
+        .map_err(|error| Failure::new(FailureKind::Failed, format!("this machine gives no randomness: {error}")))?;
+    Ok(WriteCap::from_seed(&seed))
 }
 
 fn unix_seconds(time: std::time::SystemTime) -> u64 {

@@ -18,8 +18,7 @@ pub use node::{Attributes, Kind, Node};
 
 use handle::{Handle, Handles};
 
-use crate::bacap::WriteCap;
-use crate::engine::Owner;
+use crate::engine::{Owner, fresh_write_cap};
 use crate::store::{Appended, Channel, ChannelId, ChannelName, Claim, Commit, Role, StoreError};
 
 /// Most bytes that one read gives.
@@ -192,7 +191,7 @@ impl Fs {
             return self.open(node, flags);
         }
         let name = names::for_new_stream(parent, name)?;
-        let cap = fresh_write_cap()?;
+        let cap = fresh_write_cap().map_err(|failure| FsError::new(libc::EIO, failure.message))?;
         let id = self.owner.store().create_stream(name, cap).wait()?;
         self.open(Node::Channel(id), flags & !libc::O_TRUNC)
     }
@@ -380,12 +379,6 @@ impl Fs {
             None => Ok(()),
         }
     }
-}
-
-fn fresh_write_cap() -> Result<WriteCap, FsError> {
-    let mut seed = zeroize::Zeroizing::new([0_u8; 32]);
-    getrandom::fill(&mut *seed).map_err(|error| FsError::new(libc::EIO, format!("no randomness: {error}")))?;
-    Ok(WriteCap::from_seed(&seed))
 }
 
 impl From<StoreError> for FsError {

@@ -7,7 +7,7 @@ use tokio::time::{Instant, sleep_until};
 use super::{CHUNK_BYTES, Failure, FailureKind, Request, Response, Secret};
 use crate::bacap::{self, ReadCap, WriteCap};
 use crate::engine::status::LinkStatus;
-use crate::engine::{Owner, OwnerKind};
+use crate::engine::{Owner, OwnerKind, fresh_write_cap};
 use crate::store::{Channel, ChannelName, Role};
 
 /// A verb waits so long for a daemon before it says that there is none.
@@ -72,14 +72,6 @@ async fn new(owner: &Owner, name: &str) -> Result<Response, Failure> {
     let cap = fresh_write_cap()?;
     owner.store.create_stream(parse(name)?, cap).await?;
     Ok(channel_response(owner, &find(owner, name)?))
-}
-
-/// A write capability from fresh randomness. Made here rather than by the daemon, so that it works with none at hand.
-fn fresh_write_cap() -> Result<WriteCap, Failure> {
-    let mut seed = zeroize::Zeroizing::new([0_u8; 32]);
-    getrandom::fill(&mut *seed)
-        .map_err(|error| Failure::new(FailureKind::Failed, format!("this machine gives no randomness: {error}")))?;
-    Ok(WriteCap::from_seed(&seed))
 }
 
 async fn add(owner: &Owner, name: &str, capability: &Secret) -> Result<Response, Failure> {
