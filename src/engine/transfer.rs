@@ -34,7 +34,12 @@ pub(super) async fn write(network: &Network, cap: &WriteCap, index: &BoxIndex, p
         Ok(thin::WriteOutcome::Done) => Written { outcome: Outcome::Stored, trouble: None },
         Ok(thin::WriteOutcome::AlreadyExists) => Written { outcome: Outcome::Occupied, trouble: None },
         Err(error) => {
-            let outcome = if error.is_retryable() { Outcome::Again } else { Outcome::Hopeless };
+            // Only what we asked wrongly ourselves can never succeed. A replica's or a daemon's refusal is shown and
+            // tried again: no single one of them may stop a channel for good.
+            let outcome = match error.kind {
+                thin::ErrorKind::InvalidArgument(_) => Outcome::Hopeless,
+                _ => Outcome::Again,
+            };
             Written { outcome, trouble: Some(error.to_string()) }
         }
     }
