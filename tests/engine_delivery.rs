@@ -130,6 +130,22 @@ async fn what_one_state_appends_another_reads() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_verb_that_reads_alone_trusts_no_end_that_an_earlier_run_found() {
+    let world = World::new().await;
+    let (mut alice, mut bob) = (world.link("alice").await, world.link("bob").await);
+    new(&mut alice, "log").await;
+    add(&mut bob, "log", share(&mut alice, "log", false).await).await;
+    assert!(read_all(&mut bob, "log").await.is_empty(), "the end of a stream that has nothing yet");
+    bob.close().await;
+    append(&mut alice, "log", b"since then").await.expect("accepted");
+    wait(&mut alice, "log", None).await.expect("stored");
+    let mut bob = world.link("bob").await;
+    assert_eq!(read_all(&mut bob, "log").await, b"since then");
+    alice.close().await;
+    bob.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_restart_of_the_writer_and_of_the_network_loses_and_doubles_nothing() {
     let mut world = World::new().await;
     let sent = pattern(400_000, 3);

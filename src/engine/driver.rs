@@ -67,6 +67,7 @@ pub(super) struct Driver {
     store: Store,
     shared: Arc<Shared>,
     linger: Linger,
+    prompt: bool,
     epoch: Instant,
     view: watch::Receiver<View>,
     network: Option<Arc<Network>>,
@@ -82,12 +83,19 @@ pub(super) struct Driver {
 }
 
 impl Driver {
-    pub(super) fn new(store: Store, shared: Arc<Shared>, linger: Linger, view: watch::Receiver<View>) -> Self {
+    pub(super) fn new(
+        store: Store,
+        shared: Arc<Shared>,
+        linger: Linger,
+        prompt: bool,
+        view: watch::Receiver<View>,
+    ) -> Self {
         let (outbox, inbox) = mpsc::channel(INBOX);
         Self {
             store,
             shared,
             linger,
+            prompt,
             // Times are offsets from a little before now, so that what happened just before has one too.
             epoch: Instant::now(),
             view,
@@ -186,7 +194,7 @@ impl Driver {
                 if !self.machines.contains_key(&id) {
                     let now = self.now();
                     // Without a verdict a person may be waiting; with one there is no hurry, and mounting is no burst.
-                    let at = if channel.verdict.is_some() {
+                    let at = if channel.verdict.is_some() && !self.prompt {
                         now + self.pace().probe_cap().mul_f64(rand::random::<f64>())
                     } else {
                         now

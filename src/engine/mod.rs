@@ -52,12 +52,13 @@ pub struct Engine {
 }
 
 impl Engine {
-    /// Starts the engine on the current tokio runtime.
-    pub fn start(store: Store, daemon: Daemon, linger: Linger) -> Self {
+    /// Starts the engine on the current tokio runtime. `prompt` has every reader probed at once, as a verb's short run
+    /// wants it; a mount takes its time, so that mounting is no burst.
+    pub fn start(store: Store, daemon: Daemon, linger: Linger, prompt: bool) -> Self {
         let shared = Arc::new(shared::Shared::default());
         let (stop, stopped) = watch::channel(false);
         let (view, seen) = watch::channel(network::View::default());
-        let driver = driver::Driver::new(store.clone(), Arc::clone(&shared), linger, seen);
+        let driver = driver::Driver::new(store.clone(), Arc::clone(&shared), linger, prompt, seen);
         let tasks = vec![tokio::spawn(network::keep(daemon, view)), tokio::spawn(driver.run(stopped))];
         Self { store, shared, stop, tasks: std::sync::Mutex::new(tasks) }
     }

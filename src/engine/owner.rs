@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -10,7 +11,7 @@ use tracing::warn;
 use super::control::{self, Failure, FailureKind};
 use super::{Daemon, Engine};
 use crate::channel::Linger;
-use crate::store::{Limits, StateDir, StateError, Store, StoreError};
+use crate::store::{Channel, Limits, StateDir, StateError, Store, StoreError};
 
 /// What kind of process owns the state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,6 +27,7 @@ pub struct Owner {
     pub(super) store: Store,
     pub(super) engine: Engine,
     pub(super) kind: OwnerKind,
+    opened: SystemTime,
     yielded: watch::Sender<bool>,
     socket: PathBuf,
     server: std::sync::Mutex<Option<JoinHandle<()>>>,
@@ -49,12 +51,13 @@ impl Owner {
     ) -> Result<Arc<Self>, Failure> {
         let state = StateDir::lock(path)?;
         let store = Store::open(&state, limits)?;
-        let engine = Engine::start(store.clone(), daemon, linger);
+        let engine = Engine::start(store.clone(), daemon, linger, kind == OwnerKind::Verb);
         let socket = state.control_socket();
         let owner = Arc::new(Self {
             store,
             engine,
             kind,
+            opened: SystemTime::now(),
             yielded: watch::Sender::new(false),
             socket,
             server: std::sync::Mutex::new(None),
@@ -84,6 +87,13 @@ impl Owner {
     pub async fn asked_to_yield(&self) {
         let mut yielded = self.yielded.subscribe();
         let _ = yielded.wait_for(|&yielded| yielded).await;
+    }
+
+    /// Whether nothing more is known to follow what has arrived. A mount probes all the time, so its newest verdict
+    /// stands; a verb that owns the state for its own run has looked only since then.
+    pub(super) fn end_is_known(&self, channel: &Channel) -> bool {
+        let fresh = |at| self.kind == OwnerKind::Mount || at >= self.opened;
+        channel.verdict.is_some_and(fresh) && !channel.later_known
     }
 
     pub(super) fn ask_to_yield(&self) {

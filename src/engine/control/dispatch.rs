@@ -145,7 +145,7 @@ async fn wait(owner: &Owner, name: &str, bytes: Option<u64>, deadline: Option<In
             }
             Role::Reader => match bytes {
                 Some(bytes) => channel.size >= bytes,
-                None => channel.verdict.is_some() && !channel.later_known,
+                None => owner.end_is_known(&channel),
             },
         };
         if done {
@@ -185,7 +185,7 @@ async fn read(
             let bytes = owner.store.read(id, offset, CHUNK_BYTES)?;
             return Ok(Response::Bytes { bytes, end: false });
         }
-        let end = channel.role == Role::Writer || (channel.verdict.is_some() && !channel.later_known);
+        let end = channel.role == Role::Writer || owner.end_is_known(&channel);
         if end && Instant::now() >= follow_until {
             return Ok(Response::Bytes { bytes: Vec::new(), end: true });
         }
