@@ -10,8 +10,8 @@ const INTERRUPTED: u8 = 2;
 /// One compare-and-swap between an interrupt's EINTR and the append.
 ///
 /// Whoever comes first wins for good. If the interrupt wins, nothing is appended and the commit resolves to
-/// [`StoreError::Interrupted`](super::StoreError::Interrupted); if the writer wins, the bytes are appended and the caller must
-/// report that. So a retry after EINTR cannot double bytes.
+/// [`StoreError::Interrupted`](super::StoreError::Interrupted); if the writer wins, the bytes are appended and the
+/// caller must report that. So a retry after EINTR cannot double bytes.
 #[derive(Clone, Debug, Default)]
 pub struct Claim(Arc<AtomicU8>);
 

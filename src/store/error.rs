@@ -54,7 +54,8 @@ pub enum StoreError {
     },
     /// The spool's own limit is reached.
     #[error(
-        "the spool is full: {spooled} bytes wait to be stored by the network, and the limit is {limit}; wait until some are delivered"
+        "the spool is full: {spooled} bytes wait to be stored by the network, and the limit is {limit}; wait until \
+         some are delivered"
     )]
     SpoolFull {
         /// What waits already.
@@ -106,7 +107,8 @@ pub enum StoreError {
     },
     /// The database was written by a newer version of this program.
     #[error(
-        "{path:?} was written by a newer version of pigeonfs (schema {found}; this one knows up to {known}); use that version, or another --state directory"
+        "{path:?} was written by a newer version of pigeonfs (schema {found}; this one knows up to {known}); use that \
+         version, or another --state directory"
     )]
     NewerSchema {
         /// The database.

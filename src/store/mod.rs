@@ -5,8 +5,8 @@
 //!
 //! * [`StateDir`] is the hold on a state directory: one process at a time.
 //! * [`Store`] changes go through one thread: requests wait in a bounded queue, are applied in the order in which they
-//!   were submitted, each in a savepoint of its own, and share one COMMIT with `synchronous=FULL`. A [`Commit`] resolves
-//!   after that commit and never before: what it says survives a power cut.
+//!   were submitted, each in a savepoint of its own, and share one COMMIT with `synchronous=FULL`. A [`Commit`]
+//!   resolves after that commit and never before: what it says survives a power cut.
 //! * Queries are synchronous, see every commit that was acknowledged, and answer from counters and indices: none costs
 //!   more for a long channel than for a short one.
 //! * What must never happen to a box is forbidden by the schema itself (`schema.rs`), not by the callers' care.

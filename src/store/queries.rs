@@ -56,8 +56,9 @@ impl Store {
             each(
                 db,
                 "SELECT offset, payload FROM box
-                 WHERE chain = ?1 AND offset >= coalesce((SELECT b.offset FROM box b WHERE b.chain = ?1 AND b.offset <= ?2
-                                                          ORDER BY b.offset DESC LIMIT 1), 0)
+                 WHERE chain = ?1
+                   AND offset >= coalesce((SELECT b.offset FROM box b WHERE b.chain = ?1 AND b.offset <= ?2
+                                           ORDER BY b.offset DESC LIMIT 1), 0)
                  ORDER BY offset, seq",
                 params![chain, int(offset)],
                 |row| {

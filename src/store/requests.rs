@@ -90,7 +90,8 @@ impl Store {
         self.submit(move |ledger| ledger.bind_network(id, &network))
     }
 
-    /// Sets M. What was not launched is packed anew; a launched, unconfirmed box that no longer fits fences the channel.
+    /// Sets M. What was not launched is packed anew; a launched, unconfirmed box that no longer fits fences the
+    /// channel. Others wait while a large backlog is packed: some 20 MiB a second.
     pub fn set_max_plaintext(&self, id: ChannelId, bytes: usize) -> Commit<()> {
         self.send(Kind { wide: true, ..Kind::default() }, move |ledger| ledger.set_max_plaintext(id, bytes))
     }

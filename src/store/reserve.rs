@@ -39,7 +39,7 @@ impl Reserve {
                         warn!(%error, "the disk reserve cannot be made");
                     }
                     // What it did get must not stand in the way of others.
-                    let _ = fs::remove_file(&self.path);
+                    let _ = give_back(&self.path);
                 }
             }
         }
@@ -52,7 +52,7 @@ impl Reserve {
             return false;
         }
         self.held = false;
-        match fs::remove_file(&self.path) {
+        match give_back(&self.path) {
             Ok(()) => info!("the disk is full: its reserve is used so that confirmations are kept"),
             Err(error) => warn!(%error, "the disk reserve cannot be released"),
         }
@@ -60,13 +60,19 @@ impl Reserve {
     }
 }
 
-/// Whether the disk refuses more bytes, asked by trying: some of SQLite's errors do not tell a full disk or quota from a
-/// broken one.
+/// Whether the disk refuses more bytes, asked by trying: some of SQLite's errors do not tell a full disk or quota from
+/// a broken one.
 pub(super) fn disk_is_full(dir: &Path) -> bool {
     let path = dir.join("room");
     let full = allocate(&path, 1 << 20).is_err_and(|error| is_out_of_room(&error));
-    let _ = fs::remove_file(&path);
+    let _ = give_back(&path);
     full
+}
+
+/// Emptied first: a process that is just being started may have the file open until its exec.
+fn give_back(path: &Path) -> io::Result<()> {
+    OpenOptions::new().write(true).truncate(true).open(path)?;
+    fs::remove_file(path)
 }
 
 fn allocate(path: &Path, bytes: u64) -> io::Result<()> {

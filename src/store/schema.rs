@@ -142,9 +142,9 @@ BEGIN SELECT RAISE(ABORT, 'the capability of a channel never changes'); END;
 CREATE TRIGGER channel_is_bound BEFORE UPDATE OF network ON channel
     WHEN OLD.network IS NOT NULL AND NEW.network IS NOT OLD.network AND (OLD.launched OR OLD.role = 1)
 BEGIN SELECT RAISE(ABORT, 'a channel stays with its network'); END;
-CREATE TRIGGER channel_goes_forward BEFORE UPDATE OF stored_boxes, first_unstored, stored_bytes, frontier, launched_end ON channel
-    WHEN NEW.stored_boxes < OLD.stored_boxes OR NEW.first_unstored < OLD.first_unstored OR
-         NEW.stored_bytes < OLD.stored_bytes OR NEW.frontier < OLD.frontier
-      OR NEW.launched_end < OLD.launched_end
+CREATE TRIGGER channel_goes_forward
+    BEFORE UPDATE OF stored_boxes, first_unstored, stored_bytes, frontier, launched_end ON channel
+    WHEN NEW.stored_boxes < OLD.stored_boxes OR NEW.first_unstored < OLD.first_unstored
+      OR NEW.stored_bytes < OLD.stored_bytes OR NEW.frontier < OLD.frontier OR NEW.launched_end < OLD.launched_end
 BEGIN SELECT RAISE(ABORT, 'what was launched, stored or has arrived stays so'); END;
 ";

@@ -33,7 +33,10 @@ impl Drop for Held {
 #[non_exhaustive]
 pub enum StateError {
     /// Another process owns it.
-    #[error("the state directory {path:?} is in use by {}; end it first, or choose another --state directory", owner(*pid))]
+    #[error(
+        "the state directory {path:?} is in use by {}; end it first, or choose another --state directory",
+        owner(*pid)
+    )]
     Busy {
         /// The directory.
         path: PathBuf,
@@ -48,7 +51,8 @@ pub enum StateError {
     },
     /// Files cannot be made in it.
     #[error(
-        "the state directory {path:?} is not writable ({reason}); correct its permissions, or choose another --state directory"
+        "the state directory {path:?} is not writable ({reason}); correct its permissions, or choose another --state \
+         directory"
     )]
     NotWritable {
         /// The directory.
@@ -57,7 +61,10 @@ pub enum StateError {
         reason: String,
     },
     /// Others may put files there in place of ours.
-    #[error("the state directory {path:?} can be written by other users, and capabilities would lie in it; run `chmod 700 {}`, or choose another --state directory", path.display())]
+    #[error(
+        "the state directory {path:?} can be written by other users, and capabilities would lie in it; make it private \
+         with `chmod 700`, or choose another --state directory"
+    )]
     Exposed {
         /// The directory.
         path: PathBuf,

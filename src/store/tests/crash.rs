@@ -117,9 +117,7 @@ fn killed_at_the_nth_commit_point_all_that_was_acknowledged_is_there() {
             let next = &ops[acknowledged];
             model.apply(next);
             if let Err(with) = model.compare(&store) {
-                panic!(
-                    "seed {seed}, point {at}, after {acknowledged} requests: without {next:?}: {without}; with it: {with}"
-                );
+                panic!("seed {seed}, point {at}, request {acknowledged}: without {next:?}: {without}; with it: {with}");
             }
         }
     }

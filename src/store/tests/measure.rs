@@ -1,4 +1,4 @@
-//! Measurements, not tests: run with `cargo test --lib store::tests::measure -- --ignored --nocapture --test-threads 1`.
+//! Measurements, not tests: `cargo test --lib store::tests::measure -- --ignored --nocapture --test-threads 1`.
 
 use std::time::Instant;
 

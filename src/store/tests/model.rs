@@ -398,7 +398,8 @@ proptest! {
             let said = model.request(&home.store, op);
             let expected = model.apply(op);
             prop_assert_eq!(said.is_ok(), expected, "{:?}: {:?}", op, said);
-            prop_assert!(!matches!(said, Err(StoreError::Law { .. } | StoreError::Corrupt { .. })), "{:?}: {:?}", op, said);
+            let mistaken = matches!(said, Err(StoreError::Law { .. } | StoreError::Corrupt { .. }));
+            prop_assert!(!mistaken, "{:?}: {:?}", op, said);
             if let Op::Reopen = op {
                 home = home.reopened();
             }

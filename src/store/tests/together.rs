@@ -143,7 +143,7 @@ fn what_is_forgotten_is_deleted_in_slices_and_given_back() {
     assert_ne!(id, again);
     let database = home.state.database();
     let before = std::fs::metadata(&database).unwrap().len();
-    // The writer deletes while nothing waits; requests that change nothing give it the time, and are answered meanwhile.
+    // The writer deletes while nothing waits. Requests are answered meanwhile.
     let rows =
         || store.readers().ask(|db| Ok(db.query_row("SELECT count(*) FROM chain", [], |row| row.get::<_, i64>(0))?));
     while rows().unwrap() > 1 || std::fs::metadata(&database).unwrap().len() > before / 2 {
