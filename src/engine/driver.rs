@@ -294,6 +294,12 @@ impl Driver {
     fn take(&mut self, message: Message) {
         match message {
             Message::Sender(id, event) => {
+                if let (SenderEvent::LaunchFailed { .. }, Some(Machine::Writer(writer))) =
+                    (&event, self.machines.get_mut(&id))
+                {
+                    // The binding to the network may have failed with it.
+                    writer.bound = false;
+                }
                 self.drive_sender(id, event);
                 self.replan(id);
             }
