@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use pigeonfs::engine::{Daemon, Owner, OwnerKind};
-use pigeonfs::fs::Fs;
+use pigeonfs::fs::{self, Fs};
 use pigeonfs::localnet::{Localnet, Options};
 use pigeonfs::mount::{MountError, MountOptions, Session};
 use pigeonfs::store::{Arrival, BoxSeq, ChannelName};
@@ -45,7 +45,7 @@ impl Mounted {
         std::fs::create_dir(&path).expect("a mount point");
         let _guard = runtime.enter();
         let owner = Owner::open(&root.path().join("state"), daemon, OwnerKind::Mount).expect("a fresh state");
-        let fs = Arc::new(Fs::new(Arc::clone(&owner)));
+        let fs = Arc::new(Fs::new(Arc::clone(&owner), fs::Options::default()));
         let session = Session::start(&path, fs, runtime.handle().clone(), MountOptions::default()).expect("mounted");
         drop(_guard);
         Some(Self { session, owner, path, runtime, _network: network, root })
@@ -194,7 +194,7 @@ fn ctrl_c_ends_a_read_that_waits() {
 #[test]
 fn a_mount_point_must_be_there_empty_and_free() {
     let Some(mounted) = Mounted::new(false) else { return };
-    let fs = Arc::new(Fs::new(Arc::clone(&mounted.owner)));
+    let fs = Arc::new(Fs::new(Arc::clone(&mounted.owner), fs::Options::default()));
     let again = |path: &Path| {
         let options = MountOptions::default();
         Session::start(path, Arc::clone(&fs), mounted.runtime.handle().clone(), options).err().expect("refused")

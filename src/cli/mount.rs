@@ -15,7 +15,7 @@ use super::signals::Signals;
 use super::{Stop, output};
 use crate::engine::Owner;
 use crate::engine::control::{Failure, FailureKind, Opening, take_for_mount};
-use crate::fs::Fs;
+use crate::fs::{self, Fs};
 use crate::mount::{MountError, MountOptions, Session};
 
 /// Mount the channels at an empty directory, in the foreground
@@ -56,7 +56,7 @@ pub(super) async fn run(context: &Context, typed: Typed) -> Result<(), Stop> {
 }
 
 async fn serve(context: &Context, mount_point: &Path, owner: &Arc<Owner>, signals: &Signals) -> Result<(), Stop> {
-    let fs = Arc::new(Fs::new(Arc::clone(owner)));
+    let fs = Arc::new(Fs::new(Arc::clone(owner), fs::Options::default()));
     let start = || Session::start(mount_point, fs, Handle::current(), MountOptions::default());
     let session = block_in_place(start).map_err(|error| mount_failure(&error))?;
     if context.json {

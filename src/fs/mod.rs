@@ -9,12 +9,14 @@ mod error;
 mod handle;
 mod names;
 mod node;
+mod options;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
 pub use error::FsError;
 pub use node::{Attributes, Kind, Node};
+pub use options::{Fsync, Options, Truncate};
 
 use handle::{Handle, Handles};
 
@@ -29,6 +31,7 @@ const PAGE: usize = 512;
 /// The file system of one state.
 pub struct Fs {
     owner: Arc<Owner>,
+    options: Options,
     handles: Mutex<Handles>,
 }
 
@@ -69,8 +72,13 @@ pub struct Opened {
 
 impl Fs {
     /// The file system of what `owner` owns.
-    pub fn new(owner: Arc<Owner>) -> Self {
-        Self { owner, handles: Mutex::default() }
+    pub fn new(owner: Arc<Owner>, options: Options) -> Self {
+        Self { owner, options, handles: Mutex::default() }
+    }
+
+    /// What was chosen.
+    pub fn options(&self) -> &Options {
+        &self.options
     }
 
     /// Who owns the state.
@@ -107,10 +115,10 @@ impl Fs {
     /// The attributes of a file or directory.
     pub fn attributes(&self, node: Node) -> Result<Attributes, FsError> {
         match node {
-            Node::Root | Node::Control | Node::ChannelControl(_) => Ok(Attributes::directory(node)),
-            Node::Channel(id) => Ok(Attributes::of_channel(&self.channel(id)?)),
+            Node::Root | Node::Control | Node::ChannelControl(_) => Ok(Attributes::directory(node, &self.options)),
+            Node::Channel(id) => Ok(Attributes::of_channel(&self.channel(id)?, &self.options)),
             Node::Status | Node::ChannelStatus(_) | Node::ChannelStatusJson(_) => {
-                Ok(Attributes::of_report(node, self.report(node)?.len() as u64))
+                Ok(Attributes::of_report(node, self.report(node)?.len() as u64, &self.options))
             }
         }
     }
@@ -303,7 +311,7 @@ impl Fs {
             return Err(FsError::quiet(libc::EPERM, "the directory itself cannot be changed"));
         };
         let channel = self.channel(id)?;
-        let attributes = Attributes::of_channel(&channel);
+        let attributes = Attributes::of_channel(&channel, &self.options);
         if change.uid.is_some_and(|uid| uid != attributes.uid) || change.gid.is_some_and(|gid| gid != attributes.gid) {
             return Err(FsError::new(libc::EPERM, format!("{} cannot be given to somebody else", channel.name)));
         }
@@ -317,12 +325,11 @@ impl Fs {
             }
             _ => {}
         }
-        let full = node::full_mode(channel.role);
-        if channel.role == Role::Reader && change.mode.is_some_and(|mode| mode & 0o200 != 0) {
+        if channel.role == Role::Reader && change.mode.is_some_and(|mode| mode & 0o222 != 0) {
             return Err(FsError::new(libc::EPERM, format!("only the read capability of {} is here", channel.name)));
         }
         // Bits for others are nothing that this mount gives, so asking for them changes nothing.
-        let dropped = change.mode.map(|mode| full & !mode);
+        let dropped = change.mode.map(|mode| 0o777 & !mode);
         if dropped.is_some() || change.accessed.is_some() || change.modified.is_some() {
             self.owner.store().set_attributes(id, change.accessed, change.modified, dropped).wait()?;
         }

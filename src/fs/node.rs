@@ -2,6 +2,7 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use super::Options;
 use crate::store::{Channel, ChannelId, Role};
 
 /// Inode numbers of channels begin here; each channel has four.
@@ -100,13 +101,13 @@ pub struct Attributes {
 }
 
 impl Attributes {
-    fn new(node: Node, size: u64, mode: u32) -> Self {
+    fn new(node: Node, size: u64, mode: u32, options: &Options) -> Self {
         Self {
             node,
             size,
-            mode,
-            uid: rustix::process::geteuid().as_raw(),
-            gid: rustix::process::getegid().as_raw(),
+            mode: mode & !options.umask,
+            uid: options.uid,
+            gid: options.gid,
             block: 4096,
             accessed: UNIX_EPOCH,
             modified: UNIX_EPOCH,
@@ -114,33 +115,33 @@ impl Attributes {
         }
     }
 
-    pub(super) fn directory(node: Node) -> Self {
-        let mode = if node == Node::Root { 0o700 } else { 0o500 };
+    pub(super) fn directory(node: Node, options: &Options) -> Self {
+        let mode = if node == Node::Root { 0o777 } else { 0o555 };
         let now = SystemTime::now();
-        Self { accessed: now, modified: now, created: now, ..Self::new(node, 0, mode) }
+        Self { accessed: now, modified: now, created: now, ..Self::new(node, 0, mode, options) }
     }
 
-    pub(super) fn of_report(node: Node, size: u64) -> Self {
+    pub(super) fn of_report(node: Node, size: u64, options: &Options) -> Self {
         let now = SystemTime::now();
-        Self { accessed: now, modified: now, created: now, ..Self::new(node, size, 0o400) }
+        Self { accessed: now, modified: now, created: now, ..Self::new(node, size, 0o444, options) }
     }
 
-    pub(super) fn of_channel(channel: &Channel) -> Self {
+    pub(super) fn of_channel(channel: &Channel, options: &Options) -> Self {
         let mode = full_mode(channel.role) & !channel.dropped_mode;
         Self {
             block: u32::try_from(channel.max_plaintext).unwrap_or(4096),
             accessed: channel.accessed,
             modified: channel.modified,
             created: channel.created,
-            ..Self::new(Node::Channel(channel.id), channel.size, mode)
+            ..Self::new(Node::Channel(channel.id), channel.size, mode, options)
         }
     }
 }
 
-/// The permission bits of a channel from which nothing was dropped.
-pub(super) fn full_mode(role: Role) -> u32 {
+/// The permission bits of a channel from which nothing was dropped, before the mount's own mask.
+fn full_mode(role: Role) -> u32 {
     match role {
-        Role::Writer => 0o600,
-        Role::Reader => 0o400,
+        Role::Writer => 0o666,
+        Role::Reader => 0o444,
     }
 }

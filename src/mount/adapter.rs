@@ -26,8 +26,6 @@ use crate::store::Claim;
 
 /// Sizes and times change behind the kernel's back.
 const TTL: Duration = Duration::ZERO;
-/// How long a read waits for a word about the frontier.
-const READ_DEADLINE: Duration = Duration::from_secs(60);
 
 type Listing = Vec<(Node, String)>;
 
@@ -450,7 +448,7 @@ impl Filesystem for Adapter {
 
 /// A read that waits where it must: until the channel changes, the deadline passes, or its caller is signalled.
 async fn read(fs: &Arc<Fs>, caller: u32, handle: u64, offset: u64, size: usize) -> Result<Vec<u8>, FsError> {
-    let deadline = Instant::now() + READ_DEADLINE;
+    let deadline = Instant::now() + fs.options().read_timeout;
     let look = |fs: &Arc<Fs>| {
         let fs = Arc::clone(fs);
         tokio::task::spawn_blocking(move || fs.read(handle, offset, size))

@@ -1,0 +1,60 @@
+//! What a person may choose about a mount's files.
+
+use std::time::Duration;
+
+/// The choices; the default is what `pigeonfs mount` does when nothing is said.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// What `fsync(2)` waits for.
+    pub fsync: Fsync,
+    /// How long `--fsync=stored`, and a read of `.pigeonfs/NAME/wait`, waits for the network.
+    pub sync_timeout: Duration,
+    /// What opening with `O_TRUNC` comes to where bytes can no longer be taken back.
+    pub truncate: Truncate,
+    /// Every change is refused with EROFS.
+    pub read_only: bool,
+    /// Whose the files are shown to be.
+    pub uid: u32,
+    /// Whose group the files are shown to be of.
+    pub gid: u32,
+    /// Permission bits that no file has.
+    pub umask: u32,
+    /// How long a read waits for a word about a frontier that has none.
+    pub read_timeout: Duration,
+}
+
+/// What `fsync(2)` waits for. Both put the tail on its way.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Fsync {
+    /// The bytes are on this machine's disk.
+    #[default]
+    Spool,
+    /// Replicas have confirmed all of them, within [`Options::sync_timeout`].
+    Stored,
+}
+
+/// What opening with `O_TRUNC` comes to once something was sent or shared. Before that, the stream is emptied.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Truncate {
+    /// EPERM.
+    #[default]
+    Refuse,
+    /// The open succeeds, nothing is truncated, and what is written goes to the end: a second `cp` to a stream sends the
+    /// whole file once more, behind the first.
+    Append,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            fsync: Fsync::default(),
+            sync_timeout: Duration::from_secs(100),
+            truncate: Truncate::default(),
+            read_only: false,
+            uid: rustix::process::geteuid().as_raw(),
+            gid: rustix::process::getegid().as_raw(),
+            umask: 0o077,
+            read_timeout: Duration::from_secs(60),
+        }
+    }
+}
