@@ -7,8 +7,12 @@ mod core;
 mod disk;
 mod document;
 mod envelope;
+mod faults;
+mod profile;
 mod replica;
 mod shell;
 mod wire;
 
+pub use faults::Faults;
+pub use profile::Profile;
 pub use shell::{Listen, Localnet, LocalnetError, Options};
