@@ -1,4 +1,4 @@
-//! The pure core: the daemon's operations and sessions, the courier's cache, and the replica behind it.
+//! The pure core: the daemon's operations and sessions, in front of the couriers and replicas.
 //!
 //! Events and a time go in, actions come out. Steps that take time on a real network go through a queue of timed steps,
 //! so that delays and faults have their place; in the profile `instant` every delay is zero.
@@ -8,19 +8,20 @@ use std::time::Duration;
 
 use tracing::warn;
 
+use super::backend::{Backend, COURIER_INVALID_ENVELOPE, COURIER_INVALID_EPOCH, CourierAnswer};
 use super::envelope::{Inner, Query};
-use super::replica::{self, BoxStore, replica_epoch};
-use super::wire::{COURIER_INVALID_ENVELOPE, ReadWith};
+use super::replica::{self, BoxStore};
+use super::wire::ReadWith;
 use crate::bacap::{BoxId, SealedBox};
 use crate::thin::message::ID_BYTES;
 
 const CANCELLED: u8 = 24;
-const COURIER_INVALID_EPOCH: u8 = 32;
+const COURIER_CACHE_CORRUPTION: u8 = 12;
+const COURIER_PROPAGATION_ERROR: u8 = 13;
+const THIN_INVALID_ENVELOPE: u8 = 31;
+const THIN_INVALID_EPOCH: u8 = 32;
 /// Replies kept for a client that is away.
 const QUEUED_REPLIES: usize = 1000;
-/// Envelopes that the courier remembers, and for how long.
-const CACHE_ENTRIES: usize = 65_536;
-const CACHE_AGE: Duration = Duration::from_secs(300);
 
 /// A connection, numbered by the shell.
 pub(super) type Conn = u64;
@@ -85,27 +86,17 @@ pub(super) enum Reply {
 pub(super) struct Pace {
     /// From the daemon to the courier, and back.
     pub(super) mixnet: Duration,
-    /// From the courier to a replica's answer.
-    pub(super) replica: Duration,
 }
 
 enum Step {
     Query(OpId),
-    /// A dispatched envelope is at the replica, and its answer back in the courier's cache.
-    Dispatch {
-        hash: [u8; 32],
-        inner: Inner,
-        authentic: bool,
-    },
-    /// The courier's answer is back at the daemon: `None` is its bare ACK.
-    Answer(OpId, Option<u8>),
+    /// The courier's answer is back at the daemon.
+    Answer(OpId, CourierAnswer),
 }
 
 struct Op {
     session: SessionId,
     started: Started,
-    /// Whether its envelope had its turn at a replica since it was last asked for.
-    dispatched: bool,
 }
 
 struct Session {
@@ -116,15 +107,8 @@ struct Session {
     gone_at: Option<Duration>,
 }
 
-struct Cached {
-    at: Duration,
-    /// The replica's code, once it has answered.
-    code: Option<u8>,
-}
-
 pub(super) struct Core<S> {
-    store: S,
-    max_plaintext: usize,
+    backend: Backend<S>,
     pace: Pace,
     grace: Duration,
     sessions: HashMap<SessionId, Session>,
@@ -134,17 +118,14 @@ pub(super) struct Core<S> {
     by_hash: HashMap<[u8; 32], OpId>,
     /// Reads that wait for a box to be written.
     parked: HashMap<BoxId, Vec<OpId>>,
-    cache: HashMap<[u8; 32], Cached>,
-    cached: VecDeque<(Duration, [u8; 32])>,
     steps: BTreeMap<(Duration, u64), Step>,
     serial: u64,
 }
 
 impl<S: BoxStore> Core<S> {
-    pub(super) fn new(store: S, max_plaintext: usize, pace: Pace, grace: Duration) -> Self {
+    pub(super) fn new(backend: Backend<S>, pace: Pace, grace: Duration) -> Self {
         Self {
-            store,
-            max_plaintext,
+            backend,
             pace,
             grace,
             sessions: HashMap::new(),
@@ -153,15 +134,13 @@ impl<S: BoxStore> Core<S> {
             ops: HashMap::new(),
             by_hash: HashMap::new(),
             parked: HashMap::new(),
-            cache: HashMap::new(),
-            cached: VecDeque::new(),
             steps: BTreeMap::new(),
             serial: 0,
         }
     }
 
     pub(super) fn store(&mut self) -> &mut S {
-        &mut self.store
+        self.backend.store()
     }
 
     /// Takes an event in at `wall`, a time since the Unix epoch, and gives what is to be told to whom.
@@ -187,7 +166,7 @@ impl<S: BoxStore> Core<S> {
     pub(super) fn next_deadline(&self) -> Option<Duration> {
         let step = self.steps.keys().next().map(|&(at, _)| at);
         let gone = self.sessions.values().filter_map(|session| session.gone_at).map(|at| at + self.grace);
-        step.into_iter().chain(gone).min()
+        step.into_iter().chain(gone).chain(self.backend.next_deadline()).min()
     }
 
     fn connected(&mut self, conn: Conn) {
@@ -205,7 +184,7 @@ impl<S: BoxStore> Core<S> {
             Ask::Start(started) => {
                 let id = self.next_serial();
                 self.by_hash.insert(started.hash, id);
-                self.ops.insert(id, Op { session, started: *started, dispatched: false });
+                self.ops.insert(id, Op { session, started: *started });
                 self.plan(wall + self.pace.mixnet, Step::Query(id));
             }
             Ask::Cancel { query_id, hash } => {
@@ -277,123 +256,57 @@ impl<S: BoxStore> Core<S> {
     }
 
     fn run_steps(&mut self, wall: Duration, told: &mut Vec<(Conn, Reply)>) {
+        self.backend.advance(wall);
         while let Some(entry) = self.steps.first_entry() {
             if entry.key().0 > wall {
                 break;
             }
             match entry.remove() {
                 Step::Query(op) => self.at_courier(wall, op),
-                Step::Dispatch { hash, inner, authentic } => {
-                    let code = self.at_replica(wall, &inner, authentic);
-                    if let Some(cached) = self.cache.get_mut(&hash) {
-                        cached.code = Some(code);
-                    }
-                }
                 Step::Answer(op, answer) => self.at_daemon(wall, op, answer, told),
             }
         }
     }
 
-    /// The courier: the epoch's window, its cache, the dispatch, and what it answers at once.
     fn at_courier(&mut self, wall: Duration, id: OpId) {
-        let epoch = replica_epoch(wall);
-        let Some(op) = self.ops.get_mut(&id) else { return };
-        let first = !std::mem::replace(&mut op.dispatched, true);
-        let authentic = op.started.authentic;
+        let Some(op) = self.ops.get(&id) else { return };
         let answer = match &op.started.query {
-            None => Some(COURIER_INVALID_ENVELOPE),
-            Some(query) if query.epoch.abs_diff(epoch) > 1 => Some(COURIER_INVALID_EPOCH),
-            Some(query) => match self.cache.get(&query.hash).map(|cached| cached.code) {
-                // What is not there may have come since: a read that comes anew is dispatched anew.
-                None | Some(Some(replica::BOX_ID_NOT_FOUND)) if first => {
-                    let (hash, inner) = (query.hash, query.inner.clone());
-                    self.remember(wall, hash);
-                    self.plan(wall + self.pace.replica, Step::Dispatch { hash, inner, authentic });
-                    None
-                }
-                Some(code) => code,
-                // Its entry was pruned while it polled.
-                None => {
-                    op.dispatched = false;
-                    None
-                }
-            },
+            None => CourierAnswer::Error(COURIER_INVALID_ENVELOPE),
+            Some(query) => self.backend.envelope(wall, 0, query, op.started.authentic),
         };
         self.plan(wall + self.pace.mixnet, Step::Answer(id, answer));
-    }
-
-    fn at_replica(&mut self, wall: Duration, inner: &Inner, authentic: bool) -> u8 {
-        let epoch = replica_epoch(wall);
-        match inner {
-            Inner::Read(box_id) => replica::read(&mut self.store, box_id, epoch).0,
-            Inner::Write(sealed) => {
-                let code = replica::write(&mut self.store, sealed, authentic, self.max_plaintext, epoch);
-                if code == replica::SUCCESS {
-                    for parked in self.parked.remove(&sealed.box_id).unwrap_or_default() {
-                        if let Some(op) = self.ops.get_mut(&parked) {
-                            op.dispatched = false;
-                        }
-                        self.plan(wall + self.pace.mixnet, Step::Query(parked));
-                    }
-                }
-                code
+        for written in self.backend.take_written() {
+            for parked in self.parked.remove(&written).unwrap_or_default() {
+                self.plan(wall + self.pace.mixnet, Step::Query(parked));
             }
         }
-    }
-
-    fn remember(&mut self, wall: Duration, hash: [u8; 32]) {
-        while let Some(&(at, oldest)) = self.cached.front() {
-            if self.cached.len() < CACHE_ENTRIES && at + CACHE_AGE > wall {
-                break;
-            }
-            self.cached.pop_front();
-            if self.cache.get(&oldest).is_some_and(|cached| cached.at == at) {
-                self.cache.remove(&oldest);
-            }
-        }
-        self.cache.insert(hash, Cached { at: wall, code: None });
-        self.cached.push_back((wall, hash));
     }
 
     /// The daemon: what an answer of the courier means for the operation.
-    fn at_daemon(&mut self, wall: Duration, id: OpId, answer: Option<u8>, told: &mut Vec<(Conn, Reply)>) {
+    fn at_daemon(&mut self, wall: Duration, id: OpId, answer: CourierAnswer, told: &mut Vec<(Conn, Reply)>) {
         let Some(op) = self.ops.get(&id) else { return };
         let reading = op.started.read.is_some();
         match answer {
-            None if !reading && !op.started.strict => {
-                self.warn_of_conflict(id);
-                self.end(id, replica::SUCCESS, told);
-            }
-            None => self.plan(wall + self.pace.mixnet, Step::Query(id)),
-            Some(code @ (COURIER_INVALID_ENVELOPE | COURIER_INVALID_EPOCH)) => self.end(id, code, told),
-            Some(replica::BOX_ID_NOT_FOUND) if reading && !op.started.no_retry => {
+            CourierAnswer::Ack if !reading && !op.started.strict => self.end(id, replica::SUCCESS, told),
+            CourierAnswer::Ack => self.plan(wall + self.pace.mixnet, Step::Query(id)),
+            CourierAnswer::Error(code) => self.end(id, thin_code(code), told),
+            CourierAnswer::Payload { code: replica::BOX_ID_NOT_FOUND, .. } if reading && !op.started.no_retry => {
                 if let Some(Query { inner: Inner::Read(box_id), .. }) = &op.started.query {
                     self.parked.entry(*box_id).or_default().push(id);
                 }
             }
-            Some(replica::SUCCESS | replica::TOMBSTONE) if reading => self.end_with_box(wall, id, told),
-            Some(replica::BOX_ALREADY_EXISTS) if !op.started.strict => self.end(id, replica::SUCCESS, told),
-            Some(code) => self.end(id, code, told),
+            CourierAnswer::Payload { sealed: Some(sealed), .. } if reading => self.end_with_box(id, sealed, told),
+            CourierAnswer::Payload { code: replica::BOX_ALREADY_EXISTS, .. } if !op.started.strict => {
+                self.end(id, replica::SUCCESS, told);
+            }
+            CourierAnswer::Payload { code, .. } => self.end(id, code, told),
         }
     }
 
-    fn warn_of_conflict(&self, id: OpId) {
-        let code = self.ops.get(&id).and_then(|op| self.cache.get(&op.started.query.as_ref()?.hash)?.code);
-        if let Some(code @ 1..) = code {
-            warn!(code, "a default write was told success and the replica refused it; a strict one would have seen it");
-        }
-    }
-
-    fn end_with_box(&mut self, wall: Duration, id: OpId, told: &mut Vec<(Conn, Reply)>) {
+    fn end_with_box(&mut self, id: OpId, sealed: SealedBox, told: &mut Vec<(Conn, Reply)>) {
         let Some(op) = self.finish(id) else { return };
-        let Some(Query { inner: Inner::Read(box_id), .. }) = &op.started.query else { return };
-        let query_id = op.started.query_id;
-        let reply = match (replica::read(&mut self.store, box_id, replica_epoch(wall)), op.started.read) {
-            ((_, Some(sealed)), Some(read)) => Reply::Box { query_id, read, sealed },
-            // It expired between the two looks.
-            ((code, _), _) => Reply::Ended { query_id, code },
-        };
-        self.tell(op.session, reply, told);
+        let Some(read) = op.started.read else { return };
+        self.tell(op.session, Reply::Box { query_id: op.started.query_id, read, sealed }, told);
     }
 
     fn end(&mut self, id: OpId, code: u8, told: &mut Vec<(Conn, Reply)>) {
@@ -435,6 +348,16 @@ impl<S: BoxStore> Core<S> {
     fn next_serial(&mut self) -> u64 {
         self.serial += 1;
         self.serial
+    }
+}
+
+/// What the daemon makes of a courier's own code.
+fn thin_code(code: u8) -> u8 {
+    match code {
+        2 => COURIER_CACHE_CORRUPTION,
+        3 => COURIER_PROPAGATION_ERROR,
+        COURIER_INVALID_EPOCH => THIN_INVALID_EPOCH,
+        _ => THIN_INVALID_ENVELOPE,
     }
 }
 

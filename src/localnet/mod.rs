@@ -1,10 +1,12 @@
 #![doc = include_str!("README.md")]
 //!
 //! The room's parts: `wire` turns frames into what is meant and answers what needs no network; `core` is the pure
-//! daemon, courier and replica behind it; `disk` keeps the boxes; `shell` has the sockets and the clock.
+//! daemon behind it, and `backend` the couriers and replicas behind that; `disk` keeps the boxes; `shell` has the sockets and the clock.
 
 #[allow(dead_code)] // What copies and what makes copy streams are on their way.
 mod copy_stream;
+#[allow(dead_code)] // The core comes to call all of it.
+mod backend;
 mod core;
 mod disk;
 mod document;
@@ -12,6 +14,8 @@ mod envelope;
 mod faults;
 mod profile;
 mod replica;
+#[allow(dead_code)] // The core and the envelopes come to call all of it.
+mod shard;
 mod shell;
 mod wire;
 

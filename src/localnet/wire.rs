@@ -26,7 +26,6 @@ pub(super) const INTERNAL_ERROR: u8 = 4;
 const SERVICE_UNAVAILABLE: u8 = 10;
 const BACAP_DECRYPTION_FAILED: u8 = 23;
 const INVALID_TOMBSTONE_SIGNATURE: u8 = 25;
-pub(super) const COURIER_INVALID_ENVELOPE: u8 = 31;
 
 /// What does not change while the network runs.
 pub(super) struct Network {

@@ -1,5 +1,7 @@
+use super::super::document::Identity;
 use super::super::envelope;
-use super::super::replica::Memory;
+use super::super::profile::Profile;
+use super::super::replica::{Memory, replica_epoch};
 use super::*;
 use crate::bacap::{BoxIndex, WriteCap};
 
@@ -19,7 +21,9 @@ struct World {
 
 impl World {
     fn new() -> Self {
-        let core = Core::new(Memory::default(), M, Pace::default(), Duration::from_secs(600));
+        let identity = Identity { envelope_key: KEY, authority_key: [6; 32], courier_key: [7; 32] };
+        let backend = Backend::new(Memory::default(), M, &Profile::instant(), &identity, 1);
+        let core = Core::new(backend, Pace::default(), Duration::from_secs(600));
         let mut world = Self { core, now: T0, cap: WriteCap::from_seed(&[1; 32]), serial: 0 };
         world.core.handle(T0, Event::Connected(1));
         world
@@ -121,7 +125,7 @@ fn a_stale_envelope_and_a_box_of_two_epochs_ago_are_refused_and_gone() {
     world.now += WEEK;
     let ask = world.read_ask(true);
     assert_eq!(code(&world.ask(ask)), replica::BOX_ID_NOT_FOUND, "the one after");
-    assert_eq!(code(&world.ask(stale)), COURIER_INVALID_EPOCH);
+    assert_eq!(code(&world.ask(stale)), THIN_INVALID_EPOCH);
     assert_eq!(world.write(b"new", true), 0, "its place is free");
 }
 

@@ -18,8 +18,10 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tracing::{debug, warn};
 
+use super::backend::Backend;
 use super::core::{Core, Event, Pace, Reply};
 use super::disk::Disk;
+use super::profile::Profile;
 use super::replica::replica_epoch;
 use super::wire::Network;
 use crate::thin::message::ID_BYTES;
@@ -111,7 +113,8 @@ impl Localnet {
         for address in listening {
             addresses.push(listen(&address, &shared, &conns, &mut acceptors).await?);
         }
-        let core = Core::new(disk, max_plaintext, Pace::default(), SESSION_GRACE);
+        let backend = Backend::new(disk, max_plaintext, &Profile::instant(), &shared.network.identity, rand::random());
+        let core = Core::new(backend, Pace::default(), SESSION_GRACE);
         let runtime = tokio::runtime::Handle::current();
         let core = std::thread::Builder::new()
             .name("localnet".to_owned())
