@@ -47,7 +47,7 @@ impl World {
     }
 
     async fn link(&self, state: &str) -> Link {
-        let opening = Opening { state: self.path(state), daemon: self.daemon() };
+        let opening = Opening::new(self.path(state), self.daemon());
         Link::open(opening).await.expect("a state that nobody owns")
     }
 }
@@ -210,7 +210,7 @@ async fn a_channel_of_another_network_is_refused_in_words() {
     wait(&mut alice, "log", None).await.expect("stored");
     alice.close().await;
     let elsewhere = network(&world.path("elsewhere")).await;
-    let opening = Opening { state: world.path("alice"), daemon: daemon(&world.path("elsewhere")) };
+    let opening = Opening::new(world.path("alice"), daemon(&world.path("elsewhere")));
     let mut alice = Link::open(opening).await.expect("the state is free");
     // Whether the daemon was met before the append decides who refuses first; the wait always does.
     let _ = append(&mut alice, "log", b"there").await;
@@ -241,7 +241,7 @@ async fn a_mount_that_comes_takes_the_state_over_from_a_verb_in_the_middle_of_it
         let arrived = wait(&mut bob, "log", Some(5)).await;
         (arrived, bob)
     });
-    let opening = Opening { state: world.path("bob"), daemon: world.daemon() };
+    let opening = Opening::new(world.path("bob"), world.daemon());
     let mount: Arc<Owner> =
         tokio::time::timeout(Duration::from_secs(30), pigeonfs::engine::control::take_for_mount(&opening))
             .await
@@ -267,7 +267,7 @@ async fn without_a_daemon_bytes_are_accepted_and_a_wait_says_what_is_missing() {
     let daemon = Daemon::Fixed(Config::load(&config).expect("a sound configuration"));
     let owner = Owner::open(&root.path().join("state"), daemon.clone(), OwnerKind::Verb).expect("a fresh state");
     owner.close().await;
-    let mut link = Link::open(Opening { state: root.path().join("state"), daemon }).await.expect("free again");
+    let mut link = Link::open(Opening::new(root.path().join("state"), daemon)).await.expect("free again");
     new(&mut link, "log").await;
     append(&mut link, "log", b"store and forward").await.expect("accepted");
     let request = Request::Wait { name: "log".into(), bytes: None, timeout_ms: Some(300) };

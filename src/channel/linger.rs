@@ -26,6 +26,12 @@ impl Default for Linger {
 }
 
 impl Linger {
+    /// The default, but for the pause after the last write. A longer one than the longest makes that longer too.
+    pub fn with_pause(pause: Duration) -> Self {
+        let linger = Self::default();
+        Self { after_last: pause, after_first: linger.after_first.max(pause), ..linger }
+    }
+
     /// When the tail is due, given when its first byte and its newest byte were written.
     pub fn due(&self, first_byte: Time, last_byte: Time) -> Time {
         (last_byte + self.after_last).min(first_byte + self.after_first)
@@ -40,6 +46,13 @@ impl Linger {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_pause_that_was_chosen_is_waited_for() {
+        let linger = Linger::with_pause(Duration::from_secs(30));
+        assert_eq!(linger.due(Duration::from_secs(100), Duration::from_secs(100)), Duration::from_secs(130));
+        assert_eq!(Linger::with_pause(Duration::ZERO).due(Duration::ZERO, Duration::ZERO), Duration::ZERO);
+    }
 
     #[test]
     fn a_steady_trickle_is_sealed_ten_seconds_after_its_first_byte() {

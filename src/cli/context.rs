@@ -53,7 +53,7 @@ impl Context {
     ) -> Result<T, Stop> {
         let signals = Signals::take()?;
         let chosen = daemon.choose(self).await?;
-        let opening = Opening { state: self.state.clone(), daemon: chosen.engine.clone() };
+        let opening = Opening::new(self.state.clone(), chosen.engine.clone());
         let result = match Link::open(opening).await {
             Ok(mut link) => {
                 let result = tokio::select! {

@@ -42,7 +42,7 @@ pub(super) struct Typed {
 pub(super) async fn run(context: &Context, typed: Typed) -> Result<(), Stop> {
     let signals = Signals::take()?;
     let chosen = typed.daemon.meant().choose(context).await?;
-    let opening = Opening { state: context.state.clone(), daemon: chosen.engine.clone() };
+    let opening = Opening::new(context.state.clone(), chosen.engine.clone());
     let result = match take_for_mount(&opening).await {
         Ok(owner) => {
             let result = serve(context, &typed.mount_point, &owner, &signals).await;

@@ -16,7 +16,7 @@ use std::time::SystemTime;
 
 pub use error::FsError;
 pub use node::{Attributes, Kind, Node};
-pub use options::{Fsync, Options, Truncate};
+pub use options::{Fsync, Options, Truncate, UnknownChoice};
 
 use handle::{Handle, Handles};
 

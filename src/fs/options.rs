@@ -1,5 +1,7 @@
-//! What a person may choose about a mount's files.
+//! What a person may choose about a mount's files. How much they may take of the disk is the store's
+//! [`Limits`](crate::store::Limits); when a tail leaves is the channel's [`Linger`](crate::channel::Linger).
 
+use std::str::FromStr;
 use std::time::Duration;
 
 /// The choices; the default is what `pigeonfs mount` does when nothing is said.
@@ -44,6 +46,45 @@ pub enum Truncate {
     Append,
 }
 
+impl Fsync {
+    /// What may be chosen, as it is typed.
+    pub const WORDS: [&str; 2] = ["spool", "stored"];
+}
+
+impl Truncate {
+    /// What may be chosen, as it is typed.
+    pub const WORDS: [&str; 2] = ["refuse", "append"];
+}
+
+/// The word is none that may be chosen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("it is neither `{}` nor `{}`", .0[0], .0[1])]
+pub struct UnknownChoice([&'static str; 2]);
+
+impl FromStr for Fsync {
+    type Err = UnknownChoice;
+
+    fn from_str(word: &str) -> Result<Self, UnknownChoice> {
+        match word {
+            "spool" => Ok(Self::Spool),
+            "stored" => Ok(Self::Stored),
+            _ => Err(UnknownChoice(Self::WORDS)),
+        }
+    }
+}
+
+impl FromStr for Truncate {
+    type Err = UnknownChoice;
+
+    fn from_str(word: &str) -> Result<Self, UnknownChoice> {
+        match word {
+            "refuse" => Ok(Self::Refuse),
+            "append" => Ok(Self::Append),
+            _ => Err(UnknownChoice(Self::WORDS)),
+        }
+    }
+}
+
 impl Default for Options {
     fn default() -> Self {
         Self {
@@ -56,5 +97,18 @@ impl Default for Options {
             umask: 0o077,
             read_timeout: Duration::from_secs(60),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_typed_is_read() {
+        assert_eq!(Fsync::WORDS.map(str::parse), [Ok(Fsync::Spool), Ok(Fsync::Stored)]);
+        assert_eq!(Truncate::WORDS.map(str::parse), [Ok(Truncate::Refuse), Ok(Truncate::Append)]);
+        let error = "Append".parse::<Truncate>().expect_err("no such word");
+        assert_eq!(error.to_string(), "it is neither `refuse` nor `append`");
     }
 }

@@ -12,8 +12,9 @@ use tracing::debug;
 
 use super::server::through_directory;
 use super::{Answer, Failure, FailureKind, Request, Response, dispatch};
+use crate::channel::Linger;
 use crate::engine::{Daemon, Owner, OwnerKind};
-use crate::store::{StateDir, StateError};
+use crate::store::{Limits, StateDir, StateError};
 use crate::thin::frame;
 
 /// How long a verb tries, while one owner goes and another comes.
@@ -27,6 +28,21 @@ pub struct Opening {
     pub state: PathBuf,
     /// The daemon, should the verb become the owner.
     pub daemon: Daemon,
+    /// When its tails leave, should it become the owner.
+    pub linger: Linger,
+    /// What its store may take of the disk, should it become the owner.
+    pub limits: Limits,
+}
+
+impl Opening {
+    /// With the default times and limits.
+    pub fn new(state: PathBuf, daemon: Daemon) -> Self {
+        Self { state, daemon, linger: Linger::default(), limits: Limits::default() }
+    }
+
+    fn owner(&self, kind: OwnerKind) -> Result<Arc<Owner>, Failure> {
+        Owner::open_with(&self.state, self.daemon.clone(), kind, self.linger, self.limits)
+    }
 }
 
 /// A verb's hold on a state.
@@ -117,7 +133,7 @@ impl Link {
     async fn reach(opening: &Opening) -> Result<End, Failure> {
         let until = Instant::now() + PATIENCE;
         loop {
-            match Owner::open(&opening.state, opening.daemon.clone(), OwnerKind::Verb) {
+            match opening.owner(OwnerKind::Verb) {
                 Ok(owner) => return Ok(End::Owner(owner)),
                 Err(failure) if failure.kind != FailureKind::Busy => return Err(failure),
                 Err(_) => {}
@@ -139,7 +155,7 @@ impl Link {
 pub async fn take_for_mount(opening: &Opening) -> Result<Arc<Owner>, Failure> {
     let until = Instant::now() + PATIENCE;
     loop {
-        match Owner::open(&opening.state, opening.daemon.clone(), OwnerKind::Mount) {
+        match opening.owner(OwnerKind::Mount) {
             Ok(owner) => return Ok(owner),
             Err(failure) if failure.kind == FailureKind::Busy && Instant::now() < until => {
                 let socket = StateDir::control_socket_in(&opening.state);

@@ -21,7 +21,8 @@ struct Home {
     dir: TempDir,
 }
 
-const LIMITS: Limits = Limits { spool_bytes: 1 << 30 };
+const LIMITS: Limits =
+    Limits { spool_bytes: 1 << 30, cache_bytes: 1 << 30, cache_channel_bytes: 1 << 30, sent_bytes: 1 << 30 };
 const RESERVE_BYTES: u64 = 1 << 20;
 
 impl Home {

@@ -66,7 +66,7 @@ fn a_refused_request_takes_nothing_else_of_its_group_with_it() {
 
 #[test]
 fn the_spool_is_full_before_anything_is_accepted() {
-    let home = Home::with(Limits { spool_bytes: 10_000 });
+    let home = Home::with(Limits { spool_bytes: 10_000, ..super::LIMITS });
     let store = &home.store;
     let (one, two) = (home.writer("one", 1), home.writer("two", 2));
     store.append(one, bytes(6000, 1), None).wait().unwrap();
