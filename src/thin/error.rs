@@ -15,6 +15,8 @@ pub enum Operation {
     Read,
     Write,
     Cancel,
+    Copy,
+    CancelCopy,
     NextIndex,
     IndexCounter,
     PkiDocument,
@@ -30,6 +32,8 @@ impl fmt::Display for Operation {
             Self::Read => "reading a box",
             Self::Write => "writing a box",
             Self::Cancel => "cancelling",
+            Self::Copy => "copying a stream",
+            Self::CancelCopy => "cancelling a copy command",
             Self::NextIndex => "stepping an index",
             Self::IndexCounter => "asking for an index's counter",
             Self::PkiDocument => "asking for the PKI document",
@@ -78,6 +82,14 @@ pub enum ErrorKind {
     /// The answer could not be decrypted, or is not authentic.
     #[error("the answer is not authentic: {} (code {code})", crypto_code(*.0), code = .0)]
     Unauthentic(u8),
+    /// A courier ended a copy command at one of its envelopes; those before it are written.
+    #[error("the copy command failed at envelope {envelope}: {} (code {replica_code})", copy_code(*replica_code))]
+    CopyFailed {
+        /// What the replica said; 0 where none answered, or the stream itself is at fault.
+        replica_code: u8,
+        /// The first envelope that was not written, counted from 1 along the stream; 0 where there was none.
+        envelope: u64,
+    },
     /// It was cancelled.
     #[error("cancelled")]
     Cancelled,
@@ -93,18 +105,23 @@ impl Error {
             ErrorKind::Daemon(code) => matches!(code, 1 | 2 | 4 | 10),
             // Database, space, replica's inside, epoch, replication: all of them pass.
             ErrorKind::Replica(code) => matches!(code, 1 | 4 | 6 | 7 | 8 | 9),
+            ErrorKind::CopyFailed { replica_code, .. } => matches!(replica_code, 0 | 1 | 4 | 6 | 7 | 8 | 9),
             ErrorKind::Courier(_) => true,
             // Keys rotated, or a replica that lied; another pair of replicas may not.
             ErrorKind::Unauthentic(_) => true,
         }
     }
 
-    /// Whether a write that ended so may be there all the same.
+    /// Whether a write, or some of a copy, that ended so may be there all the same.
     pub fn may_have_happened(&self) -> bool {
-        matches!(self.operation, Operation::Write)
+        matches!(self.operation, Operation::Write | Operation::Copy)
             && matches!(
                 self.kind,
-                ErrorKind::Timeout | ErrorKind::Closed | ErrorKind::Cancelled | ErrorKind::Courier(_)
+                ErrorKind::Timeout
+                    | ErrorKind::Closed
+                    | ErrorKind::Cancelled
+                    | ErrorKind::Courier(_)
+                    | ErrorKind::CopyFailed { .. }
             )
     }
 }
@@ -145,6 +162,13 @@ fn replica_code(code: u8) -> &'static str {
         10 => "the box holds something else already",
         11 => "the box was deleted",
         _ => "an unknown error",
+    }
+}
+
+fn copy_code(code: u8) -> &'static str {
+    match code {
+        0 => "no replica answered, or the courier itself failed",
+        code => replica_code(code),
     }
 }
 

@@ -24,7 +24,7 @@ mod pki;
 mod session;
 mod transport;
 
-pub use client::{Client, ClientOptions, Envelope, KeyPair, Missing, ReadOutcome, WriteMode, WriteOutcome};
+pub use client::{Client, ClientOptions, Courier, Envelope, KeyPair, Missing, ReadOutcome, WriteMode, WriteOutcome};
 pub use config::{Address, AddressError, Config, ConfigError, TcpNetwork};
 pub use discovery::{Discovery, Environment};
 pub use error::{Error, ErrorKind, Operation};

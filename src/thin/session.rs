@@ -18,8 +18,8 @@ use tracing::{debug, info};
 
 use super::frame::{self, FrameError};
 use super::message::{
-    CancelResending, ID_BYTES, IndexCounter, Octets, PigeonholeGeometry, RequestFrame, ResponseFrame, SessionToken,
-    SphinxGeometry, ThinClose,
+    CancelCopy, CancelResending, HASH_BYTES, ID_BYTES, IndexCounter, Octets, PigeonholeGeometry, RequestFrame,
+    ResponseFrame, SessionToken, SphinxGeometry, ThinClose,
 };
 use super::transport::Stream;
 use super::{Config, Document, ErrorKind};
@@ -89,9 +89,29 @@ pub(super) struct Call {
 pub(super) struct Body {
     pub(super) frame: Box<dyn Fn([u8; ID_BYTES]) -> RequestFrame + Send>,
     /// Set for started operations: what cancels them.
-    pub(super) envelope_hash: Option<Vec<u8>>,
+    pub(super) cancel: Option<CancelKey>,
     /// Whether it was put before, on this connection or an earlier one.
     pub(super) sent: bool,
+}
+
+/// The key under which the daemon finds a started operation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum CancelKey {
+    /// A read or a write: the hash of its envelope.
+    Envelope([u8; HASH_BYTES]),
+    /// A copy command: BLAKE2b-256 of its stream's write capability.
+    Copy([u8; HASH_BYTES]),
+}
+
+impl CancelKey {
+    /// The request that cancels it.
+    pub(super) fn request(self, query_id: [u8; ID_BYTES]) -> RequestFrame {
+        let query_id = Some(Octets::from(query_id));
+        match self {
+            Self::Envelope(hash) => CancelResending { query_id, envelope_hash: Some(Octets::from(hash)) }.into(),
+            Self::Copy(hash) => CancelCopy { query_id, write_cap_hash: Some(Octets::from(hash)) }.into(),
+        }
+    }
 }
 
 pub(super) enum Command {
@@ -346,9 +366,8 @@ impl Session {
         self.sweep();
         let calls: Vec<_> = self.calls.drain().map(|(_, call)| call).collect();
         for call in calls {
-            if let (true, Some(hash)) = (call.body.sent, &call.body.envelope_hash) {
-                let query_id = Some(Octets::from(rand::random::<[u8; ID_BYTES]>()));
-                self.send(&CancelResending { query_id, envelope_hash: Some(Octets::from(hash.as_slice())) }.into());
+            if let (true, Some(key)) = (call.body.sent, call.body.cancel) {
+                self.send(&key.request(rand::random()));
             }
             self.put(call);
         }
@@ -390,9 +409,8 @@ impl Session {
 
     fn give_up(&mut self, id: [u8; ID_BYTES], why: Option<ErrorKind>) {
         let Some(call) = self.calls.remove(&id) else { return };
-        if let (Phase::Ready { .. }, Some(hash)) = (&self.phase, &call.body.envelope_hash) {
-            let query_id = Some(Octets::from(rand::random::<[u8; ID_BYTES]>()));
-            self.send(&CancelResending { query_id, envelope_hash: Some(Octets::from(hash.as_slice())) }.into());
+        if let (Phase::Ready { .. }, Some(key)) = (&self.phase, call.body.cancel) {
+            self.send(&key.request(rand::random()));
         }
         if let Some(why) = why {
             let _ = call.answer.send(Err(why));

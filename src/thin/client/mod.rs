@@ -1,17 +1,21 @@
 //! The client: what a program asks of the daemon, with typed arguments and answers.
 
+mod copy;
 mod directory;
 mod pigeonhole;
 
 use std::fmt;
 use std::sync::Arc;
 
+use blake2::digest::consts::U32;
+use blake2::{Blake2b, Digest};
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::time::{Instant, timeout_at};
 
+pub use self::copy::Courier;
 pub use self::pigeonhole::{Envelope, KeyPair, Missing, ReadOutcome, WriteMode, WriteOutcome};
-use super::message::{ID_BYTES, Octets, RequestFrame, ResponseFrame};
-use super::session::{self, Body, Call, Command};
+use super::message::{HASH_BYTES, ID_BYTES, Octets, RequestFrame, ResponseFrame};
+use super::session::{self, Body, Call, CancelKey, Command};
 use super::{Config, Error, ErrorKind, Link, Operation, Status};
 use crate::bacap::BoxIndex;
 
@@ -99,12 +103,12 @@ impl Client {
         &self,
         operation: Operation,
         deadline: Instant,
-        envelope_hash: Option<Vec<u8>>,
+        cancel: Option<CancelKey>,
         frame: impl Fn([u8; ID_BYTES]) -> RequestFrame + Send + 'static,
     ) -> Result<ResponseFrame, Error> {
         let (answer, answered) = oneshot::channel();
         let mut waiting = Waiting { commands: &self.commands, answered: false };
-        let body = Body { frame: Box::new(frame), envelope_hash, sent: false };
+        let body = Body { frame: Box::new(frame), cancel, sent: false };
         let call = Command::Call(Call { body, deadline, answer });
         match timeout_at(deadline, self.commands.send(call)).await {
             Ok(Ok(())) => {}
@@ -137,6 +141,11 @@ fn octets(bytes: &[u8]) -> Option<Octets> {
 
 fn index(operation: Operation, bytes: Option<Octets>) -> Result<BoxIndex, Error> {
     BoxIndex::from_bytes(&bytes.unwrap_or_default()).map_err(|_| malformed(operation, "no index"))
+}
+
+/// BLAKE2b-256, as the network hashes keys and capabilities.
+fn hash256(bytes: &[u8]) -> [u8; HASH_BYTES] {
+    Blake2b::<U32>::digest(bytes).into()
 }
 
 fn check(operation: Operation, code: u8) -> Result<(), Error> {

@@ -12,6 +12,7 @@ use crate::thin::message::{
     CancelResending, EncryptRead, EncryptReply, EncryptWrite, HASH_BYTES, IndexCounter, NewKeypair, NextIndex, Octets,
     StartResending,
 };
+use crate::thin::session::CancelKey;
 use crate::thin::{Error, ErrorKind, Operation};
 
 /// A key pair that the daemon made.
@@ -233,7 +234,7 @@ impl Client {
         let room = timeout_at(deadline, self.started.acquire()).await;
         let _room = room.map_err(|_| self.too_late(operation))?.expect("the semaphore is never closed");
         let frame = move |id| StartResending { query_id: query(id), ..request.clone() }.into();
-        let reply = self.call(operation, deadline, Some(envelope.hash.to_vec()), frame).await?;
+        let reply = self.call(operation, deadline, Some(CancelKey::Envelope(envelope.hash)), frame).await?;
         let reply =
             reply.start_resending_encrypted_message_reply.ok_or_else(|| malformed(operation, "another reply"))?;
         match reply.error_code {
