@@ -6,15 +6,19 @@
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::time::Duration;
 
+use rand::rngs::StdRng;
+use rand::{RngExt as _, SeedableRng as _};
 use tracing::warn;
 
 use super::backend::{Backend, COURIER_INVALID_ENVELOPE, COURIER_INVALID_EPOCH, CourierAnswer};
 use super::envelope::{Inner, Query};
 use super::replica::{self, BoxStore};
-use super::wire::ReadWith;
 use crate::bacap::{BoxId, SealedBox};
 use crate::thin::message::ID_BYTES;
 
+pub(super) use event::{Action, Conn, Control, Event, Reply, Request, Setup, Started};
+
+const INTERNAL_ERROR: u8 = 4;
 const CANCELLED: u8 = 24;
 const COURIER_CACHE_CORRUPTION: u8 = 12;
 const COURIER_PROPAGATION_ERROR: u8 = 13;
@@ -23,70 +27,8 @@ const THIN_INVALID_EPOCH: u8 = 32;
 /// Replies kept for a client that is away.
 const QUEUED_REPLIES: usize = 1000;
 
-/// A connection, numbered by the shell.
-pub(super) type Conn = u64;
 type OpId = u64;
 type SessionId = u64;
-
-/// What a client asks of the network.
-pub(super) enum Ask {
-    Token([u8; ID_BYTES]),
-    Start(Box<Started>),
-    Cancel { query_id: [u8; ID_BYTES], hash: [u8; 32] },
-}
-
-/// A started operation, its envelope opened and its signature checked beforehand.
-pub(super) struct Started {
-    pub(super) query_id: [u8; ID_BYTES],
-    pub(super) hash: [u8; 32],
-    pub(super) query: Option<Query>,
-    pub(super) authentic: bool,
-    /// Set for reads.
-    pub(super) read: Option<Box<ReadWith>>,
-    pub(super) no_retry: bool,
-    pub(super) strict: bool,
-}
-
-pub(super) enum Event {
-    Connected(Conn),
-    Ask(Conn, Ask),
-    /// The socket is gone; the session may come back.
-    Disconnected(Conn),
-    /// The client said goodbye.
-    Closed(Conn),
-    /// Nothing but time.
-    Tick,
-}
-
-/// What the core tells a client.
-#[derive(Clone)]
-pub(super) enum Reply {
-    Token {
-        app_id: [u8; ID_BYTES],
-        resumed: bool,
-    },
-    /// The end of a started operation with a code.
-    Ended {
-        query_id: [u8; ID_BYTES],
-        code: u8,
-    },
-    /// The end of a read with a box, which is still to be opened.
-    Box {
-        query_id: [u8; ID_BYTES],
-        read: Box<ReadWith>,
-        sealed: SealedBox,
-    },
-    Cancelled {
-        query_id: [u8; ID_BYTES],
-    },
-}
-
-/// Delays of the network; each may become a distribution.
-#[derive(Clone, Copy, Default)]
-pub(super) struct Pace {
-    /// From the daemon to the courier, and back.
-    pub(super) mixnet: Duration,
-}
 
 enum Step {
     Query(OpId),
@@ -109,7 +51,8 @@ struct Session {
 
 pub(super) struct Core<S> {
     backend: Backend<S>,
-    pace: Pace,
+    dice: StdRng,
+    mixnet: Duration,
     grace: Duration,
     sessions: HashMap<SessionId, Session>,
     tokens: HashMap<[u8; ID_BYTES], SessionId>,
@@ -123,11 +66,12 @@ pub(super) struct Core<S> {
 }
 
 impl<S: BoxStore> Core<S> {
-    pub(super) fn new(backend: Backend<S>, pace: Pace, grace: Duration) -> Self {
+    pub(super) fn new(backend: Backend<S>, setup: Setup) -> Self {
         Self {
             backend,
-            pace,
-            grace,
+            dice: StdRng::seed_from_u64(setup.seed),
+            mixnet: (setup.profile.hop * 7 + setup.profile.network) / 2,
+            grace: setup.grace,
             sessions: HashMap::new(),
             tokens: HashMap::new(),
             conns: HashMap::new(),
@@ -144,17 +88,21 @@ impl<S: BoxStore> Core<S> {
     }
 
     /// Takes an event in at `wall`, a time since the Unix epoch, and gives what is to be told to whom.
-    pub(super) fn handle(&mut self, wall: Duration, event: Event) -> Vec<(Conn, Reply)> {
+    pub(super) fn handle(&mut self, wall: Duration, event: Event) -> Vec<Action> {
         let mut told = Vec::new();
         match event {
             Event::Connected(conn) => self.connected(conn),
-            Event::Ask(conn, ask) => self.asked(wall, conn, ask, &mut told),
+            Event::Request(conn, request) => {
+                self.asked(wall, conn, request, &mut told);
+                told.push(Action::Read(conn));
+            }
             Event::Disconnected(conn) => self.disconnected(wall, conn),
             Event::Closed(conn) => {
                 if let Some(session) = self.conns.remove(&conn) {
                     self.end_session(session);
                 }
             }
+            Event::Control(control) => self.changed(wall, control, &mut told),
             Event::Tick => {}
         }
         self.run_steps(wall, &mut told);
@@ -172,35 +120,61 @@ impl<S: BoxStore> Core<S> {
     fn connected(&mut self, conn: Conn) {
         let id = self.next_serial();
         let session =
-            Session { conn: Some(conn), token: None, app_id: rand::random(), away: VecDeque::new(), gone_at: None };
+            Session { conn: Some(conn), token: None, app_id: self.dice.random(), away: VecDeque::new(), gone_at: None };
         self.sessions.insert(id, session);
         self.conns.insert(conn, id);
     }
 
-    fn asked(&mut self, wall: Duration, conn: Conn, ask: Ask, told: &mut Vec<(Conn, Reply)>) {
+    fn asked(&mut self, wall: Duration, conn: Conn, request: Request, told: &mut Vec<Action>) {
         let Some(&session) = self.conns.get(&conn) else { return };
-        match ask {
-            Ask::Token(token) => self.register(conn, session, token, told),
-            Ask::Start(started) => {
+        match request {
+            Request::Token(token) => self.register(conn, session, token, told),
+            Request::Start(started) => {
                 let id = self.next_serial();
                 self.by_hash.insert(started.hash, id);
                 self.ops.insert(id, Op { session, started: *started });
-                self.plan(wall + self.pace.mixnet, Step::Query(id));
+                self.plan(wall + self.mixnet, Step::Query(id));
             }
-            Ask::Cancel { query_id, hash } => {
+            Request::Cancel { query_id, hash } => {
                 if let Some(id) = self.by_hash.get(&hash).copied()
                     && let Some(op) = self.finish(id)
                 {
-                    let ended = Reply::Ended { query_id: op.started.query_id, code: CANCELLED };
+                    let ended = Reply::Ended { query_id: op.started.query_id, code: CANCELLED, courier: Some(0) };
                     self.tell(session, ended, told);
                 }
                 self.tell(session, Reply::Cancelled { query_id }, told);
             }
+            Request::Local { answer, .. } => told.push(Action::Tell(conn, Reply::Local(answer))),
+            Request::Copy(copy) => {
+                let ended = Reply::CopyEnded { query_id: copy.query_id, code: INTERNAL_ERROR, replica: 0, envelope: 0 };
+                told.push(Action::Tell(conn, ended));
+            }
+            Request::CancelCopy { query_id, .. } => told.push(Action::Tell(conn, Reply::CopyCancelled { query_id })),
+            Request::Send(_) | Request::Empty => {}
+        }
+    }
+
+    fn changed(&mut self, wall: Duration, control: Control, told: &mut Vec<Action>) {
+        match control {
+            Control::Faults(faults) => self.backend.set_faults(&faults),
+            Control::Foreign(sealed) => self.backend.plant(wall, &sealed),
+            Control::Restart => {
+                told.extend(self.conns.keys().map(|&conn| Action::Hangup(conn)));
+                for id in self.sessions.keys().copied().collect::<Vec<_>>() {
+                    self.end_session(id);
+                }
+                self.conns.clear();
+            }
+            Control::Epoch => told.extend(self.conns.keys().map(|&conn| Action::Tell(conn, Reply::Document))),
+            Control::Link(connected) => {
+                told.extend(self.conns.keys().map(|&conn| Action::Tell(conn, Reply::Status { connected })));
+            }
+            Control::Consensus(_) | Control::Jumped { .. } => {}
         }
     }
 
     /// A token that is known brings its session back, with the replies that came meanwhile behind the token's own.
-    fn register(&mut self, conn: Conn, fresh: SessionId, token: [u8; ID_BYTES], told: &mut Vec<(Conn, Reply)>) {
+    fn register(&mut self, conn: Conn, fresh: SessionId, token: [u8; ID_BYTES], told: &mut Vec<Action>) {
         let known = self.tokens.get(&token).copied().filter(|id| *id != fresh);
         let id = known.unwrap_or(fresh);
         if known.is_some() {
@@ -219,8 +193,8 @@ impl<S: BoxStore> Core<S> {
         session.gone_at = None;
         let app_id = session.app_id;
         let away = std::mem::take(&mut session.away);
-        told.push((conn, Reply::Token { app_id, resumed: known.is_some() }));
-        told.extend(away.into_iter().map(|reply| (conn, reply)));
+        told.push(Action::Tell(conn, Reply::Token { app_id, resumed: known.is_some() }));
+        told.extend(away.into_iter().map(|reply| Action::Tell(conn, reply)));
     }
 
     fn disconnected(&mut self, wall: Duration, conn: Conn) {
@@ -255,7 +229,7 @@ impl<S: BoxStore> Core<S> {
         }
     }
 
-    fn run_steps(&mut self, wall: Duration, told: &mut Vec<(Conn, Reply)>) {
+    fn run_steps(&mut self, wall: Duration, told: &mut Vec<Action>) {
         self.backend.advance(wall);
         while let Some(entry) = self.steps.first_entry() {
             if entry.key().0 > wall {
@@ -274,21 +248,21 @@ impl<S: BoxStore> Core<S> {
             None => CourierAnswer::Error(COURIER_INVALID_ENVELOPE),
             Some(query) => self.backend.envelope(wall, 0, query, op.started.authentic),
         };
-        self.plan(wall + self.pace.mixnet, Step::Answer(id, answer));
+        self.plan(wall + self.mixnet, Step::Answer(id, answer));
         for written in self.backend.take_written() {
             for parked in self.parked.remove(&written).unwrap_or_default() {
-                self.plan(wall + self.pace.mixnet, Step::Query(parked));
+                self.plan(wall + self.mixnet, Step::Query(parked));
             }
         }
     }
 
     /// The daemon: what an answer of the courier means for the operation.
-    fn at_daemon(&mut self, wall: Duration, id: OpId, answer: CourierAnswer, told: &mut Vec<(Conn, Reply)>) {
+    fn at_daemon(&mut self, wall: Duration, id: OpId, answer: CourierAnswer, told: &mut Vec<Action>) {
         let Some(op) = self.ops.get(&id) else { return };
         let reading = op.started.read.is_some();
         match answer {
             CourierAnswer::Ack if !reading && !op.started.strict => self.end(id, replica::SUCCESS, told),
-            CourierAnswer::Ack => self.plan(wall + self.pace.mixnet, Step::Query(id)),
+            CourierAnswer::Ack => self.plan(wall + self.mixnet, Step::Query(id)),
             CourierAnswer::Error(code) => self.end(id, thin_code(code), told),
             CourierAnswer::Payload { code: replica::BOX_ID_NOT_FOUND, .. } if reading && !op.started.no_retry => {
                 if let Some(Query { inner: Inner::Read(box_id), .. }) = &op.started.query {
@@ -303,15 +277,15 @@ impl<S: BoxStore> Core<S> {
         }
     }
 
-    fn end_with_box(&mut self, id: OpId, sealed: SealedBox, told: &mut Vec<(Conn, Reply)>) {
+    fn end_with_box(&mut self, id: OpId, sealed: SealedBox, told: &mut Vec<Action>) {
         let Some(op) = self.finish(id) else { return };
         let Some(read) = op.started.read else { return };
-        self.tell(op.session, Reply::Box { query_id: op.started.query_id, read, sealed }, told);
+        self.tell(op.session, Reply::Box { query_id: op.started.query_id, read, sealed, courier: 0 }, told);
     }
 
-    fn end(&mut self, id: OpId, code: u8, told: &mut Vec<(Conn, Reply)>) {
+    fn end(&mut self, id: OpId, code: u8, told: &mut Vec<Action>) {
         if let Some(op) = self.finish(id) {
-            self.tell(op.session, Reply::Ended { query_id: op.started.query_id, code }, told);
+            self.tell(op.session, Reply::Ended { query_id: op.started.query_id, code, courier: Some(0) }, told);
         }
     }
 
@@ -331,10 +305,10 @@ impl<S: BoxStore> Core<S> {
         Some(op)
     }
 
-    fn tell(&mut self, session: SessionId, reply: Reply, told: &mut Vec<(Conn, Reply)>) {
+    fn tell(&mut self, session: SessionId, reply: Reply, told: &mut Vec<Action>) {
         let Some(session) = self.sessions.get_mut(&session) else { return };
         match session.conn {
-            Some(conn) => told.push((conn, reply)),
+            Some(conn) => told.push(Action::Tell(conn, reply)),
             None if session.away.len() < QUEUED_REPLIES => session.away.push_back(reply),
             None => warn!("a client that is away has too many replies; one is dropped"),
         }
@@ -361,5 +335,6 @@ fn thin_code(code: u8) -> u8 {
     }
 }
 
+mod event;
 #[cfg(test)]
 mod tests;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tracing::warn;
 
-use super::core::{Ask, Started};
+use super::core::{Request, Started};
 use super::document::{self, Identity};
 use super::envelope::{self, Inner};
 use super::replica::{mixnet_epoch, replica_epoch};
@@ -38,7 +38,7 @@ pub(super) enum Meaning {
     /// Answered without the network.
     Answer(Box<ResponseFrame>),
     /// For the core.
-    Ask(Ask),
+    Ask(Request),
     /// The client says goodbye.
     Close,
     /// Nothing that is answered, as the daemon does.
@@ -57,7 +57,7 @@ pub(super) fn understand(network: &Network, wall: Duration, frame: RequestFrame)
     }
     if let Some(request) = frame.session_token {
         return match request.client_instance_token.as_deref().map(<[u8; ID_BYTES]>::try_from) {
-            Some(Ok(token)) => Meaning::Ask(Ask::Token(token)),
+            Some(Ok(token)) => Meaning::Ask(Request::Token(token)),
             _ => Meaning::Hangup("a session token of a wrong length"),
         };
     }
@@ -66,7 +66,7 @@ pub(super) fn understand(network: &Network, wall: Duration, frame: RequestFrame)
     }
     if let Some(request) = frame.cancel_resending_encrypted_message {
         return match (id(&request.query_id), hash(&request.envelope_hash)) {
-            (Some(query_id), Some(hash)) => Meaning::Ask(Ask::Cancel { query_id, hash }),
+            (Some(query_id), Some(hash)) => Meaning::Ask(Request::Cancel { query_id, hash }),
             _ => Meaning::answer(CancelReply { query_id: request.query_id, error_code: INVALID_REQUEST }, |reply| {
                 ResponseFrame { cancel_resending_encrypted_message_reply: Some(reply), ..ResponseFrame::default() }
             }),
@@ -247,7 +247,7 @@ fn start(network: &Network, request: StartResending) -> Meaning {
             index: request.message_box_index.as_deref().map(|index| BoxIndex::from_bytes(index).ok()),
         })
     });
-    Meaning::Ask(Ask::Start(Box::new(Started {
+    Meaning::Ask(Request::Start(Box::new(Started {
         query_id,
         hash,
         query: opened,

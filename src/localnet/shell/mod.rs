@@ -19,8 +19,9 @@ use tokio::task::JoinSet;
 use tracing::{debug, warn};
 
 use super::backend::Backend;
-use super::core::{Core, Event, Pace, Reply};
+use super::core::{Core, Event, Reply, Setup};
 use super::disk::Disk;
+use super::faults::Faults;
 use super::profile::Profile;
 use super::replica::replica_epoch;
 use super::wire::Network;
@@ -114,7 +115,15 @@ impl Localnet {
             addresses.push(listen(&address, &shared, &conns, &mut acceptors).await?);
         }
         let backend = Backend::new(disk, max_plaintext, &Profile::instant(), &shared.network.identity, rand::random());
-        let core = Core::new(backend, Pace::default(), SESSION_GRACE);
+        let setup = Setup {
+            profile: Profile::instant(),
+            faults: Faults::default(),
+            grace: SESSION_GRACE,
+            couriers: vec![shared.network.identity.courier_hash()],
+            echoes: Vec::new(),
+            seed: rand::random(),
+        };
+        let core = Core::new(backend, setup);
         let runtime = tokio::runtime::Handle::current();
         let core = std::thread::Builder::new()
             .name("localnet".to_owned())

@@ -11,7 +11,7 @@ use tokio::time::timeout;
 use tracing::{debug, error, info};
 
 use super::clock::wall_clock;
-use crate::localnet::core::{Conn, Core, Event, Reply};
+use crate::localnet::core::{Action, Conn, Core, Event, Reply};
 use crate::localnet::disk::Disk;
 use crate::localnet::replica::replica_epoch;
 
@@ -60,12 +60,19 @@ pub(super) async fn run_core(mut core: Core<Disk>, mut inbox: mpsc::Receiver<(Ev
             clients.clear();
             continue;
         }
-        for (conn, reply) in told {
-            if let Some(client) = clients.get(&conn)
-                && client.try_send(reply).is_err()
-            {
-                debug!(conn, "a client does not take its replies and is cut off");
-                clients.remove(&conn);
+        for action in told {
+            match action {
+                Action::Tell(conn, reply) => {
+                    if let Some(client) = clients.get(&conn)
+                        && client.try_send(reply).is_err()
+                    {
+                        debug!(conn, "a client does not take its replies and is cut off");
+                        clients.remove(&conn);
+                    }
+                }
+                // The connection reads on by itself: nothing keeps it from being served.
+                Action::Read(_) => {}
+                Action::Hangup(conn) => drop(clients.remove(&conn)),
             }
         }
         for conn in ended {

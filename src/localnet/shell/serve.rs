@@ -12,12 +12,13 @@ use super::Shared;
 use super::clock::wall_clock;
 use crate::localnet::core::{Conn, Event, Reply};
 use crate::localnet::document::{self, COURIER_QUEUE};
+use crate::localnet::envelope::OVERHEAD;
 use crate::localnet::replica::{mixnet_epoch, replica_epoch};
-use crate::localnet::wire::{self, Meaning, Network};
+use crate::localnet::wire::{self, Meaning};
 use crate::thin::frame;
 use crate::thin::message::{
-    CancelReply, ConnectionStatusEvent, ID_BYTES, NewPkiDocumentEvent, Octets, ResponseFrame, SessionTokenReply,
-    ShutdownEvent, StartResendingReply,
+    CancelReply, ConnectionStatusEvent, ID_BYTES, MessageReplyEvent, MessageSentEvent, NewPkiDocumentEvent, Octets,
+    ResponseFrame, SessionTokenReply, ShutdownEvent, StartCopyReply, StartResendingReply,
 };
 
 /// Replies that wait for one client; a client that lets more wait is cut off.
@@ -61,7 +62,7 @@ pub(super) async fn serve<S: AsyncRead + AsyncWrite>(shared: Arc<Shared>, conn: 
                     }
                 }
                 Meaning::Ask(ask) => {
-                    if shared.events.send((Event::Ask(conn, ask), None)).await.is_err() {
+                    if shared.events.send((Event::Request(conn, ask), None)).await.is_err() {
                         return Event::Disconnected(conn);
                     }
                 }
@@ -82,7 +83,7 @@ pub(super) async fn serve<S: AsyncRead + AsyncWrite>(shared: Arc<Shared>, conn: 
                 biased;
                 Some(answer) = local.recv() => answer,
                 reply = replies.recv() => match reply {
-                    Some(reply) => response(&shared.network, reply),
+                    Some(reply) => response(&shared, reply),
                     // The core has cut this client off.
                     None => return,
                 },
@@ -113,40 +114,81 @@ async fn stopped(stop: &mut watch::Receiver<bool>) {
 }
 
 fn greetings(shared: &Shared) -> [ResponseFrame; 2] {
-    let wall = wall_clock();
-    let network = &shared.network;
-    let document = document::pki_document(&network.identity, mixnet_epoch(wall), replica_epoch(wall));
-    let status = ConnectionStatusEvent {
-        is_connected: true,
-        err: None,
-        instance_token: Some(Octets::from(shared.instance_token)),
-        sphinx_geometry: Some(document::sphinx_geometry(network.max_plaintext)),
-        pigeonhole_geometry: Some(document::pigeonhole_geometry(network.max_plaintext)),
-    };
-    [status.into(), NewPkiDocumentEvent { payload: Some(document.into()) }.into()]
+    [status(shared, true).into(), document_event(shared).into()]
 }
 
-fn response(network: &Network, reply: Reply) -> ResponseFrame {
-    let ended = |query_id: [u8; ID_BYTES], error_code, plaintext: Option<Vec<u8>>| StartResendingReply {
-        query_id: Some(Octets::from(query_id)),
-        plaintext: plaintext.map(Octets),
-        error_code,
-        courier_identity_hash: Some(Octets::from(network.identity.courier_hash())),
-        courier_queue_id: Some(Octets::from(COURIER_QUEUE)),
-    };
+fn status(shared: &Shared, is_connected: bool) -> ConnectionStatusEvent {
+    let max_plaintext = shared.network.max_plaintext;
+    ConnectionStatusEvent {
+        is_connected,
+        err: None,
+        instance_token: Some(Octets::from(shared.instance_token)),
+        sphinx_geometry: Some(document::sphinx_geometry(max_plaintext)),
+        pigeonhole_geometry: Some(document::pigeonhole_geometry(max_plaintext)),
+    }
+}
+
+fn document_event(shared: &Shared) -> NewPkiDocumentEvent {
+    let wall = wall_clock();
+    let document = document::pki_document(&shared.network.identity, mixnet_epoch(wall), replica_epoch(wall));
+    NewPkiDocumentEvent { payload: Some(document.into()) }
+}
+
+fn response(shared: &Shared, reply: Reply) -> ResponseFrame {
+    let network = &shared.network;
+    let ended =
+        |query_id: [u8; ID_BYTES], error_code, plaintext: Option<Vec<u8>>, couriered: bool| StartResendingReply {
+            query_id: Some(Octets::from(query_id)),
+            plaintext: plaintext.map(Octets),
+            error_code,
+            courier_identity_hash: couriered.then(|| Octets::from(network.identity.courier_hash())),
+            courier_queue_id: couriered.then(|| Octets::from(COURIER_QUEUE)),
+        };
+    let query_of = |id: [u8; ID_BYTES]| Some(Octets::from(id));
     match reply {
         Reply::Token { app_id, resumed } => SessionTokenReply { app_id: Some(Octets::from(app_id)), resumed }.into(),
-        Reply::Ended { query_id, code } => ended(query_id, code, None).into(),
-        Reply::Box { query_id, read, sealed } => {
+        Reply::Local(answer) => *answer,
+        Reply::Ended { query_id, code, courier } => ended(query_id, code, None, courier.is_some()).into(),
+        Reply::Box { query_id, read, sealed, .. } => {
             let (code, plaintext) = read.open(&sealed);
-            ended(query_id, code, plaintext).into()
+            ended(query_id, code, plaintext, true).into()
         }
         Reply::Cancelled { query_id } => ResponseFrame {
-            cancel_resending_encrypted_message_reply: Some(CancelReply {
-                query_id: Some(Octets::from(query_id)),
-                error_code: 0,
+            cancel_resending_encrypted_message_reply: Some(CancelReply { query_id: query_of(query_id), error_code: 0 }),
+            ..ResponseFrame::default()
+        },
+        Reply::CopyEnded { query_id, code, replica, envelope } => ResponseFrame {
+            start_resending_copy_command_reply: Some(StartCopyReply {
+                query_id: query_of(query_id),
+                error_code: code,
+                replica_error_code: (replica != 0).then_some(replica),
+                failed_envelope_index: (envelope != 0).then_some(envelope),
             }),
             ..ResponseFrame::default()
         },
+        Reply::CopyCancelled { query_id } => ResponseFrame {
+            cancel_resending_copy_command_reply: Some(CancelReply { query_id: query_of(query_id), error_code: 0 }),
+            ..ResponseFrame::default()
+        },
+        Reply::Sent { message_id, surb_id, sent_at, reply_eta, error } => MessageSentEvent {
+            message_id: message_id.and_then(query_of),
+            surbid: query_of(surb_id),
+            sent_at: Some(sent_at.as_secs()),
+            reply_eta: i64::try_from(reply_eta.as_nanos()).unwrap_or(i64::MAX),
+            err: error,
+        }
+        .into(),
+        Reply::Replied { message_id, surb_id, mut payload } => {
+            payload.resize(payload.len().max(network.max_plaintext + OVERHEAD), 0);
+            MessageReplyEvent {
+                message_id: message_id.and_then(query_of),
+                surbid: query_of(surb_id),
+                payload: Some(payload.into()),
+                ..MessageReplyEvent::default()
+            }
+            .into()
+        }
+        Reply::Status { connected } => status(shared, connected).into(),
+        Reply::Document => document_event(shared).into(),
     }
 }
