@@ -10,9 +10,9 @@ use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 use tracing::warn;
 
-use super::backend::{Backend, COURIER_INVALID_ENVELOPE, COURIER_INVALID_EPOCH, CourierAnswer};
+use super::backend::{Backend, BoxStore, COURIER_INVALID_ENVELOPE, COURIER_INVALID_EPOCH, CourierAnswer};
 use super::envelope::{Inner, Query};
-use super::replica::{self, BoxStore};
+use super::replica;
 use crate::bacap::{BoxId, SealedBox};
 use crate::thin::message::ID_BYTES;
 
@@ -85,6 +85,11 @@ impl<S: BoxStore> Core<S> {
 
     pub(super) fn store(&mut self) -> &mut S {
         self.backend.store()
+    }
+
+    /// What was done since the last commit is not on the disk, and nobody was told of it.
+    pub(super) fn rolled_back(&mut self) {
+        self.backend.rolled_back();
     }
 
     /// Takes an event in at `wall`, a time since the Unix epoch, and gives what is to be told to whom.
@@ -169,7 +174,8 @@ impl<S: BoxStore> Core<S> {
             Control::Link(connected) => {
                 told.extend(self.conns.keys().map(|&conn| Action::Tell(conn, Reply::Status { connected })));
             }
-            Control::Consensus(_) | Control::Jumped { .. } => {}
+            Control::Jumped { from, to } => self.backend.jumped(from, to),
+            Control::Consensus(_) => {}
         }
     }
 

@@ -29,6 +29,11 @@ impl Identity {
     }
 }
 
+/// The identity keys of the network's replicas, by their number: what decides who holds which box.
+pub(super) fn replica_keys(identity: &Identity, replicas: usize) -> Vec<[u8; 32]> {
+    (0..replicas).map(|id| hash256(&[format!("replica{id}").as_bytes(), &identity.authority_key])).collect()
+}
+
 pub(super) fn pigeonhole_geometry(max_plaintext: usize) -> PigeonholeGeometry {
     let int = |value: usize| i64::try_from(value).expect("a box is small");
     PigeonholeGeometry {

@@ -38,6 +38,8 @@ pub(super) struct Query {
     pub(super) hash: [u8; 32],
     /// The two replicas that it is for.
     pub(super) replicas: [u8; 2],
+    /// Which of the two answers is asked for first; our own envelopes say 0.
+    pub(super) reply_index: u8,
     pub(super) inner: Inner,
 }
 
@@ -110,7 +112,8 @@ pub(super) fn open(key: &[u8; 32], ciphertext: &[u8]) -> Option<Query> {
     let padded = ChaCha20Poly1305::new(key.into()).decrypt(nonce.into(), &body[NONCE..]).ok()?;
     let (prefix, rest) = padded.split_first_chunk::<4>()?;
     let message = rest.get(..usize::try_from(u32::from_be_bytes(*prefix)).ok()?)?;
-    Some(Query { epoch, hash: hash256(&[public_key, body]), replicas: [fixed[1], fixed[2]], inner: inner(message)? })
+    let hash = hash256(&[public_key, body]);
+    Some(Query { epoch, hash, replicas: [fixed[1], fixed[2]], reply_index: fixed[123], inner: inner(message)? })
 }
 
 fn inner(message: &[u8]) -> Option<Inner> {
@@ -152,7 +155,7 @@ mod tests {
             let made = make(&[9; 32], 494, &inner, 1549);
             assert_eq!((made.ciphertext.len(), made.descriptor.len()), (2000, 201));
             let opened = open(&[9; 32], &made.ciphertext).expect("our own");
-            assert_eq!(opened, Query { epoch: 494, hash: made.hash, replicas: [0, 1], inner });
+            assert_eq!(opened, Query { epoch: 494, hash: made.hash, replicas: [0, 1], reply_index: 0, inner });
             assert_eq!(open(&[8; 32], &made.ciphertext), None, "another network's key");
         }
         assert_eq!(open(&[9; 32], b""), None);

@@ -1,15 +1,14 @@
 #![doc = include_str!("README.md")]
 //!
 //! The room's parts: `wire` turns frames into what is meant and answers what needs no network; `core` is the pure
-//! daemon behind it, and `backend` the couriers and replicas behind that; `disk` keeps the boxes; `shell` has the
-//! sockets and the clock.
+//! daemon behind it, and `backend` the couriers and replicas behind that, which also keeps the boxes; `shell` has
+//! the sockets and the clock.
 
 #[allow(dead_code)] // The core comes to call all of it.
 mod backend;
 #[allow(dead_code)] // What copies and what makes copy streams are on their way.
 mod copy_stream;
 mod core;
-mod disk;
 mod document;
 mod envelope;
 mod faults;

@@ -34,6 +34,8 @@ pub struct Profile {
     pub replicas: usize,
     /// Service nodes with a courier, at least 1.
     pub couriers: usize,
+    /// How many times as fast as upstream's constants say it runs: what a courier waits for is divided by it.
+    pub scale: f64,
 }
 
 impl Profile {
@@ -61,7 +63,8 @@ impl Profile {
             replica_delay: zero,
             replication_delay: zero,
             encrypt: zero,
-            copy_poll: zero,
+            // Between two polls a copy gets on by a slice; were it zero, nobody else would have a turn meanwhile.
+            copy_poll: Duration::from_millis(1),
             epoch: Duration::from_secs(1200),
             ..Self::docker()
         }
@@ -83,6 +86,7 @@ impl Profile {
             epoch: Duration::from_secs(120),
             replicas: 5,
             couriers: 3,
+            scale: 1.0,
         }
     }
 
@@ -116,6 +120,7 @@ impl Profile {
         ] {
             *duration = duration.div_f64(scale);
         }
+        self.scale *= scale;
         self
     }
 

@@ -1,8 +1,9 @@
+use super::super::backend::Memory;
 use super::super::document::Identity;
 use super::super::envelope;
 use super::super::faults::Faults;
 use super::super::profile::Profile;
-use super::super::replica::{Memory, replica_epoch};
+use super::super::replica::replica_epoch;
 use super::super::wire::ReadWith;
 use super::*;
 use crate::bacap::{BoxIndex, WriteCap};

@@ -18,16 +18,13 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tracing::{debug, warn};
 
-use super::backend::Backend;
+use super::backend::{Backend, Disk};
 use super::core::{Core, Event, Reply, Setup};
-use super::disk::Disk;
 use super::faults::Faults;
 use super::profile::Profile;
-use super::replica::replica_epoch;
 use super::wire::Network;
 use crate::thin::message::ID_BYTES;
 use crate::thin::{Address, Config};
-use clock::wall_clock;
 pub use error::LocalnetError;
 use listen::listen;
 use run::run_core;
@@ -95,7 +92,6 @@ impl Localnet {
             |error: rusqlite::Error| LocalnetError::Database { path: database.clone(), reason: error.to_string() };
         let identity = disk.identity().map_err(damaged)?;
         let max_plaintext = disk.max_plaintext(options.max_plaintext).map_err(damaged)?;
-        disk.expire(replica_epoch(wall_clock())).map_err(damaged)?;
 
         let (events, inbox) = mpsc::channel(EVENTS);
         let (stop, stopped) = watch::channel(false);

@@ -8,12 +8,11 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio::time::timeout;
-use tracing::{debug, error, info};
+use tracing::{debug, error};
 
 use super::clock::wall_clock;
+use crate::localnet::backend::Disk;
 use crate::localnet::core::{Action, Conn, Core, Event, Reply};
-use crate::localnet::disk::Disk;
-use crate::localnet::replica::replica_epoch;
 
 /// Most events of one transaction.
 const GROUP: usize = 256;
@@ -21,7 +20,6 @@ const GROUP: usize = 256;
 /// The core's thread: groups of events, one transaction each, then their replies.
 pub(super) async fn run_core(mut core: Core<Disk>, mut inbox: mpsc::Receiver<(Event, Option<mpsc::Sender<Reply>>)>) {
     let mut clients: HashMap<Conn, mpsc::Sender<Reply>> = HashMap::new();
-    let mut epoch = replica_epoch(wall_clock());
     loop {
         let mut group = Vec::new();
         let now = wall_clock();
@@ -32,13 +30,6 @@ pub(super) async fn run_core(mut core: Core<Disk>, mut inbox: mpsc::Receiver<(Ev
             Err(_) => group.push((Event::Tick, None)),
         }
         let wall = wall_clock();
-        if replica_epoch(wall) != epoch {
-            epoch = replica_epoch(wall);
-            match core.store().expire(epoch) {
-                Ok(boxes) => info!(epoch, boxes, "a replica epoch began; boxes have expired"),
-                Err(error) => error!(%error, "expired boxes could not be deleted"),
-            }
-        }
         if let Err(error) = core.store().begin() {
             // Whoever asked waits for an answer that cannot be given; a client asks again on its next connection.
             error!(%error, "the network's database cannot be written; clients are cut off");
@@ -57,6 +48,7 @@ pub(super) async fn run_core(mut core: Core<Disk>, mut inbox: mpsc::Receiver<(Ev
         }
         if let Err(error) = core.store().commit() {
             error!(%error, "boxes could not be kept; clients are cut off and nothing was confirmed to them");
+            core.rolled_back();
             clients.clear();
             continue;
         }
