@@ -152,8 +152,10 @@ impl Decoder {
     }
 }
 
+type Parted<'a> = (&'a [u8], &'a [u8]);
+
 /// The bytes behind a length, and what follows them; `None` while they are not all there.
-fn prefixed(bytes: &[u8], most: usize, beyond: StreamError) -> Result<Option<(&[u8], &[u8])>, StreamError> {
+fn prefixed(bytes: &[u8], most: usize, beyond: StreamError) -> Result<Option<Parted<'_>>, StreamError> {
     let Some((length, rest)) = bytes.split_first_chunk::<4>() else { return Ok(None) };
     match usize::try_from(u32::from_be_bytes(*length)) {
         Ok(length) if length <= most => Ok(rest.split_at_checked(length)),

@@ -48,7 +48,7 @@ pub(super) async fn serve<S: AsyncRead + AsyncWrite>(shared: Arc<Shared>, conn: 
                 }
             };
             // A null is no request; the daemon must not be brought down by one.
-            let request = match frame::decode(&body) {
+            let request = match wire::decode(&body) {
                 Ok(request) => request,
                 Err(error) => {
                     debug!(conn, %error, "a client is hung up on");

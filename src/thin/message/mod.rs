@@ -7,7 +7,7 @@
 
 use std::fmt;
 
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, de};
 
 mod event;
 mod frames;
@@ -28,6 +28,37 @@ pub const HASH_BYTES: usize = 32;
 
 fn null_is_default<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(input: D) -> Result<T, D::Error> {
     Ok(Option::deserialize(input)?.unwrap_or_default())
+}
+
+/// What the daemon has a decoder of its own for: a byte string, where other fields may also be arrays of numbers.
+fn binary<'de, D: Deserializer<'de>>(input: D) -> Result<Option<Octets>, D::Error> {
+    struct Binary(Octets);
+
+    impl<'de> Deserialize<'de> for Binary {
+        fn deserialize<D: Deserializer<'de>>(input: D) -> Result<Self, D::Error> {
+            struct Bytes;
+
+            impl de::Visitor<'_> for Bytes {
+                type Value = Binary;
+
+                fn expecting(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+                    out.write_str("a byte string")
+                }
+
+                fn visit_bytes<E: de::Error>(self, bytes: &[u8]) -> Result<Binary, E> {
+                    Ok(Binary(Octets::from(bytes)))
+                }
+
+                fn visit_byte_buf<E: de::Error>(self, bytes: Vec<u8>) -> Result<Binary, E> {
+                    Ok(Binary(Octets(bytes)))
+                }
+            }
+
+            input.deserialize_bytes(Bytes)
+        }
+    }
+
+    Ok(Option::<Binary>::deserialize(input)?.map(|binary| binary.0))
 }
 
 /// A byte string of the wire. Many of them are secrets, so it shows its length and never its bytes.

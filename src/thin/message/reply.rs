@@ -10,15 +10,15 @@ use super::{Octets, null_is_default};
 pub struct NewKeypairReply {
     /// 16 bytes, echoed in the reply.
     pub query_id: Option<Octets>,
-    /// 0 is success; its meaning depends on the reply (`thin-client-protocol.md` §5).
-    #[serde(deserialize_with = "null_is_default")]
-    pub error_code: u8,
     /// 168 bytes.
     pub write_cap: Option<Octets>,
     /// 136 bytes.
     pub read_cap: Option<Octets>,
     /// 104 bytes.
     pub first_message_index: Option<Octets>,
+    /// 0 is success; its meaning depends on the reply (`thin-client-protocol.md` §5).
+    #[serde(deserialize_with = "null_is_default")]
+    pub error_code: u8,
 }
 
 /// Answers `encrypt_read` and `encrypt_write`.
@@ -27,9 +27,6 @@ pub struct NewKeypairReply {
 pub struct EncryptReply {
     /// 16 bytes, echoed in the reply.
     pub query_id: Option<Octets>,
-    /// 0 is success; its meaning depends on the reply (`thin-client-protocol.md` §5).
-    #[serde(deserialize_with = "null_is_default")]
-    pub error_code: u8,
     /// The courier query.
     pub message_ciphertext: Option<Octets>,
     /// Opaque; holds a private key.
@@ -38,6 +35,9 @@ pub struct EncryptReply {
     pub envelope_hash: Option<Octets>,
     /// 104 bytes.
     pub next_message_box_index: Option<Octets>,
+    /// 0 is success; its meaning depends on the reply (`thin-client-protocol.md` §5).
+    #[serde(deserialize_with = "null_is_default")]
+    pub error_code: u8,
 }
 
 /// Answers `start_resending_encrypted_message`, once, at its end.
@@ -91,11 +91,11 @@ pub struct StartCopyReply {
 pub struct NextIndexReply {
     /// 16 bytes, echoed in the reply.
     pub query_id: Option<Octets>,
+    /// 104 bytes.
+    pub next_message_box_index: Option<Octets>,
     /// 0 is success; its meaning depends on the reply (`thin-client-protocol.md` §5).
     #[serde(deserialize_with = "null_is_default")]
     pub error_code: u8,
-    /// 104 bytes.
-    pub next_message_box_index: Option<Octets>,
 }
 
 /// Answers `get_message_box_index_counter`.
@@ -104,12 +104,12 @@ pub struct NextIndexReply {
 pub struct IndexCounterReply {
     /// 16 bytes, echoed in the reply.
     pub query_id: Option<Octets>,
-    /// 0 is success; its meaning depends on the reply (`thin-client-protocol.md` §5).
-    #[serde(deserialize_with = "null_is_default")]
-    pub error_code: u8,
     /// Idx64.
     #[serde(deserialize_with = "null_is_default")]
     pub counter: u64,
+    /// 0 is success; its meaning depends on the reply (`thin-client-protocol.md` §5).
+    #[serde(deserialize_with = "null_is_default")]
+    pub error_code: u8,
 }
 
 /// Answers `get_pki_document`.
@@ -118,14 +118,14 @@ pub struct IndexCounterReply {
 pub struct GetPkiDocumentReply {
     /// 16 bytes, echoed in the reply.
     pub query_id: Option<Octets>,
-    /// 0 is success; its meaning depends on the reply (`thin-client-protocol.md` §5).
-    #[serde(deserialize_with = "null_is_default")]
-    pub error_code: u8,
     /// The signed document.
     pub payload: Option<Octets>,
     /// The epoch of the document returned.
     #[serde(deserialize_with = "null_is_default")]
     pub epoch: u64,
+    /// 0 is success; its meaning depends on the reply (`thin-client-protocol.md` §5).
+    #[serde(deserialize_with = "null_is_default")]
+    pub error_code: u8,
 }
 
 /// Answers `get_directory_authorities`.
@@ -134,11 +134,11 @@ pub struct GetPkiDocumentReply {
 pub struct GetDirectoryAuthoritiesReply {
     /// 16 bytes, echoed in the reply.
     pub query_id: Option<Octets>,
+    /// The authorities.
+    pub authorities: Option<Vec<DirectoryAuthority>>,
     /// 0 is success; its meaning depends on the reply (`thin-client-protocol.md` §5).
     #[serde(deserialize_with = "null_is_default")]
     pub error_code: u8,
-    /// The authorities.
-    pub authorities: Option<Vec<DirectoryAuthority>>,
 }
 
 /// Answers `create_courier_envelopes_from_payload`.
@@ -147,13 +147,13 @@ pub struct GetDirectoryAuthoritiesReply {
 pub struct EnvelopesFromPayloadReply {
     /// 16 bytes, echoed in the reply.
     pub query_id: Option<Octets>,
-    /// 0 is success; its meaning depends on the reply (`thin-client-protocol.md` §5).
-    #[serde(deserialize_with = "null_is_default")]
-    pub error_code: u8,
     /// One element a box.
     pub envelopes: Option<Vec<Octets>>,
     /// 104 bytes.
     pub next_dest_index: Option<Octets>,
+    /// 0 is success; its meaning depends on the reply (`thin-client-protocol.md` §5).
+    #[serde(deserialize_with = "null_is_default")]
+    pub error_code: u8,
 }
 
 /// Answers `create_courier_envelopes_from_multi_payload`.
@@ -162,15 +162,15 @@ pub struct EnvelopesFromPayloadReply {
 pub struct EnvelopesFromMultiPayloadReply {
     /// 16 bytes, echoed in the reply.
     pub query_id: Option<Octets>,
-    /// 0 is success; its meaning depends on the reply (`thin-client-protocol.md` §5).
-    #[serde(deserialize_with = "null_is_default")]
-    pub error_code: u8,
     /// One element a box.
     pub envelopes: Option<Vec<Octets>>,
     /// The unflushed tail.
     pub buffer: Option<Octets>,
     /// 104 bytes each, one a destination.
     pub next_dest_indices: Option<Vec<Octets>>,
+    /// 0 is success; its meaning depends on the reply (`thin-client-protocol.md` §5).
+    #[serde(deserialize_with = "null_is_default")]
+    pub error_code: u8,
 }
 
 /// Answers `create_courier_envelopes_from_tombstone_range`.
@@ -179,15 +179,15 @@ pub struct EnvelopesFromMultiPayloadReply {
 pub struct EnvelopesFromTombstoneRangeReply {
     /// 16 bytes, echoed in the reply.
     pub query_id: Option<Octets>,
-    /// 0 is success; its meaning depends on the reply (`thin-client-protocol.md` §5).
-    #[serde(deserialize_with = "null_is_default")]
-    pub error_code: u8,
     /// One element a box.
     pub envelopes: Option<Vec<Octets>>,
     /// The unflushed tail.
     pub buffer: Option<Octets>,
     /// 104 bytes.
     pub next_dest_index: Option<Octets>,
+    /// 0 is success; its meaning depends on the reply (`thin-client-protocol.md` §5).
+    #[serde(deserialize_with = "null_is_default")]
+    pub error_code: u8,
 }
 
 /// Answers `voucher_mint`.
@@ -196,9 +196,6 @@ pub struct EnvelopesFromTombstoneRangeReply {
 pub struct VoucherMintReply {
     /// 16 bytes, echoed in the reply.
     pub query_id: Option<Octets>,
-    /// 0 is success; its meaning depends on the reply (`thin-client-protocol.md` §5).
-    #[serde(deserialize_with = "null_is_default")]
-    pub error_code: u8,
     /// 32 bytes.
     pub voucher: Option<Octets>,
     /// To be published.
@@ -211,6 +208,9 @@ pub struct VoucherMintReply {
     pub voucher_secret_key: Option<Octets>,
     /// 160 bytes.
     pub voucher_public_key: Option<Octets>,
+    /// 0 is success; its meaning depends on the reply (`thin-client-protocol.md` §5).
+    #[serde(deserialize_with = "null_is_default")]
+    pub error_code: u8,
 }
 
 /// Answers `voucher_induct`.
@@ -219,9 +219,6 @@ pub struct VoucherMintReply {
 pub struct VoucherInductReply {
     /// 16 bytes, echoed in the reply.
     pub query_id: Option<Octets>,
-    /// 0 is success; its meaning depends on the reply (`thin-client-protocol.md` §5).
-    #[serde(deserialize_with = "null_is_default")]
-    pub error_code: u8,
     /// Empty on error.
     #[serde(deserialize_with = "null_is_default")]
     pub display_name: String,
@@ -235,6 +232,9 @@ pub struct VoucherInductReply {
     pub voucher_read_cap: Option<Octets>,
     /// 32 bytes.
     pub salt: Option<Octets>,
+    /// 0 is success; its meaning depends on the reply (`thin-client-protocol.md` §5).
+    #[serde(deserialize_with = "null_is_default")]
+    pub error_code: u8,
 }
 
 /// Answers `voucher_open`.
@@ -243,15 +243,15 @@ pub struct VoucherInductReply {
 pub struct VoucherOpenReply {
     /// 16 bytes, echoed in the reply.
     pub query_id: Option<Octets>,
-    /// 0 is success; its meaning depends on the reply (`thin-client-protocol.md` §5).
-    #[serde(deserialize_with = "null_is_default")]
-    pub error_code: u8,
     /// What the inductor said.
     pub who_reply: Option<Octets>,
     /// 32 bytes.
     pub salt: Option<Octets>,
     /// 168 bytes.
     pub mutated_message_write_cap: Option<Octets>,
+    /// 0 is success; its meaning depends on the reply (`thin-client-protocol.md` §5).
+    #[serde(deserialize_with = "null_is_default")]
+    pub error_code: u8,
 }
 
 /// Answers `voucher_derive_stream`.
@@ -260,13 +260,13 @@ pub struct VoucherOpenReply {
 pub struct VoucherDeriveStreamReply {
     /// 16 bytes, echoed in the reply.
     pub query_id: Option<Octets>,
-    /// 0 is success; its meaning depends on the reply (`thin-client-protocol.md` §5).
-    #[serde(deserialize_with = "null_is_default")]
-    pub error_code: u8,
     /// 168 bytes.
     pub voucher_write_cap: Option<Octets>,
     /// 136 bytes.
     pub voucher_read_cap: Option<Octets>,
+    /// 0 is success; its meaning depends on the reply (`thin-client-protocol.md` §5).
+    #[serde(deserialize_with = "null_is_default")]
+    pub error_code: u8,
 }
 
 /// A directory authority that the daemon trusts; its identity key tells one network from another.

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Octets, null_is_default};
+use super::{Octets, binary, null_is_default};
 
 /// Opens or resumes a session; answered by `session_token_reply`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -53,8 +53,10 @@ pub struct EncryptRead {
     /// 16 bytes, echoed in the reply.
     pub query_id: Option<Octets>,
     /// 136 bytes.
+    #[serde(deserialize_with = "binary")]
     pub read_cap: Option<Octets>,
     /// 104 bytes.
+    #[serde(deserialize_with = "binary")]
     pub message_box_index: Option<Octets>,
 }
 
@@ -67,8 +69,10 @@ pub struct EncryptWrite {
     /// At most `MaxPlaintextPayloadLength` bytes; present and empty is a tombstone.
     pub plaintext: Option<Octets>,
     /// 168 bytes.
+    #[serde(deserialize_with = "binary")]
     pub write_cap: Option<Octets>,
     /// 104 bytes.
+    #[serde(deserialize_with = "binary")]
     pub message_box_index: Option<Octets>,
 }
 
@@ -79,8 +83,10 @@ pub struct StartResending {
     /// 16 bytes, echoed in the reply.
     pub query_id: Option<Octets>,
     /// 136 bytes, for a read.
+    #[serde(deserialize_with = "binary")]
     pub read_cap: Option<Octets>,
     /// 168 bytes, for a write; exactly one of the two capabilities is given.
+    #[serde(deserialize_with = "binary")]
     pub write_cap: Option<Octets>,
     /// 104 bytes; reads are decrypted with it.
     pub message_box_index: Option<Octets>,
@@ -118,6 +124,7 @@ pub struct StartCopy {
     /// 16 bytes, echoed in the reply.
     pub query_id: Option<Octets>,
     /// 168 bytes, of the temporary stream.
+    #[serde(deserialize_with = "binary")]
     pub write_cap: Option<Octets>,
     /// 32 bytes, to pin a courier.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -144,6 +151,7 @@ pub struct NextIndex {
     /// 16 bytes, echoed in the reply.
     pub query_id: Option<Octets>,
     /// 104 bytes.
+    #[serde(deserialize_with = "binary")]
     pub message_box_index: Option<Octets>,
 }
 
@@ -154,6 +162,7 @@ pub struct IndexCounter {
     /// 16 bytes, echoed in the reply.
     pub query_id: Option<Octets>,
     /// 104 bytes.
+    #[serde(deserialize_with = "binary")]
     pub message_box_index: Option<Octets>,
 }
 
@@ -185,8 +194,10 @@ pub struct EnvelopesFromPayload {
     /// At most 10 MiB.
     pub payload: Option<Octets>,
     /// 168 bytes.
+    #[serde(deserialize_with = "binary")]
     pub dest_write_cap: Option<Octets>,
     /// 104 bytes.
+    #[serde(deserialize_with = "binary")]
     pub dest_start_index: Option<Octets>,
     /// Whether the copy stream begins here.
     #[serde(deserialize_with = "null_is_default")]
@@ -221,8 +232,10 @@ pub struct EnvelopesFromTombstoneRange {
     /// 16 bytes, echoed in the reply.
     pub query_id: Option<Octets>,
     /// 168 bytes.
+    #[serde(deserialize_with = "binary")]
     pub dest_write_cap: Option<Octets>,
     /// 104 bytes.
+    #[serde(deserialize_with = "binary")]
     pub dest_start_index: Option<Octets>,
     /// Boxes to tombstone.
     #[serde(deserialize_with = "null_is_default")]
@@ -294,7 +307,9 @@ pub struct CopyDestination {
     /// At most 10 MiB.
     pub payload: Option<Octets>,
     /// 168 bytes.
+    #[serde(deserialize_with = "binary")]
     pub write_cap: Option<Octets>,
     /// 104 bytes.
+    #[serde(deserialize_with = "binary")]
     pub start_index: Option<Octets>,
 }

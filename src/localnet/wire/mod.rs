@@ -2,6 +2,10 @@
 //!
 //! Everything here is a function of its arguments, so that connections do it side by side.
 
+mod decode;
+
+pub(super) use decode::decode;
+
 use std::time::Duration;
 
 use tracing::warn;
