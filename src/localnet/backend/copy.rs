@@ -26,7 +26,7 @@ const RESULT_AGE: Duration = Duration::from_secs(30 * 60);
 /// Results kept, of all couriers; the oldest go.
 const RESULTS: usize = 1024;
 /// Copies at work at the same time; one more waits until it is asked for again.
-const RUNNING: usize = 64;
+pub(super) const RUNNING: usize = 64;
 /// Attempts at a box per holder, and at an envelope.
 const ATTEMPTS: u32 = 10;
 /// The back-off between attempts: doubled from the first to the longest.

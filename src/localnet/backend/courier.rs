@@ -10,7 +10,7 @@ use crate::localnet::replica::{INTERNAL_ERROR, REPLICATION_FAILED, SUCCESS};
 
 /// Envelopes that one courier remembers at most, and bytes of boxes in their answers. Beyond, the oldest are forgotten:
 /// to whoever asks for one of those it is a new one.
-const ENTRIES: usize = 8192;
+pub(super) const ENTRIES: usize = 8192;
 const PAYLOAD_BYTES: usize = 4 << 20;
 
 /// What a courier goes by.

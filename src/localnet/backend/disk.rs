@@ -130,6 +130,12 @@ impl Disk {
         result
     }
 
+    /// The next commit fails, as on a full disk.
+    #[cfg(test)]
+    pub(super) fn fail(&mut self) {
+        self.failed = Some(rusqlite::Error::InvalidQuery);
+    }
+
     fn change(&mut self, sql: &str, values: impl rusqlite::Params) -> usize {
         let changed = self.connection.prepare_cached(sql).and_then(|mut statement| statement.execute(values));
         changed.unwrap_or_else(|error| {

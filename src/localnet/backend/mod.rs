@@ -510,3 +510,6 @@ fn exponential(dice: &mut StdRng, mean: Duration) -> Duration {
     let left: f64 = 1.0 - dice.random::<f64>();
     mean.mul_f64(-left.ln())
 }
+
+#[cfg(test)]
+mod tests;
