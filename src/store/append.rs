@@ -46,7 +46,7 @@ impl Ledger<'_> {
             }
         }
         self.run(
-            "UPDATE channel SET size = ?2, boxes = ?3, next_index = ?4, tail_bytes = ?5, modified = ?6
+            "UPDATE channel SET size = ?2, boxes = ?3, next_index = ?4, tail_bytes = ?5, modified = ?6, changed = ?6
              WHERE id = ?1",
             params![id.0, int(size), int(packer.seq), packer.index.as_bytes(), int(tail_bytes), self.now],
         )?;
@@ -77,7 +77,7 @@ impl Ledger<'_> {
         self.abandon(record.chain, false)?;
         self.run(
             "UPDATE channel SET chain = ?2, size = 0, boxes = 0, tail_bytes = 0, rewrites = rewrites + 1,
-                    next_index = substr(cap, 65, 104), modified = ?3
+                    next_index = substr(cap, 65, 104), modified = ?3, changed = ?3
              WHERE id = ?1",
             params![id.0, chain, self.now],
         )?;

@@ -25,7 +25,26 @@ impl Ledger<'_> {
             return Ok(());
         }
         self.check_free(new)?;
-        self.run("UPDATE channel SET name = ?2 WHERE id = ?1", params![id.0, new.as_str()])?;
+        self.set_name(id, new.as_str())?;
+        self.list_anew()
+    }
+
+    /// Two channels take each other's name.
+    pub(super) fn exchange(&mut self, one: &ChannelName, other: &ChannelName) -> Result<(), StoreError> {
+        let (first, second) =
+            (self.id_of(one)?.ok_or(StoreError::NoChannel)?, self.id_of(other)?.ok_or(StoreError::NoChannel)?);
+        if first == second {
+            return Ok(());
+        }
+        // No channel has a control character in its name.
+        self.set_name(first, "\n")?;
+        self.set_name(second, one.as_str())?;
+        self.set_name(first, other.as_str())?;
+        self.list_anew()
+    }
+
+    fn set_name(&mut self, id: ChannelId, name: &str) -> Result<(), StoreError> {
+        self.run("UPDATE channel SET name = ?2, changed = ?3 WHERE id = ?1", params![id.0, name, self.now])?;
         self.touch(id);
         Ok(())
     }
@@ -83,9 +102,9 @@ impl Ledger<'_> {
     ) -> Result<(), StoreError> {
         let changed = self.run(
             "UPDATE channel SET accessed = coalesce(?2, accessed), modified = coalesce(?3, modified),
-                    dropped_mode = coalesce(?4, dropped_mode)
+                    dropped_mode = coalesce(?4, dropped_mode), changed = ?5
              WHERE id = ?1",
-            params![id.0, accessed, modified, dropped_mode],
+            params![id.0, accessed, modified, dropped_mode, self.now],
         )?;
         if changed == 0 {
             return Err(StoreError::NoChannel);
@@ -114,11 +133,13 @@ impl Ledger<'_> {
         }
         let chain = self.new_chain()?;
         self.run(
-            "INSERT INTO channel (name, role, cap, chain, next_index, max_plaintext, created, modified, accessed)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?7, ?7)",
+            "INSERT INTO channel (name, role, cap, chain, next_index, max_plaintext, created, modified, accessed,
+                                  changed)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?7, ?7, ?7)",
             params![name.as_str(), role_code(role), cap, chain, first_index, PROVISIONAL_MAX_PLAINTEXT, self.now],
         )?;
         let id = ChannelId(self.last_insert());
+        self.list_anew()?;
         self.touch(id);
         Ok(id)
     }
@@ -126,6 +147,7 @@ impl Ledger<'_> {
     fn remove(&mut self, id: ChannelId, record: &Record, forgotten: bool) -> Result<(), StoreError> {
         self.abandon(record.chain, forgotten)?;
         self.run("DELETE FROM channel WHERE id = ?1", [id.0])?;
+        self.list_anew()?;
         self.touch(id);
         Ok(())
     }

@@ -71,6 +71,9 @@ impl Ledger<'_> {
             "UPDATE channel SET stored_boxes = stored_boxes + ?2, first_unstored = ?3, stored_bytes = ?4 WHERE id = ?1",
             params![id.0, stored, int(first_unstored), int(stored_bytes)],
         )?;
+        if self.sent_bytes()? > self.limits.sent_bytes {
+            self.litter();
+        }
         self.touch(id);
         Ok(())
     }

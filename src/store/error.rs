@@ -52,6 +52,14 @@ pub enum StoreError {
         /// Why, in words for the person.
         reason: String,
     },
+    /// The bytes were dropped to make room.
+    #[error(
+        "the bytes before {end} are no longer here: they were dropped to make room, by --keep-sent or `pigeonfs trim`"
+    )]
+    Dropped {
+        /// Where those that are here begin.
+        end: u64,
+    },
     /// The spool's own limit is reached.
     #[error(
         "the spool is full: {spooled} bytes wait to be stored by the network, and the limit is {limit}; wait until \

@@ -16,7 +16,8 @@ impl Ledger<'_> {
         let record = self.reader(id)?;
         let mut order: Vec<_> = arrivals.iter().collect();
         order.sort_by_key(|(seq, _)| *seq);
-        let mut inbox = Inbox { cursor: (record.frontier, self.next_index(id)?), end: record.boxes, record };
+        let mut inbox =
+            Inbox { cursor: (record.frontier, self.next_index(id)?), end: record.boxes, fresh_bytes: 0, record };
         let mut not_yet = BTreeSet::new();
         for (seq, arrival) in order {
             match arrival {
@@ -32,9 +33,21 @@ impl Ledger<'_> {
         self.run(
             "UPDATE channel SET frontier = ?2, size = ?3, next_index = ?4, boxes = ?5,
                     verdict_at = CASE WHEN ?6 THEN ?8 WHEN ?7 THEN NULL ELSE verdict_at END,
-                    modified = CASE WHEN ?3 > size THEN ?8 ELSE modified END
+                    modified = CASE WHEN ?3 > size THEN ?8 ELSE modified END,
+                    changed = CASE WHEN ?3 > size THEN ?8 ELSE changed END,
+                    held_bytes = held_bytes + ?9
              WHERE id = ?1",
-            params![id.0, int(frontier), int(size), index.as_bytes(), int(end), verdict, moved, self.now],
+            params![
+                id.0,
+                int(frontier),
+                int(size),
+                index.as_bytes(),
+                int(end),
+                verdict,
+                moved,
+                self.now,
+                int(inbox.fresh_bytes)
+            ],
         )?;
         self.touch(id);
         Ok(Frontier { seq: BoxSeq(frontier), size })
@@ -47,6 +60,8 @@ struct Inbox {
     cursor: (u64, BoxIndex),
     /// One past the last box that has arrived.
     end: u64,
+    /// Bytes that were not here before.
+    fresh_bytes: u64,
 }
 
 impl Inbox {
@@ -60,6 +75,7 @@ impl Inbox {
         match found {
             None if seq.0 >= self.record.frontier => {
                 self.insert(ledger, seq, to, payload)?;
+                self.fresh_bytes += payload.len() as u64;
                 self.end = self.end.max(seq.0 + 1);
             }
             // A repetition. The first that arrived is what was read, so it stays.

@@ -22,7 +22,7 @@ pub(super) struct Ledger<'a> {
 pub(super) struct Effects {
     /// The channels that it changed.
     pub(super) touched: Vec<ChannelId>,
-    /// It abandoned a chain, whose boxes are to be deleted.
+    /// It left boxes to be deleted.
     pub(super) litter: bool,
 }
 
@@ -44,6 +44,8 @@ pub(super) struct Record {
     pub(super) stored_bytes: u64,
     pub(super) frontier: u64,
     pub(super) rewrites: u64,
+    pub(super) dropped_boxes: u64,
+    pub(super) dropped_bytes: u64,
 }
 
 impl<'a> Ledger<'a> {
@@ -71,10 +73,20 @@ impl<'a> Ledger<'a> {
         self.effects.touched.truncate(mark);
     }
 
+    /// There is something to delete, once this is committed.
+    pub(super) fn litter(&mut self) {
+        self.effects.litter = true;
+    }
+
+    /// A name came or went.
+    pub(super) fn list_anew(&self) -> Result<(), StoreError> {
+        self.run("UPDATE spool SET listing_changed = ?1", [self.now]).map(drop)
+    }
+
     /// Leaves the boxes of a chain to be deleted. `forgotten`: by the verb that may give up what was sent.
     pub(super) fn abandon(&mut self, chain: i64, forgotten: bool) -> Result<(), StoreError> {
         self.run("UPDATE chain SET abandoned = ?2 WHERE id = ?1", params![chain, 1 + i64::from(forgotten)])?;
-        self.effects.litter = true;
+        self.litter();
         Ok(())
     }
 
@@ -116,7 +128,8 @@ impl<'a> Ledger<'a> {
 
     pub(super) fn record(&self, id: ChannelId) -> Result<Record, StoreError> {
         let sql = "SELECT name, role, chain, network, max_plaintext, fence, launched, shown, size, boxes,
-                          tail_bytes, launched_end, first_unstored, stored_bytes, frontier, rewrites
+                          tail_bytes, launched_end, first_unstored, stored_bytes, frontier, rewrites,
+                          dropped_boxes, dropped_bytes
                    FROM channel WHERE id = ?1";
         self.one(sql, [id.0], |row| {
             Ok(Record {
@@ -136,6 +149,8 @@ impl<'a> Ledger<'a> {
                 stored_bytes: uint(row, 13)?,
                 frontier: uint(row, 14)?,
                 rewrites: uint(row, 15)?,
+                dropped_boxes: uint(row, 16)?,
+                dropped_bytes: uint(row, 17)?,
             })
         })?
         .ok_or(StoreError::NoChannel)

@@ -5,10 +5,10 @@ use std::path::PathBuf;
 use rusqlite::{Connection, TransactionBehavior};
 
 use super::StoreError;
-use super::schema::{APPLICATION_ID, V1};
+use super::schema::{APPLICATION_ID, V1, V2};
 
 /// Step n leads from schema n to n + 1. Released ones are never edited.
-pub(super) const MIGRATIONS: &[&str] = &[V1];
+pub(super) const MIGRATIONS: &[&str] = &[V1, V2];
 
 /// Takes the steps that are missing, each in a transaction of its own.
 pub(super) fn migrate(db: &mut Connection, steps: &[&str]) -> Result<(), StoreError> {
@@ -52,14 +52,15 @@ mod tests {
     fn steps_are_taken_once_and_in_order() {
         let mut db = Connection::open_in_memory().unwrap();
         migrate(&mut db, MIGRATIONS).unwrap();
-        assert_eq!(version(&db), 1);
+        let newest = i64::try_from(MIGRATIONS.len()).unwrap();
+        assert_eq!(version(&db), newest);
         migrate(&mut db, MIGRATIONS).unwrap();
-        let next = [V1, "CREATE TABLE later (id INTEGER PRIMARY KEY) STRICT;"];
+        let next = [MIGRATIONS, &["CREATE TABLE later (id INTEGER PRIMARY KEY) STRICT;"]].concat();
         migrate(&mut db, &next).unwrap();
-        assert_eq!(version(&db), 2);
+        assert_eq!(version(&db), newest + 1);
         assert_eq!(
             migrate(&mut db, MIGRATIONS),
-            Err(StoreError::NewerSchema { path: PathBuf::new(), found: 2, known: 1 }),
+            Err(StoreError::NewerSchema { path: PathBuf::new(), found: newest + 1, known: newest }),
             "the version before refuses it"
         );
         db.execute("INSERT INTO later VALUES (1)", []).unwrap();

@@ -36,6 +36,7 @@ mod requests;
 mod reserve;
 mod schema;
 mod state_dir;
+mod trim;
 mod writer;
 
 pub use changes::Changes;
@@ -44,7 +45,7 @@ pub use commit::Commit;
 pub use error::StoreError;
 pub use model::{
     Appended, Arrival, Binding, BoxSeq, BoxState, Capability, Channel, ChannelId, Frontier, Limits, MAX_AHEAD_BOXES,
-    NetworkId, OutBox, PROVISIONAL_MAX_PLAINTEXT, Role,
+    NetworkId, OutBox, PROVISIONAL_MAX_PLAINTEXT, Role, Usage,
 };
 pub use name::{ChannelName, MAX_NAME_BYTES, NameError};
 pub use open::Store;

@@ -162,6 +162,8 @@ pub struct Channel {
     pub modified: SystemTime,
     /// What a person set, at first `created`.
     pub accessed: SystemTime,
+    /// When anything of it changed that `stat(2)` shows.
+    pub changed: SystemTime,
     /// Permission bits that were taken from those of its role.
     pub dropped_mode: u32,
     /// Writer: whether a packet may have left, ever.
@@ -176,6 +178,12 @@ pub struct Channel {
     pub verdict: Option<SystemTime>,
     /// Reader: a box past the frontier has arrived.
     pub later_known: bool,
+    /// Bytes at its beginning that were dropped to make room.
+    pub dropped_bytes: u64,
+    /// Bytes of it that are here, a reader's past the frontier too.
+    pub held_bytes: u64,
+    /// Reader: the cache is full, so nothing more is fetched for it. See [`Limits`].
+    pub paused: bool,
     /// Most plaintext bytes of a box.
     pub max_plaintext: usize,
     /// The network that it belongs to.
@@ -260,6 +268,19 @@ pub struct Limits {
     pub cache_channel_bytes: u64,
     /// Bytes that replicas have confirmed and that are kept for reading back. The oldest of more are dropped.
     pub sent_bytes: u64,
+}
+
+/// What the store has taken, over all channels; each has its limit in [`Limits`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Usage {
+    /// Bytes accepted and not yet stored by replicas.
+    pub spool_bytes: u64,
+    /// Bytes that have arrived and are kept.
+    pub cache_bytes: u64,
+    /// Bytes that replicas have confirmed and that are kept.
+    pub sent_bytes: u64,
+    /// When a channel was made, renamed or removed, the last time.
+    pub listing_changed: SystemTime,
 }
 
 impl Default for Limits {

@@ -2,6 +2,7 @@
 
 use std::fs::OpenOptions;
 use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
@@ -27,6 +28,8 @@ struct Inner {
     queue: Arc<Queue>,
     readers: Readers,
     changes: Changes,
+    limits: Limits,
+    dir: PathBuf,
     running: Mutex<Option<Running>>,
 }
 
@@ -76,7 +79,14 @@ impl Store {
             .spawn(move || writer.run())
             .map_err(|error| StoreError::Io { reason: format!("the writer thread cannot be started: {error}") })?;
         let running = Mutex::new(Some(Running { writer, _state: state.clone() }));
-        Ok(Self(Arc::new(Inner { queue, readers: Readers::new(state.database()), changes, running })))
+        Ok(Self(Arc::new(Inner {
+            queue,
+            readers: Readers::new(state.database()),
+            changes,
+            limits,
+            dir: state.path().to_owned(),
+            running,
+        })))
     }
 
     /// Carries out what was submitted, closes the database and lets go of the directory's lock. Requests and questions
@@ -88,6 +98,18 @@ impl Store {
     /// Wake-ups after commits.
     pub fn changes(&self) -> Changes {
         self.0.changes.clone()
+    }
+
+    /// What it may take of the disk.
+    pub fn limits(&self) -> &Limits {
+        &self.0.limits
+    }
+
+    /// Bytes that the disk below has room for, as a user without privileges may take them.
+    pub fn disk_free_bytes(&self) -> Result<u64, StoreError> {
+        let told = rustix::fs::statvfs(&self.0.dir)
+            .map_err(|error| StoreError::Io { reason: format!("{}: {error}", self.0.dir.display()) })?;
+        Ok(told.f_bavail.saturating_mul(told.f_frsize))
     }
 
     pub(super) fn readers(&self) -> &Readers {

@@ -6,7 +6,9 @@ use zeroize::Zeroizing;
 use super::channels::capability;
 use super::ledger::{index, int, role, seq, state, uint};
 use super::model::{MAX_AHEAD_BOXES, from_nanos};
-use super::{BoxSeq, Capability, Channel, ChannelId, ChannelName, NetworkId, OutBox, Role, Store, StoreError};
+use super::{
+    BoxSeq, Capability, Channel, ChannelId, ChannelName, Limits, NetworkId, OutBox, Role, Store, StoreError, Usage,
+};
 use crate::bacap::BoxIndex;
 
 /// Most bytes that one [`Store::read`] returns.
@@ -17,7 +19,8 @@ const USUAL_READ_BYTES: usize = 128 << 10;
 const CHANNEL: &str = "
     SELECT c.id, c.name, c.role, c.size, c.stored_bytes, c.boxes, c.stored_boxes, c.first_unstored, c.tail_bytes,
            c.rewrites, c.created, c.modified, c.accessed, c.dropped_mode, c.launched, c.shown, c.fence, c.frontier,
-           c.verdict_at, c.max_plaintext, n.keys
+           c.verdict_at, c.max_plaintext, n.keys, c.changed, c.dropped_bytes, c.held_bytes,
+           (SELECT cache_bytes FROM spool)
     FROM channel c LEFT JOIN network n ON n.id = c.network";
 
 impl Store {
@@ -28,7 +31,7 @@ impl Store {
             let mut channels = Vec::new();
             // No name is empty.
             each(db, &sql, params![after.map_or("", ChannelName::as_str), int(limit as u64)], |row| {
-                channels.push(channel(row)?);
+                channels.push(channel(row, self.limits())?);
                 Ok(true)
             })?;
             Ok(channels)
@@ -37,24 +40,34 @@ impl Store {
 
     /// The channel, where there is one.
     pub fn channel(&self, id: ChannelId) -> Result<Option<Channel>, StoreError> {
-        self.readers().ask(|db| one(db, &format!("{CHANNEL} WHERE c.id = ?1"), [id.0], channel))
+        self.readers()
+            .ask(|db| one(db, &format!("{CHANNEL} WHERE c.id = ?1"), [id.0], |row| channel(row, self.limits())))
     }
 
     /// The channel of this name, where there is one.
     pub fn by_name(&self, name: &ChannelName) -> Result<Option<Channel>, StoreError> {
-        self.readers().ask(|db| one(db, &format!("{CHANNEL} WHERE c.name = ?1"), [name.as_str()], channel))
+        self.readers().ask(|db| {
+            one(db, &format!("{CHANNEL} WHERE c.name = ?1"), [name.as_str()], |row| channel(row, self.limits()))
+        })
     }
 
     /// Bytes from `offset` on, up to `len` and up to [`MAX_READ_BYTES`]: what was accepted (writer), or has arrived
-    /// without a gap (reader). Fewer only at the end of those.
+    /// without a gap (reader). Fewer only at the end of those. What was dropped is [`StoreError::Dropped`].
     pub fn read(&self, id: ChannelId, offset: u64, len: usize) -> Result<Vec<u8>, StoreError> {
         let len = len.min(MAX_READ_BYTES);
         self.readers().ask(|db| {
-            let chain = chain(db, id)?;
+            // One snapshot for both questions.
+            let snapshot = db.unchecked_transaction()?;
+            let sql = "SELECT chain, dropped_bytes FROM channel WHERE id = ?1";
+            let found = one(&snapshot, sql, [id.0], |row| Ok((row.get::<_, i64>(0)?, uint(row, 1)?)))?;
+            let (chain, dropped_bytes) = found.ok_or(StoreError::NoChannel)?;
+            if offset < dropped_bytes {
+                return Err(StoreError::Dropped { end: dropped_bytes });
+            }
             let mut bytes = Vec::new();
             // From the last box that begins at or before the offset. Past a reader's frontier boxes have none.
             each(
-                db,
+                &snapshot,
                 "SELECT offset, payload FROM box
                  WHERE chain = ?1
                    AND offset >= coalesce((SELECT b.offset FROM box b WHERE b.chain = ?1 AND b.offset <= ?2
@@ -155,7 +168,23 @@ impl Store {
 
     /// Bytes accepted and not yet stored by replicas, over all channels.
     pub fn spool_bytes(&self) -> Result<u64, StoreError> {
-        self.readers().ask(|db| Ok(one(db, "SELECT bytes FROM spool", [], |row| uint(row, 0))?.unwrap_or_default()))
+        Ok(self.usage()?.spool_bytes)
+    }
+
+    /// What the store has taken, over all channels.
+    pub fn usage(&self) -> Result<Usage, StoreError> {
+        let sql = "SELECT bytes, cache_bytes, sent_bytes, listing_changed FROM spool";
+        self.readers().ask(|db| {
+            let usage = one(db, sql, [], |row| {
+                Ok(Usage {
+                    spool_bytes: uint(row, 0)?,
+                    cache_bytes: uint(row, 1)?,
+                    sent_bytes: uint(row, 2)?,
+                    listing_changed: from_nanos(row.get(3)?),
+                })
+            })?;
+            usage.ok_or_else(|| StoreError::Corrupt { reason: "the count of the spool is missing".to_owned() })
+        })
     }
 }
 
@@ -163,7 +192,7 @@ fn chain(db: &Connection, id: ChannelId) -> Result<i64, StoreError> {
     one(db, "SELECT chain FROM channel WHERE id = ?1", [id.0], |row| row.get(0))?.ok_or(StoreError::NoChannel)
 }
 
-fn channel(row: &Row<'_>) -> rusqlite::Result<Channel> {
+fn channel(row: &Row<'_>, limits: &Limits) -> rusqlite::Result<Channel> {
     let corrupt = |column, text: String| {
         rusqlite::Error::FromSqlConversionFailure(column, rusqlite::types::Type::Text, text.into())
     };
@@ -172,11 +201,13 @@ fn channel(row: &Row<'_>) -> rusqlite::Result<Channel> {
     let boxes = uint(row, 5)?;
     let frontier = seq(row, 17)?;
     let keys: Option<Vec<u8>> = row.get(20)?;
+    let (size, dropped_bytes, cached) = (uint(row, 3)?, uint(row, 22)?, uint(row, 23)?);
+    let full = cached >= limits.cache_channel_bytes || uint(row, 24)? >= limits.cache_bytes;
     Ok(Channel {
         id: ChannelId(row.get(0)?),
         name: ChannelName::parse(row.get_ref(1)?.as_str()?).map_err(|error| corrupt(1, error.to_string()))?,
         role,
-        size: uint(row, 3)?,
+        size,
         stored_bytes: uint(row, 4)?,
         boxes,
         stored_boxes: uint(row, 6)?,
@@ -186,6 +217,7 @@ fn channel(row: &Row<'_>) -> rusqlite::Result<Channel> {
         created: time(10)?,
         modified: time(11)?,
         accessed: time(12)?,
+        changed: time(21)?,
         dropped_mode: row.get(13)?,
         launched: row.get(14)?,
         shown: row.get(15)?,
@@ -193,6 +225,9 @@ fn channel(row: &Row<'_>) -> rusqlite::Result<Channel> {
         frontier,
         verdict: row.get::<_, Option<i64>>(18)?.map(from_nanos),
         later_known: role == Role::Reader && boxes > frontier.0,
+        dropped_bytes,
+        held_bytes: if role == Role::Reader { cached } else { size.saturating_sub(dropped_bytes) },
+        paused: role == Role::Reader && full,
         max_plaintext: row.get::<_, u32>(19)? as usize,
         network: keys
             .map(|keys| NetworkId::from_bytes(&keys).ok_or_else(|| corrupt(20, "not whole keys".to_owned())))

@@ -1,4 +1,4 @@
-//! Deletes the boxes of abandoned chains in slices, and gives the pages back to the disk.
+//! Deletes the boxes of abandoned chains and those that were dropped, in slices, and gives the pages back to the disk.
 
 use rusqlite::params;
 
@@ -37,6 +37,9 @@ impl Ledger<'_> {
             }
             return Ok(Swept::Some);
         }
+        if self.sweep_dropped()? || self.drop_sent()? {
+            return Ok(Swept::Some);
+        }
         let free = self.free_pages()?;
         if free <= KEEP_PAGES {
             return Ok(Swept::All);
@@ -51,6 +54,20 @@ impl Ledger<'_> {
         } else {
             Swept::Some
         })
+    }
+
+    /// Deletes a slice of what was dropped. False: there is none.
+    fn sweep_dropped(&self) -> Result<bool, StoreError> {
+        let unswept = self.one(
+            "SELECT id, chain, swept_boxes, dropped_boxes FROM channel WHERE swept_boxes < dropped_boxes LIMIT 1",
+            [],
+            |row| Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?, row.get::<_, i64>(2)?, row.get::<_, i64>(3)?)),
+        )?;
+        let Some((id, chain, swept, dropped)) = unswept else { return Ok(false) };
+        let end = dropped.min(swept + SLICE);
+        self.run("DELETE FROM box WHERE chain = ?1 AND seq >= ?2 AND seq < ?3", params![chain, swept, end])?;
+        self.run("UPDATE channel SET swept_boxes = ?2 WHERE id = ?1", params![id, end])?;
+        Ok(true)
     }
 
     fn free_pages(&self) -> Result<i64, StoreError> {

@@ -34,6 +34,17 @@ impl Store {
         self.submit(move |ledger| ledger.rename_over(&old, &new))
     }
 
+    /// Two channels take each other's name, at once.
+    pub fn exchange(&self, one: ChannelName, other: ChannelName) -> Commit<()> {
+        self.submit(move |ledger| ledger.exchange(&one, &other))
+    }
+
+    /// Drops the oldest bytes of a channel that are stored (writer) or have arrived (reader), until at most
+    /// `keep_bytes` of them are left; the last box stays. They cannot be read any more. Says how many bytes went.
+    pub fn trim(&self, id: ChannelId, keep_bytes: u64) -> Commit<u64> {
+        self.submit(move |ledger| ledger.trim(id, keep_bytes))
+    }
+
     /// Gives a channel up, its capability and its bytes, whatever was sent of it. Its boxes are deleted afterwards.
     pub fn forget(&self, name: ChannelName) -> Commit<()> {
         self.submit(move |ledger| ledger.forget(&name))

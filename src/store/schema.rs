@@ -148,3 +148,58 @@ CREATE TRIGGER channel_goes_forward
       OR NEW.stored_bytes < OLD.stored_bytes OR NEW.frontier < OLD.frontier OR NEW.launched_end < OLD.launched_end
 BEGIN SELECT RAISE(ABORT, 'what was launched, stored or has arrived stays so'); END;
 ";
+
+/// From schema 1 to 2: what is dropped to make room, what is kept of readers' channels, and the time of the last change.
+pub(super) const V2: &str = r"
+-- The beginning of a channel that is no longer here: it is stored (writer) or has arrived (reader), and went to make
+-- room. The last box stays: it is what the next one follows.
+ALTER TABLE channel ADD COLUMN dropped_boxes INTEGER NOT NULL DEFAULT 0
+    CHECK (dropped_boxes BETWEEN 0 AND CASE role WHEN 0 THEN first_unstored ELSE frontier END
+           AND (dropped_boxes = 0 OR dropped_boxes < CASE role WHEN 0 THEN boxes ELSE frontier END));
+ALTER TABLE channel ADD COLUMN dropped_bytes INTEGER NOT NULL DEFAULT 0
+    CHECK (dropped_bytes BETWEEN 0 AND CASE role WHEN 0 THEN stored_bytes ELSE size END);
+-- How many of those boxes' rows are deleted already.
+ALTER TABLE channel ADD COLUMN swept_boxes INTEGER NOT NULL DEFAULT 0
+    CHECK (swept_boxes BETWEEN 0 AND dropped_boxes);
+CREATE INDEX channel_unswept ON channel (id) WHERE swept_boxes < dropped_boxes;
+-- Reader: bytes that have arrived and are kept, those past the frontier too.
+ALTER TABLE channel ADD COLUMN held_bytes INTEGER NOT NULL DEFAULT 0
+    CHECK (held_bytes >= 0 AND (role = 1 OR held_bytes = 0));
+ALTER TABLE channel ADD COLUMN changed INTEGER NOT NULL DEFAULT 0;
+UPDATE channel SET changed = max(created, modified);
+UPDATE channel SET held_bytes = (SELECT coalesce(sum(length(payload)), 0) FROM box WHERE box.chain = channel.chain)
+    WHERE role = 1;
+
+-- The one row also counts what was sent and is kept, and what has arrived and is kept, over all channels.
+ALTER TABLE spool ADD COLUMN sent_bytes INTEGER NOT NULL DEFAULT 0 CHECK (sent_bytes >= 0);
+ALTER TABLE spool ADD COLUMN cache_bytes INTEGER NOT NULL DEFAULT 0 CHECK (cache_bytes >= 0);
+-- When a channel was made, renamed or removed.
+ALTER TABLE spool ADD COLUMN listing_changed INTEGER NOT NULL DEFAULT 0;
+UPDATE spool SET sent_bytes = (SELECT coalesce(sum(stored_bytes), 0) FROM channel WHERE role = 0),
+                 cache_bytes = (SELECT coalesce(sum(held_bytes), 0) FROM channel),
+                 listing_changed = (SELECT coalesce(max(created), 0) FROM channel);
+CREATE TRIGGER sent_changes AFTER UPDATE OF stored_bytes, dropped_bytes ON channel WHEN NEW.role = 0 BEGIN
+    UPDATE spool SET sent_bytes = sent_bytes + (NEW.stored_bytes - NEW.dropped_bytes)
+                                             - (OLD.stored_bytes - OLD.dropped_bytes);
+END;
+CREATE TRIGGER sent_shrinks AFTER DELETE ON channel WHEN OLD.role = 0 BEGIN
+    UPDATE spool SET sent_bytes = sent_bytes - (OLD.stored_bytes - OLD.dropped_bytes);
+END;
+CREATE TRIGGER cache_changes AFTER UPDATE OF held_bytes ON channel BEGIN
+    UPDATE spool SET cache_bytes = cache_bytes + NEW.held_bytes - OLD.held_bytes;
+END;
+CREATE TRIGGER cache_shrinks AFTER DELETE ON channel BEGIN
+    UPDATE spool SET cache_bytes = cache_bytes - OLD.held_bytes;
+END;
+
+-- Law: what is dropped is gone for good, and only what is dropped may be deleted.
+CREATE TRIGGER channel_drops_forward BEFORE UPDATE OF dropped_boxes, dropped_bytes, swept_boxes ON channel
+    WHEN NEW.dropped_boxes < OLD.dropped_boxes OR NEW.dropped_bytes < OLD.dropped_bytes
+      OR NEW.swept_boxes < OLD.swept_boxes
+BEGIN SELECT RAISE(ABORT, 'what was dropped does not come back'); END;
+DROP TRIGGER box_stays;
+CREATE TRIGGER box_stays BEFORE DELETE ON box
+    WHEN OLD.state NOT IN (0, 1) AND NOT EXISTS (SELECT 1 FROM chain WHERE id = OLD.chain AND abandoned <> 0)
+     AND NOT EXISTS (SELECT 1 FROM channel WHERE chain = OLD.chain AND OLD.seq < dropped_boxes)
+BEGIN SELECT RAISE(ABORT, 'a box that was launched or has arrived stays until it is dropped or forgotten'); END;
+";

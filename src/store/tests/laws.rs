@@ -75,6 +75,10 @@ fn no_sql_breaks_a_law() {
         ("by abandoning", "DELETE FROM channel WHERE name = 'notes'".to_owned()),
         ("leaves its boxes", "UPDATE channel SET chain = 99 WHERE name = 'notes'".to_owned()),
         ("CHECK", "UPDATE channel SET size = 1 WHERE name = 'notes'".to_owned()),
+        ("CHECK", "UPDATE channel SET dropped_boxes = 2 WHERE name = 'notes'".to_owned()),
+        ("CHECK", "UPDATE channel SET dropped_bytes = 1550 WHERE name = 'notes'".to_owned()),
+        ("CHECK", "UPDATE channel SET dropped_boxes = 1 WHERE name = 'news'".to_owned()),
+        ("CHECK", "UPDATE channel SET swept_boxes = 1 WHERE name = 'notes'".to_owned()),
         ("CHECK", "UPDATE channel SET boxes = 1 WHERE name = 'notes'".to_owned()),
         ("CHECK", "UPDATE channel SET launched = 1 WHERE name = 'news'".to_owned()),
     ];

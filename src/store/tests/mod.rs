@@ -6,7 +6,9 @@ mod disk;
 mod inbox;
 mod laws;
 mod measure;
+mod migrate;
 mod model;
+mod room;
 mod together;
 
 use tempfile::TempDir;

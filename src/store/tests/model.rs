@@ -27,6 +27,7 @@ pub(super) enum Op {
     Rename(u8, u8),
     SetMax(u8, usize),
     Fence(u8),
+    Trim(u8, u64),
     Reopen,
 }
 
@@ -48,6 +49,7 @@ pub(super) fn op() -> impl Strategy<Value = Op> {
         1 => (ch(), ch()).prop_map(|(old, new)| Op::Rename(old, new)),
         2 => (ch(), prop_oneof![Just(1549), Just(1000), Just(100), Just(4000)]).prop_map(|(ch, m)| Op::SetMax(ch, m)),
         1 => ch().prop_map(Op::Fence),
+        3 => (ch(), 0..6000_u64).prop_map(|(ch, keep)| Op::Trim(ch, keep)),
         2 => Just(Op::Reopen),
     ]
 }
@@ -62,6 +64,8 @@ struct Stream {
     shown: bool,
     fenced: bool,
     rewrites: u64,
+    /// Boxes whose bytes were dropped.
+    dropped: usize,
 }
 
 /// What must be there.
@@ -95,6 +99,21 @@ impl Stream {
             }
             bytes = later;
         }
+    }
+
+    fn stored_prefix(&self) -> usize {
+        self.boxes.iter().take_while(|(_, state)| *state == BoxState::Stored).count()
+    }
+
+    fn offset(&self, at: usize) -> usize {
+        self.boxes[..at].iter().map(|(bytes, _)| bytes.len()).sum()
+    }
+
+    fn trim(&mut self, keep: u64) {
+        let stored = self.stored_prefix();
+        let last = stored.min(self.boxes.len().saturating_sub(1));
+        let fits = |at: &usize| (self.offset(stored) - self.offset(*at)) as u64 <= keep;
+        self.dropped = self.dropped.max((0..last).find(fits).unwrap_or(last));
     }
 
     fn seal(&mut self) -> bool {
@@ -184,6 +203,7 @@ impl Model {
                     shown: false,
                     fenced: false,
                     rewrites: 0,
+                    dropped: 0,
                 };
                 self.streams.insert(*ch, stream);
                 true
@@ -213,6 +233,7 @@ impl Model {
             | Op::Truncate(ch)
             | Op::Reveal(ch)
             | Op::SetMax(ch, _)
+            | Op::Trim(ch, _)
             | Op::Fence(ch) => self.streams.get_mut(ch).is_some_and(|stream| apply_to(stream, op)),
         }
     }
@@ -250,6 +271,7 @@ impl Model {
             Op::Reveal(ch) => store.reveal(id(ch)?, true).wait().map(drop),
             Op::Rename(old, new) => store.rename(channel_name(*old), channel_name(*new)).wait(),
             Op::SetMax(ch, max) => store.set_max_plaintext(id(ch)?, *max).wait(),
+            Op::Trim(ch, keep) => store.trim(id(ch)?, *keep).wait().map(drop),
             Op::Fence(ch) => store.fence(id(ch)?, "a test".to_owned()).wait(),
             Op::Reopen => Ok(()),
         }
@@ -261,12 +283,14 @@ impl Model {
         let names: Vec<_> = channels.iter().map(|channel| channel.name.clone()).collect();
         let expected: Vec<_> = self.streams.keys().map(|ch| channel_name(*ch)).collect();
         same("the channels", &names, &expected)?;
-        let mut spool = 0;
+        let (mut spool, mut sent) = (0, 0);
         for (channel, stream) in channels.iter().zip(self.streams.values()) {
             compare_stream(store, channel, stream).map_err(|error| format!("{}: {error}", channel.name))?;
             spool += channel.size - channel.stored_bytes;
+            sent += channel.stored_bytes - channel.dropped_bytes;
         }
-        same("the spool", &store.spool_bytes().map_err(|error| error.to_string())?, &spool)
+        let usage = store.usage().map_err(|error| error.to_string())?;
+        same("the spool and what was sent", &(usage.spool_bytes, usage.sent_bytes), &(spool, sent))
     }
 }
 
@@ -327,6 +351,10 @@ fn apply_to(stream: &mut Stream, op: &Op) -> bool {
             stream.set_max(*max);
             true
         }
+        Op::Trim(_, keep) => {
+            stream.trim(*keep);
+            true
+        }
         Op::Fence(_) => {
             stream.fenced = true;
             true
@@ -345,9 +373,10 @@ fn pick(picks: &[u8], boxes: usize) -> Vec<usize> {
 
 fn compare_stream(store: &Store, channel: &Channel, stream: &Stream) -> Result<(), String> {
     let told = |error: StoreError| error.to_string();
-    let stored_prefix = stream.boxes.iter().take_while(|(_, state)| *state == BoxState::Stored).count();
+    let stored_prefix = stream.stored_prefix();
     let stored = stream.boxes.iter().filter(|(_, state)| *state == BoxState::Stored).count();
-    let stored_bytes: usize = stream.boxes[..stored_prefix].iter().map(|(bytes, _)| bytes.len()).sum();
+    let stored_bytes = stream.offset(stored_prefix);
+    let dropped_bytes = stream.offset(stream.dropped);
     let tail = stream.boxes.last().filter(|(_, state)| *state == BoxState::Open).map_or(0, |(bytes, _)| bytes.len());
     same("size", &channel.size, &(stream.size() as u64))?;
     same("boxes", &channel.boxes, &(stream.boxes.len() as u64))?;
@@ -362,19 +391,27 @@ fn compare_stream(store: &Store, channel: &Channel, stream: &Stream) -> Result<(
     same("rewrites", &channel.rewrites, &stream.rewrites)?;
     same("M", &channel.max_plaintext, &stream.max)?;
     same("capability", &store.cap(channel.id).map_err(told)?, &Capability::Write(stream.cap.clone()))?;
-    let bytes = stream.bytes();
-    same("bytes", &store.read(channel.id, 0, MAX_READ_BYTES).map_err(told)?, &bytes)?;
+    same("dropped bytes", &channel.dropped_bytes, &(dropped_bytes as u64))?;
+    if dropped_bytes > 0 {
+        let dropped = Err(StoreError::Dropped { end: dropped_bytes as u64 });
+        same("a dropped byte", &store.read(channel.id, dropped_bytes as u64 - 1, 9), &dropped)?;
+    }
+    let bytes = stream.bytes()[dropped_bytes..].to_vec();
+    same("bytes", &store.read(channel.id, dropped_bytes as u64, MAX_READ_BYTES).map_err(told)?, &bytes)?;
     let middle = bytes.len() / 2;
     same(
         "half of the bytes",
-        &store.read(channel.id, middle as u64, 77).map_err(told)?,
+        &store.read(channel.id, (dropped_bytes + middle) as u64, 77).map_err(told)?,
         &bytes[middle..].chunks(77).next().unwrap_or_default().to_vec(),
     )?;
     let mut index: BoxIndex = stream.cap.index().clone();
     let mut outgoing = Vec::new();
     for (seq, (payload, state)) in stream.boxes.iter().enumerate() {
         let seq = BoxSeq(seq as u64);
-        same("an index", &store.index_of(channel.id, seq).map_err(told)?, &index)?;
+        // The row of one that was dropped may be deleted already.
+        if seq.0 >= stream.dropped as u64 {
+            same("an index", &store.index_of(channel.id, seq).map_err(told)?, &index)?;
+        }
         if (BoxState::Sealed..=BoxState::Couriered).contains(state) {
             outgoing.push(OutBox { seq, index: index.clone(), payload: payload.clone(), state: *state });
         }
