@@ -7,9 +7,9 @@ use std::path::Path;
 
 use common::{Work, run};
 
-const VERBS: [&str; 13] = [
-    "mount", "umount", "localnet", "list", "status", "new", "add", "share", "forget", "rename", "wait", "append",
-    "read",
+const VERBS: [&str; 14] = [
+    "mount", "umount", "localnet", "list", "status", "new", "add", "share", "forget", "rename", "trim", "wait",
+    "append", "read",
 ];
 
 #[test]

@@ -276,3 +276,46 @@ async fn without_a_daemon_bytes_are_accepted_and_a_wait_says_what_is_missing() {
     assert!(failure.message.contains("nobody.sock") && failure.message.contains("0 of 17 bytes"), "{failure}");
     link.close().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reader_whose_cache_is_full_pauses_and_goes_on_when_it_is_trimmed() {
+    let world = World::new().await;
+    let mut alice = world.link("alice").await;
+    new(&mut alice, "flood").await;
+    let sent = pattern(600_000, 3);
+    append(&mut alice, "flood", &sent).await.expect("accepted");
+    let cap = share(&mut alice, "flood", false).await;
+    wait(&mut alice, "flood", None).await.expect("stored");
+
+    let mut opening = Opening::new(world.path("bob"), world.daemon());
+    // What may still be under way when the limit is reached: less than this.
+    let window_bytes = 60 * 1549;
+    opening.limits.cache_channel_bytes = 2 * window_bytes;
+    let mut bob = Link::open(opening).await.expect("a fresh state");
+    add(&mut bob, "flood", cap).await;
+    let mut got = Vec::new();
+    let mut pauses = 0;
+    while got.len() < sent.len() {
+        let request =
+            Request::Wait { name: "flood".into(), bytes: Some(got.len() as u64 + 1), timeout_ms: Some(PATIENCE_MS) };
+        bob.request(request).await.expect("it goes on");
+        let request =
+            Request::Read { name: "flood".into(), offset: got.len() as u64, follow_ms: 0, timeout_ms: PATIENCE_MS };
+        let Response::Bytes { bytes, .. } = bob.request(request).await.expect("readable") else { panic!("bytes") };
+        got.extend(bytes);
+        let Response::Channel(status) =
+            bob.request(Request::Status { name: Some("flood".into()) }).await.expect("told")
+        else {
+            panic!("one channel")
+        };
+        assert!(status.size - status.dropped_bytes < 3 * window_bytes, "{status:?}");
+        if status.paused {
+            pauses += 1;
+            bob.request(Request::Trim { name: "flood".into(), keep_bytes: window_bytes }).await.expect("room");
+        }
+    }
+    assert!(got == sent, "the same bytes");
+    assert!(pauses > 0);
+    bob.close().await;
+    alice.close().await;
+}

@@ -19,6 +19,7 @@ mod rename;
 mod share;
 mod signals;
 mod status;
+mod trim;
 mod umount;
 mod wait;
 
@@ -87,6 +88,7 @@ enum Verb {
     Share(share::Typed),
     Forget(forget::Typed),
     Rename(rename::Typed),
+    Trim(trim::Typed),
     Wait(wait::Typed),
     Append(append::Typed),
     Read(read::Typed),
@@ -142,6 +144,7 @@ async fn run(context: &Context, verb: Verb) -> Result<(), Stop> {
         Verb::Share(typed) => share::run(context, typed).await,
         Verb::Forget(typed) => forget::run(context, typed).await,
         Verb::Rename(typed) => rename::run(context, typed).await,
+        Verb::Trim(typed) => trim::run(context, typed).await,
         Verb::Wait(typed) => wait::run(context, typed).await,
         Verb::Append(typed) => append::run(context, typed).await,
         Verb::Read(typed) => read::run(context, typed).await,
@@ -160,6 +163,29 @@ fn seconds(text: &str) -> Result<Duration, String> {
     Duration::try_from_secs_f64(seconds).map_err(|_| bad())
 }
 
+/// Reads a number of bytes from an argument, as `1000`, `512K`, `4M` or `1.5GiB`; the units are powers of 1024.
+fn byte_count(text: &str) -> Result<u64, String> {
+    let bad = || format!("{text:?} is no number of bytes, such as 1000, 512K, 4M or 1.5GiB");
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let unit: u32 = match &text[digits.len()..] {
+        "" | "B" => 0,
+        "K" | "KiB" => 10,
+        "M" | "MiB" => 20,
+        "G" | "GiB" => 30,
+        "T" | "TiB" => 40,
+        _ => return Err(bad()),
+    };
+    let (whole, fraction) = digits.split_once('.').unwrap_or((digits, ""));
+    let number = |text: &str| if text.is_empty() { Some(0) } else { text.parse::<u64>().ok() };
+    if digits.starts_with(['.', '+']) || digits.is_empty() || fraction.len() > 6 || fraction.starts_with('+') {
+        return Err(bad());
+    }
+    let (whole, part) = (number(whole).ok_or_else(bad)?, number(fraction).ok_or_else(bad)?);
+    let scale = 10_u64.pow(u32::try_from(fraction.len()).map_err(|_| bad())?);
+    let bytes = (u128::from(whole) << unit) + (u128::from(part) << unit) / u128::from(scale);
+    u64::try_from(bytes).map_err(|_| bad())
+}
+
 /// A time as the control socket carries it.
 fn milliseconds(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
@@ -174,6 +200,16 @@ mod tests {
     #[test]
     fn the_command_line_is_sound() {
         CommandLine::command().debug_assert();
+    }
+
+    #[test]
+    fn bytes_are_counted_in_the_units_that_are_typed() {
+        let typed = ["0", "1000", "1K", "512KiB", "4M", "1.5GiB", "2T", "1.25K", "9B"];
+        let meant = [0, 1000, 1 << 10, 512 << 10, 4 << 20, 3 << 29, 2 << 40, 1280, 9];
+        assert_eq!(typed.map(byte_count), meant.map(Ok));
+        for text in ["", "K", "-1", "+1", "1.+5K", "1 K", "1kb", "1..5K", ".5G", "99999999999T", "1.0000001G", "٣"] {
+            assert!(byte_count(text).is_err(), "{text:?}");
+        }
     }
 
     #[test]

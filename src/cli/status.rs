@@ -91,6 +91,7 @@ fn standing(channel: &ChannelStatus) -> String {
         RoleStatus::Writer => {
             format!("{} stored, {} queued", size(channel.stored_bytes), size(channel.queued_bytes()))
         }
+        RoleStatus::Reader if channel.paused => "paused: the cache is full; `pigeonfs trim` makes room".to_owned(),
         RoleStatus::Reader if channel.waiting_for_late_box => "waits for a late box".to_owned(),
         RoleStatus::Reader if channel.not_there_yet_at.is_some() => "up to date".to_owned(),
         RoleStatus::Reader if channel.size == 0 => "not heard of yet".to_owned(),
@@ -109,6 +110,9 @@ fn details(channel: &ChannelStatus) -> Vec<[String; 2]> {
         ("state", standing(channel)),
         ("size", format!("{} bytes", channel.size)),
     ];
+    if channel.dropped_bytes > 0 {
+        rows.push(("dropped", format!("the first {} bytes, to make room", channel.dropped_bytes)));
+    }
     match channel.role {
         RoleStatus::Writer => {
             rows.push(("stored", format!("{} bytes", channel.stored_bytes)));
@@ -144,6 +148,8 @@ mod tests {
             shared: false,
             not_there_yet_at: None,
             waiting_for_late_box: false,
+            dropped_bytes: 0,
+            paused: false,
             next_probe_ms: None,
             fenced: None,
             error: None,

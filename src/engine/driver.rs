@@ -6,7 +6,7 @@
 mod receiving;
 mod sending;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use tokio::sync::{mpsc, watch};
@@ -77,6 +77,8 @@ pub(super) struct Driver {
     tails: HashMap<ChannelId, Tail>,
     timers: BTreeSet<(Time, ChannelId)>,
     planned: HashMap<ChannelId, Time>,
+    /// Readers that found the cache full when they were last looked at.
+    paused: HashSet<ChannelId>,
     operations: JoinSet<()>,
     inbox: mpsc::Receiver<Message>,
     outbox: mpsc::Sender<Message>,
@@ -105,6 +107,7 @@ impl Driver {
             tails: HashMap::new(),
             timers: BTreeSet::new(),
             planned: HashMap::new(),
+            paused: HashSet::new(),
             operations: JoinSet::new(),
             inbox,
             outbox,
@@ -166,6 +169,7 @@ impl Driver {
     fn forget(&mut self, id: ChannelId) {
         self.machines.remove(&id);
         self.tails.remove(&id);
+        self.paused.remove(&id);
         self.shared.forget(id);
         self.plan(id, None);
     }
@@ -191,6 +195,12 @@ impl Driver {
                 }
             }
             Role::Reader => {
+                if channel.paused {
+                    self.paused.insert(id);
+                } else if self.paused.remove(&id) {
+                    // There is room again, and nothing to wait for.
+                    self.machines.remove(&id);
+                }
                 if !self.machines.contains_key(&id) {
                     let now = self.now();
                     // Without a verdict a person may be waiting; with one there is no hurry, and mounting is no burst.

@@ -23,7 +23,7 @@ pub mod status;
 mod transfer;
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -34,7 +34,7 @@ pub use owner::{Owner, OwnerKind};
 
 use crate::bacap::WriteCap;
 use crate::channel::Linger;
-use crate::store::{Channel, ChannelName, Role, Store, StoreError};
+use crate::store::{Channel, ChannelId, ChannelName, Role, Store, StoreError};
 use control::{Failure, FailureKind};
 use status::{ChannelStatus, DaemonStatus, RoleStatus, STATUS_VERSION, Status};
 
@@ -84,6 +84,16 @@ impl Engine {
         self.shared.refuses(channel).then(shared::other_network)
     }
 
+    /// Keeps what went wrong with a channel, for a person to find: the newest few, until the engine stops.
+    pub fn note(&self, id: ChannelId, text: &str) {
+        self.shared.note(id, text);
+    }
+
+    /// What went wrong with a channel since the engine started, newest last.
+    pub fn notes(&self, id: ChannelId) -> Vec<(SystemTime, String)> {
+        self.shared.notes_of(id)
+    }
+
     /// The state of everything.
     pub fn status(&self) -> Result<Status, StoreError> {
         let mut channels = Vec::new();
@@ -94,8 +104,18 @@ impl Engine {
             after = Some(last.name.clone());
             channels.extend(page.iter().map(|channel| self.channel_status(channel)));
         }
-        let spool_bytes = self.store.spool_bytes()?;
-        Ok(Status { version: STATUS_VERSION, daemon: self.daemon(), spool_bytes, channels })
+        let (usage, limits) = (self.store.usage()?, self.store.limits());
+        Ok(Status {
+            version: STATUS_VERSION,
+            daemon: self.daemon(),
+            spool_bytes: usage.spool_bytes,
+            spool_limit: limits.spool_bytes,
+            cache_bytes: usage.cache_bytes,
+            cache_limit: limits.cache_bytes,
+            sent_bytes: usage.sent_bytes,
+            sent_limit: limits.sent_bytes,
+            channels,
+        })
     }
 
     /// The state of one channel.
@@ -114,6 +134,8 @@ impl Engine {
             shared: channel.shown,
             not_there_yet_at: channel.verdict.map(unix_seconds),
             waiting_for_late_box: channel.later_known,
+            dropped_bytes: channel.dropped_bytes,
+            paused: channel.paused,
             next_probe_ms: next_probe.map(|at| {
                 let left = at.saturating_duration_since(tokio::time::Instant::now());
                 u64::try_from(left.as_millis()).unwrap_or(u64::MAX)
@@ -134,6 +156,6 @@ pub(crate) fn fresh_write_cap() -> Result<WriteCap, Failure> {
     Ok(WriteCap::from_seed(&seed))
 }
 
-fn unix_seconds(time: std::time::SystemTime) -> u64 {
+fn unix_seconds(time: SystemTime) -> u64 {
     time.duration_since(std::time::UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }

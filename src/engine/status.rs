@@ -14,6 +14,21 @@ pub struct Status {
     pub daemon: DaemonStatus,
     /// Bytes accepted and not yet stored by replicas, over all channels.
     pub spool_bytes: u64,
+    /// More are not accepted.
+    #[serde(default)]
+    pub spool_limit: u64,
+    /// Bytes that have arrived and are kept, over all channels.
+    #[serde(default)]
+    pub cache_bytes: u64,
+    /// While there are more, no channel is read.
+    #[serde(default)]
+    pub cache_limit: u64,
+    /// Bytes that are stored and kept for reading back, over all channels.
+    #[serde(default)]
+    pub sent_bytes: u64,
+    /// The oldest of more are dropped.
+    #[serde(default)]
+    pub sent_limit: u64,
     /// All channels by name.
     pub channels: Vec<ChannelStatus>,
 }
@@ -87,6 +102,12 @@ pub struct ChannelStatus {
     pub not_there_yet_at: Option<u64>,
     /// Reader: a later box is known, so the one at the frontier is late.
     pub waiting_for_late_box: bool,
+    /// Bytes at its beginning that were dropped to make room.
+    #[serde(default)]
+    pub dropped_bytes: u64,
+    /// Reader: the cache is full, so nothing more is fetched.
+    #[serde(default)]
+    pub paused: bool,
     /// Reader: milliseconds until the next probe.
     pub next_probe_ms: Option<u64>,
     /// Why the channel is stopped for good, until a verb says what to do.

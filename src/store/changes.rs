@@ -23,7 +23,7 @@ struct Shared {
 #[derive(Debug, Default)]
 struct State {
     /// Every commit of the store that touched a channel has a number.
-    commits: u64,
+    commits: watch::Sender<u64>,
     watched: HashMap<ChannelId, watch::Sender<u64>>,
     touched: BTreeSet<ChannelId>,
 }
@@ -36,8 +36,13 @@ impl Changes {
         if state.watched.len() >= SWEEP_AT {
             state.watched.retain(|_, sender| sender.receiver_count() > 0);
         }
-        let commits = state.commits;
+        let commits = *state.commits.borrow();
         state.watched.entry(id).or_insert_with(|| watch::Sender::new(commits)).subscribe()
+    }
+
+    /// The same for a commit that touched any channel.
+    pub fn watch_all(&self) -> watch::Receiver<u64> {
+        self.lock().commits.subscribe()
     }
 
     /// The channels that commits have touched since the last call, made and removed ones included; waits for the first.
@@ -58,8 +63,8 @@ impl Changes {
             return;
         }
         let mut state = self.lock();
-        state.commits += 1;
-        let commits = state.commits;
+        let commits = *state.commits.borrow() + 1;
+        state.commits.send_replace(commits);
         for id in &touched {
             if let Some(sender) = state.watched.get(id) {
                 if sender.receiver_count() == 0 {
@@ -107,6 +112,16 @@ mod tests {
         assert!(watch.has_changed().unwrap());
         watch.mark_unchanged();
         assert!(!watch.has_changed().unwrap());
+    }
+
+    #[test]
+    fn a_watch_of_all_hears_of_each() {
+        let changes = Changes::default();
+        let watch = changes.watch_all();
+        changes.publish(vec![]);
+        assert!(!watch.has_changed().unwrap());
+        changes.publish(vec![ChannelId(7)]);
+        assert!(watch.has_changed().unwrap());
     }
 
     #[test]

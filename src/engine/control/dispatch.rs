@@ -32,6 +32,10 @@ pub(super) async fn dispatch(owner: &Owner, request: Request) -> Result<Response
             owner.store.rename(parse(&old)?, parse(&new)?).await?;
             Ok(Response::Done)
         }
+        Request::Trim { name, keep_bytes } => {
+            let bytes = owner.store.trim(find(owner, &name)?.id, keep_bytes).await?;
+            Ok(Response::Trimmed { bytes })
+        }
         Request::Wait { name, bytes, timeout_ms } => {
             let deadline = timeout_ms.map(|ms| Instant::now() + Duration::from_millis(ms));
             wait(owner, &name, bytes, deadline).await

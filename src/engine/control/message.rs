@@ -76,6 +76,13 @@ pub enum Request {
         /// A free name.
         new: String,
     },
+    /// Drop the oldest bytes that are stored (writer) or have arrived (reader).
+    Trim {
+        /// Which channel.
+        name: String,
+        /// So many of them stay.
+        keep_bytes: u64,
+    },
     /// Wait until all that was accepted is stored (writer), or until `bytes` have arrived (reader).
     Wait {
         /// Which channel.
@@ -120,6 +127,11 @@ pub enum Response {
     Channel(ChannelStatus),
     /// Answers [`Request::Share`]: the capability as upstream prints it (base64).
     Capability(Secret),
+    /// Answers [`Request::Trim`].
+    Trimmed {
+        /// How many bytes went.
+        bytes: u64,
+    },
     /// Answers [`Request::Append`]: the stream's size after it.
     Appended {
         /// Bytes.

@@ -8,8 +8,9 @@ use tracing::error;
 use super::super::shared;
 use super::super::transfer::{self, Found};
 use super::{Driver, Machine, Message, Reader};
+use crate::bacap::BoxIndex;
 use crate::channel::{Answer, Receiver, ReceiverAction, ReceiverEvent, Time};
-use crate::store::{Arrival, Binding, BoxSeq, Capability, Channel, ChannelId};
+use crate::store::{Arrival, Binding, BoxSeq, Capability, Channel, ChannelId, Store, StoreError};
 
 impl Driver {
     pub(super) fn start_receiver(&mut self, channel: &Channel, at: Time) {
@@ -59,9 +60,9 @@ impl Driver {
         };
         let (store, outbox, cap) = (self.store.clone(), self.outbox.clone(), Arc::clone(&reader.cap));
         self.operations.spawn(async move {
-            let found = match store.index_of(id, seq) {
+            let found = match wanted(&store, id, seq) {
                 Ok(index) => transfer::read(&network, &cap, &index).await,
-                Err(error) => Found::Unknown(error.to_string()),
+                Err(trouble) => Found::Unknown(trouble),
             };
             let _ = outbox.send(Message::Arrived(id, seq, found)).await;
         });
@@ -93,5 +94,16 @@ impl Driver {
             reader.held.insert(seq, arrival);
         }
         Answer::Arrived
+    }
+}
+
+/// The index of a box that is to be asked for; in words, why it is not.
+fn wanted(store: &Store, id: ChannelId, seq: BoxSeq) -> Result<BoxIndex, String> {
+    let told = |error: StoreError| error.to_string();
+    match store.channel(id).map_err(told)? {
+        Some(channel) if channel.paused => {
+            Err("the cache is full, so nothing more is fetched: make room with `pigeonfs trim`".to_owned())
+        }
+        _ => store.index_of(id, seq).map_err(told),
     }
 }

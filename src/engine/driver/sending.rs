@@ -183,6 +183,7 @@ impl Driver {
             format!("box {} cannot be written: {trouble}", seq.0)
         };
         error!(%reason, "the channel is fenced: nothing more is sent, what was accepted stays in the spool");
+        self.shared.note(id, &reason);
         let commit = self.store.fence(id, reason);
         self.operations.spawn(async move {
             if let Err(error) = commit.await {
