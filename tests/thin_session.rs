@@ -9,9 +9,9 @@ use pigeonfs::thin::message::{
     ConnectionStatusEvent, EncryptReply, NewPkiDocumentEvent, NextIndexReply, Octets, PigeonholeGeometry, RequestFrame,
     ResponseFrame, SessionTokenReply, SphinxGeometry, StartResendingReply,
 };
-use pigeonfs::thin::{Address, Client, ClientOptions, Config, ErrorKind, Missing, ReadOutcome};
+use pigeonfs::thin::{Address, Client, ClientOptions, Config, Dial, ErrorKind, Missing, ReadOutcome};
 use tempfile::TempDir;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::time::{Instant, timeout};
 
@@ -236,4 +236,38 @@ async fn frames_may_come_one_byte_at_a_time() {
         tokio::task::yield_now().await;
     }
     asking.await.expect("joined").expect("answered");
+}
+
+/// A daemon in memory: each stream's other end goes to the test.
+struct Pipes(tokio::sync::mpsc::Sender<DuplexStream>);
+
+impl Dial for Pipes {
+    type Stream = DuplexStream;
+
+    async fn dial(&self) -> std::io::Result<DuplexStream> {
+        let (ours, theirs) = tokio::io::duplex(1024);
+        self.0.send(theirs).await.map_err(std::io::Error::other)?;
+        Ok(ours)
+    }
+
+    fn name(&self) -> String {
+        "memory".to_owned()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_seed_says_the_same_again_over_any_stream() {
+    let mut tokens = Vec::new();
+    for seed in [7, 7, 8] {
+        let (dialled, mut accepted) = tokio::sync::mpsc::channel(1);
+        let client = Client::over(Pipes(dialled), ClientOptions { seed: Some(seed), ..ClientOptions::default() });
+        let mut daemon = accepted.recv().await.expect("the client dials");
+        let status = frame::encode(&ResponseFrame::from(ConnectionStatusEvent::default())).expect("small");
+        daemon.write_all(&status).await.expect("written");
+        let body = frame::read_body(&mut daemon).await.expect("a frame").expect("a frame");
+        tokens.push(frame::decode::<RequestFrame>(&body).expect("a request").session_token.expect("a token"));
+        drop(client);
+    }
+    assert_eq!(tokens[0], tokens[1]);
+    assert_ne!(tokens[0], tokens[2]);
 }

@@ -30,3 +30,4 @@ pub use discovery::{Discovery, Environment};
 pub use error::{Error, ErrorKind, Operation};
 pub use pki::Document;
 pub use session::{Link, Status};
+pub use transport::{Dial, Socket};

@@ -5,11 +5,12 @@
 //! again under a new query id; a started operation is cancelled first, so that a survivor of the last connection does
 //! not run beside it (`thin-client-protocol.md` §4.6).
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use rand::RngExt as _;
+use rand::rngs::StdRng;
+use rand::{RngExt as _, SeedableRng as _};
 use tokio::io::AsyncWriteExt;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
@@ -21,8 +22,7 @@ use super::message::{
     CancelCopy, CancelResending, HASH_BYTES, ID_BYTES, IndexCounter, Octets, PigeonholeGeometry, RequestFrame,
     ResponseFrame, SessionToken, SphinxGeometry, ThinClose,
 };
-use super::transport::Stream;
-use super::{Config, Document, ErrorKind};
+use super::{ClientOptions, Dial, Document, ErrorKind};
 
 /// Frames that wait for the socket, and requests that wait for the session.
 const QUEUE: usize = 32;
@@ -121,16 +121,19 @@ pub(super) enum Command {
     Close(oneshot::Sender<()>),
 }
 
-pub(super) fn start(config: Config) -> (mpsc::Sender<Command>, watch::Receiver<Status>) {
+pub(super) fn start<D: Dial>(dialer: D, options: &ClientOptions) -> (mpsc::Sender<Command>, watch::Receiver<Status>) {
     let (commands, inbox) = mpsc::channel(QUEUE);
     let (status, seen) = watch::channel(Status::default());
     let (wire_sender, wire) = mpsc::channel(QUEUE);
+    let mut random = options.seed.map_or_else(rand::make_rng, StdRng::seed_from_u64);
     let session = Session {
-        config,
+        address: dialer.name(),
+        dialer: Arc::new(dialer),
         inbox,
         status,
-        token: rand::random(),
-        calls: HashMap::new(),
+        token: random.random(),
+        random,
+        calls: BTreeMap::new(),
         outbox: VecDeque::new(),
         connection: None,
         attempt: 0,
@@ -145,12 +148,15 @@ pub(super) fn start(config: Config) -> (mpsc::Sender<Command>, watch::Receiver<S
     (commands, seen)
 }
 
-struct Session {
-    config: Config,
+struct Session<D> {
+    dialer: Arc<D>,
+    address: String,
+    /// All of this session's randomness.
+    random: StdRng,
     inbox: mpsc::Receiver<Command>,
     status: watch::Sender<Status>,
     token: [u8; ID_BYTES],
-    calls: HashMap<[u8; ID_BYTES], Call>,
+    calls: BTreeMap<[u8; ID_BYTES], Call>,
     /// Frames for the writer, in order; bounded by what is unanswered.
     outbox: VecDeque<Vec<u8>>,
     connection: Option<Connection>,
@@ -205,13 +211,18 @@ enum Wire {
     },
 }
 
-impl Session {
+impl<D: Dial> Session<D> {
     async fn run(mut self) {
         loop {
             let timer = self.next_timer();
             let room = self.calls.len() < UNANSWERED && self.outbox.len() < QUEUE;
             let writer = self.connection.as_ref().filter(|_| !self.outbox.is_empty()).map(|c| c.writer.clone());
+            // Answers first: they make room. Neither can keep the others out, as both come through queues that run dry.
             tokio::select! {
+                biased;
+                Some((attempt, wire)) = self.wire.recv() => if attempt == self.attempt {
+                    self.hear(wire);
+                },
                 command = self.inbox.recv(), if room => match command {
                     Some(Command::Call(call)) => self.take(call),
                     Some(Command::Sweep) => self.sweep(),
@@ -222,9 +233,6 @@ impl Session {
                     }
                     // Every handle is gone: nobody waits for anything.
                     None => return self.say_goodbye().await,
-                },
-                Some((attempt, wire)) = self.wire.recv() => if attempt == self.attempt {
-                    self.hear(wire);
                 },
                 permit = reserve(writer), if !self.outbox.is_empty() && self.connection.is_some() => match permit {
                     Some(permit) => drop(permit.send(self.outbox.pop_front().expect("guarded"))),
@@ -238,11 +246,12 @@ impl Session {
 
     fn dial(&mut self) {
         self.attempt += 1;
-        let (attempt, wire, address) = (self.attempt, self.wire_sender.clone(), self.config.dial.clone());
+        let (attempt, wire, address) = (self.attempt, self.wire_sender.clone(), self.address.clone());
+        let dialer = Arc::clone(&self.dialer);
         let (writer, mut frames) = mpsc::channel::<Vec<u8>>(QUEUE);
         let (hand_over, socket) = oneshot::channel();
         let reader = tokio::spawn(async move {
-            let dialled = match timeout_at(Instant::now() + DIAL, Stream::connect(&address)).await {
+            let dialled = match timeout_at(Instant::now() + DIAL, dialer.dial()).await {
                 Ok(Ok(stream)) => stream,
                 Ok(Err(error)) => {
                     let error = format!("nothing answers at {address}: {error}");
@@ -340,7 +349,7 @@ impl Session {
             Phase::Shaking { greeted: false, .. } => {
                 let error = format!(
                     "what answers at {} is no Katzenpost daemon: it did not say its status first",
-                    self.config.dial
+                    self.address
                 );
                 return self.lost(Link::Refused { error });
             }
@@ -364,10 +373,10 @@ impl Session {
         self.status.send_modify(|status| status.generation += 1);
         self.show();
         self.sweep();
-        let calls: Vec<_> = self.calls.drain().map(|(_, call)| call).collect();
-        for call in calls {
+        for call in std::mem::take(&mut self.calls).into_values() {
             if let (true, Some(key)) = (call.body.sent, call.body.cancel) {
-                self.send(&key.request(rand::random()));
+                let cancel = key.request(self.random.random());
+                self.send(&cancel);
             }
             self.put(call);
         }
@@ -377,12 +386,13 @@ impl Session {
         if matches!(self.phase, Phase::Ready { .. }) {
             self.put(call);
         } else {
-            self.calls.insert(rand::random(), call);
+            let id = self.random.random();
+            self.calls.insert(id, call);
         }
     }
 
     fn put(&mut self, mut call: Call) {
-        let id: [u8; ID_BYTES] = rand::random();
+        let id: [u8; ID_BYTES] = self.random.random();
         let request = (call.body.frame)(id);
         call.body.sent = true;
         match frame::encode(&request) {
@@ -410,7 +420,8 @@ impl Session {
     fn give_up(&mut self, id: [u8; ID_BYTES], why: Option<ErrorKind>) {
         let Some(call) = self.calls.remove(&id) else { return };
         if let (Phase::Ready { .. }, Some(key)) = (&self.phase, call.body.cancel) {
-            self.send(&key.request(rand::random()));
+            let cancel = key.request(self.random.random());
+            self.send(&cancel);
         }
         if let Some(why) = why {
             let _ = call.answer.send(Err(why));
@@ -423,7 +434,7 @@ impl Session {
         self.consensus = false;
         let pause = BACKOFF.0.saturating_mul(1 << self.failures.min(10)).min(BACKOFF.1);
         self.failures = self.failures.saturating_add(1);
-        let jitter = rand::rng().random_range(0.5..1.0);
+        let jitter = self.random.random_range(0.5..1.0);
         self.phase = Phase::Waiting { until: Instant::now() + pause.mul_f64(jitter) };
         debug!(?link, "the daemon is not connected");
         self.status.send_if_modified(|status| std::mem::replace(&mut status.link, link.clone()) != link);
@@ -467,28 +478,27 @@ impl Session {
                 self.dial();
             }
             Phase::Shaking { since, .. } if *since + HANDSHAKE <= now => {
-                let error =
-                    format!("{} accepted the connection and then did not greet as a daemon does", self.config.dial);
+                let error = format!("{} accepted the connection and then did not greet as a daemon does", self.address);
                 self.lost(Link::Refused { error });
             }
             Phase::Shaking { since, greeted: false } if *since + SILENCE <= now && !self.silence_told => {
                 self.silence_told = true;
                 let error = format!(
                     "{} is silent: it is no daemon, or one that waits for the network's document",
-                    self.config.dial
+                    self.address
                 );
                 self.status.send_modify(|status| status.link = Link::NoDaemon { error });
             }
             Phase::Ready { probe: Some((_, at)), .. } if *at + PROBE <= now => {
                 // A session whose replies go nowhere: another token makes another session.
-                self.token = rand::random();
-                self.lost(Link::NoDaemon { error: format!("{} takes requests and answers none", self.config.dial) });
+                self.token = self.random.random();
+                self.lost(Link::NoDaemon { error: format!("{} takes requests and answers none", self.address) });
             }
             Phase::Ready { heard, probe: probe @ None } if *heard + QUIET <= now => {
                 if self.calls.is_empty() {
                     *heard = now;
                 } else {
-                    let id = rand::random();
+                    let id = self.random.random();
                     *probe = Some((id, now));
                     let question = IndexCounter {
                         query_id: Some(Octets::from(id)),
@@ -504,7 +514,7 @@ impl Session {
     /// Ends the session at the daemon, so that nothing of it runs on there.
     async fn say_goodbye(mut self) {
         self.inbox.close();
-        for (_, call) in self.calls.drain() {
+        for call in std::mem::take(&mut self.calls).into_values() {
             let _ = call.answer.send(Err(ErrorKind::Closed));
         }
         let Some(mut connection) = self.connection.take() else { return };

@@ -1,5 +1,6 @@
-//! The sockets that a daemon may listen on, as one kind of stream.
+//! How a stream to the daemon comes about: [`Dial`], and the sockets that a daemon may listen on as one kind of stream.
 
+use std::future::Future;
 use std::io;
 use std::os::linux::net::SocketAddrExt;
 use std::pin::Pin;
@@ -8,17 +9,48 @@ use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream, lookup_host};
 
-use super::{Address, TcpNetwork};
+use super::{Address, Config, TcpNetwork};
 
-/// A connection over TCP or a Unix socket.
+/// Gives a client its stream to the daemon, at the start and again after each loss. [`Config`] dials sockets; anything
+/// else that carries bytes both ways in order will do: a pipe in memory, a tunnel.
+///
+/// A client gives up an attempt that takes too long (its future is dropped) and pauses between attempts, so an
+/// implementation need do neither.
+pub trait Dial: Send + Sync + 'static {
+    /// What carries the frames, whole and in order. Dropping it hangs up.
+    type Stream: AsyncRead + AsyncWrite + Send + Unpin + 'static;
+
+    /// One attempt at a fresh stream.
+    fn dial(&self) -> impl Future<Output = io::Result<Self::Stream>> + Send;
+
+    /// Where the daemon is, for the status and for error texts.
+    fn name(&self) -> String;
+}
+
+impl Dial for Config {
+    type Stream = Socket;
+
+    async fn dial(&self) -> io::Result<Socket> {
+        Stream::connect(&self.dial).await.map(Socket)
+    }
+
+    fn name(&self) -> String {
+        self.dial.to_string()
+    }
+}
+
+/// A socket that a daemon listens on.
 #[derive(Debug)]
-pub(super) enum Stream {
+pub struct Socket(Stream);
+
+#[derive(Debug)]
+enum Stream {
     Tcp(TcpStream),
     Unix(UnixStream),
 }
 
 impl Stream {
-    pub(super) async fn connect(address: &Address) -> io::Result<Self> {
+    async fn connect(address: &Address) -> io::Result<Self> {
         match address {
             Address::Tcp { host_port, network } => connect_tcp(host_port, *network).await.map(Self::Tcp),
             Address::Unix(path) => UnixStream::connect(path).await.map(Self::Unix),
@@ -58,34 +90,34 @@ async fn connect_tcp(host_port: &str, network: TcpNetwork) -> io::Result<TcpStre
     Err(last)
 }
 
-impl AsyncRead for Stream {
+impl AsyncRead for Socket {
     fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Tcp(stream) => Pin::new(stream).poll_read(context, into),
-            Self::Unix(stream) => Pin::new(stream).poll_read(context, into),
+        match &mut self.get_mut().0 {
+            Stream::Tcp(stream) => Pin::new(stream).poll_read(context, into),
+            Stream::Unix(stream) => Pin::new(stream).poll_read(context, into),
         }
     }
 }
 
-impl AsyncWrite for Stream {
+impl AsyncWrite for Socket {
     fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        match self.get_mut() {
-            Self::Tcp(stream) => Pin::new(stream).poll_write(context, bytes),
-            Self::Unix(stream) => Pin::new(stream).poll_write(context, bytes),
+        match &mut self.get_mut().0 {
+            Stream::Tcp(stream) => Pin::new(stream).poll_write(context, bytes),
+            Stream::Unix(stream) => Pin::new(stream).poll_write(context, bytes),
         }
     }
 
     fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Tcp(stream) => Pin::new(stream).poll_flush(context),
-            Self::Unix(stream) => Pin::new(stream).poll_flush(context),
+        match &mut self.get_mut().0 {
+            Stream::Tcp(stream) => Pin::new(stream).poll_flush(context),
+            Stream::Unix(stream) => Pin::new(stream).poll_flush(context),
         }
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Tcp(stream) => Pin::new(stream).poll_shutdown(context),
-            Self::Unix(stream) => Pin::new(stream).poll_shutdown(context),
+        match &mut self.get_mut().0 {
+            Stream::Tcp(stream) => Pin::new(stream).poll_shutdown(context),
+            Stream::Unix(stream) => Pin::new(stream).poll_shutdown(context),
         }
     }
 }

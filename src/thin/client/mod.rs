@@ -16,7 +16,7 @@ pub use self::copy::Courier;
 pub use self::pigeonhole::{Envelope, KeyPair, Missing, ReadOutcome, WriteMode, WriteOutcome};
 use super::message::{HASH_BYTES, ID_BYTES, Octets, RequestFrame, ResponseFrame};
 use super::session::{self, Body, Call, CancelKey, Command};
-use super::{Config, Error, ErrorKind, Link, Operation, Status};
+use super::{Config, Dial, Error, ErrorKind, Link, Operation, Status};
 use crate::bacap::BoxIndex;
 
 /// The daemon's queue of a connection; with more than that unanswered it stops reading us.
@@ -27,11 +27,14 @@ const STARTED: usize = 16;
 pub struct ClientOptions {
     /// Started operations that may be unanswered at once, at most 16.
     pub started: usize,
+    /// Where all of the client's randomness (query ids, tokens, jitter) comes from, so that a run can be repeated. Only
+    /// for tests and simulations: who guesses a session's token can take the session over. `None` is the system's.
+    pub seed: Option<u64>,
 }
 
 impl Default for ClientOptions {
     fn default() -> Self {
-        Self { started: STARTED }
+        Self { started: STARTED, seed: None }
     }
 }
 
@@ -68,7 +71,12 @@ impl Client {
     /// Starts a session on the current tokio runtime. Returns at once; [`Self::status`] tells how it goes, and requests
     /// wait for the connection as long as their deadlines allow.
     pub fn start(config: Config, options: ClientOptions) -> Self {
-        let (commands, status) = session::start(config);
+        Self::over(config, options)
+    }
+
+    /// As [`Self::start`], over the streams that `dialer` gives.
+    pub fn over(dialer: impl Dial, options: ClientOptions) -> Self {
+        let (commands, status) = session::start(dialer, &options);
         Self { commands, status, started: Arc::new(Semaphore::new(options.started.clamp(1, STARTED))) }
     }
 
