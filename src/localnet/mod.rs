@@ -22,3 +22,11 @@ mod wire;
 pub use faults::Faults;
 pub use profile::Profile;
 pub use shell::{Listen, Localnet, LocalnetError, Options};
+
+use crate::thin::message::RequestFrame;
+
+/// Reads the body of a client's frame as the daemon's own decoder does, lenient where that is and strict where that is
+/// (`thin-client-protocol.md` §2.2). What is refused here costs a client its connection.
+pub fn decode_request(body: &[u8]) -> Result<RequestFrame, String> {
+    wire::decode(body).map_err(|malformed: wire::Malformed| malformed.to_string())
+}

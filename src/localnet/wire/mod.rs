@@ -4,7 +4,7 @@
 
 mod decode;
 
-pub(super) use decode::decode;
+pub(super) use decode::{Malformed, decode};
 
 use std::time::Duration;
 
