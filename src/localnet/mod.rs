@@ -8,6 +8,7 @@
 mod backend;
 #[allow(dead_code)] // What copies and what makes copy streams are on their way.
 mod copy_stream;
+#[allow(dead_code)] // The wire and the shell come to use all of it.
 mod core;
 mod document;
 mod envelope;
@@ -19,6 +20,7 @@ mod shard;
 mod shell;
 mod wire;
 
+pub use self::core::{PerKind, Stats};
 pub use faults::Faults;
 pub use profile::Profile;
 pub use shell::{Listen, Localnet, LocalnetError, Options};

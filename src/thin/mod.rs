@@ -20,7 +20,7 @@ mod discovery;
 mod error;
 pub mod frame;
 pub mod message;
-pub mod pki;
+mod pki;
 mod session;
 mod transport;
 

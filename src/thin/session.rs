@@ -22,7 +22,6 @@ use super::message::{
     CancelCopy, CancelResending, HASH_BYTES, ID_BYTES, IndexCounter, Octets, PigeonholeGeometry, RequestFrame,
     ResponseFrame, SessionToken, SphinxGeometry, ThinClose,
 };
-use super::pki::Documents;
 use super::{ClientOptions, Dial, Document, ErrorKind};
 
 /// Frames that wait for the socket, and requests that wait for the session.
@@ -53,8 +52,6 @@ pub struct Status {
     pub instance_token: Option<[u8; ID_BYTES]>,
     /// The newest PKI document.
     pub pki: Option<Arc<Document>>,
-    /// The documents of the last epochs, the newest among them.
-    pub documents: Documents,
     /// Grows with each connection that came to work.
     pub generation: u64,
 }
@@ -343,11 +340,7 @@ impl<D: Dial> Session<D> {
         }
         if let Some(event) = frame.new_pki_document_event {
             if let Some(document) = event.payload.as_deref().and_then(Document::parse) {
-                let document = Arc::new(document);
-                self.status.send_modify(|status| {
-                    status.documents.insert(Arc::clone(&document));
-                    status.pki = Some(document);
-                });
+                self.status.send_modify(|status| status.pki = Some(Arc::new(document)));
                 self.show();
             }
             return;

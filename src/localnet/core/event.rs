@@ -1,9 +1,6 @@
 //! What goes into the core and what comes out of it: the daemon's conversation with its clients, understood, without
 //! bytes or sockets.
 
-// The rooms on both sides of it are being built: not all of it is spoken yet.
-#![allow(dead_code)]
-
 use std::time::Duration;
 
 use crate::bacap::{SealedBox, WriteCap};
