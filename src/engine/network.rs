@@ -207,8 +207,8 @@ async fn check(crypto: &Client, traffic: &Client, status: &thin::Status) -> Resu
         <[u8; 32]>::try_from(hash).ok()
     });
     let pki = status.pki.as_ref();
-    let pace =
-        pki.map_or_else(Pace::default, |document| Pace::from_document(document.lambda_p, document.mu, document.layers));
+    let pace = pki
+        .map_or_else(Pace::default, |document| Pace::from_document(document.lambda_p, document.mu, document.layers()));
     Ok(Network {
         crypto: crypto.clone(),
         traffic: traffic.clone(),

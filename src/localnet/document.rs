@@ -165,7 +165,7 @@ mod tests {
     fn the_document_is_marked_and_the_geometry_is_the_network_s() {
         let identity = Identity { envelope_key: [1; 32], authority_key: [2; 32], courier_key: [3; 32] };
         let document = Document::parse(&pki_document(&identity, 7, 1)).expect("a document");
-        assert!(document.localnet && document.epoch == 7 && document.layers == 3 && document.replicas == 4);
+        assert!(document.localnet && document.epoch == 7 && document.layers() == 3 && document.replicas.len() == 4);
         let (sphinx, pigeonhole) = (sphinx_geometry(1549), pigeonhole_geometry(1549));
         assert_eq!((sphinx.packet_length, sphinx.forward_payload_length), (3082, 2574));
         assert_eq!((pigeonhole.courier_query_read_length, pigeonhole.courier_query_reply_read_length), (2000, 1718));

@@ -20,7 +20,7 @@ mod discovery;
 mod error;
 pub mod frame;
 pub mod message;
-mod pki;
+pub mod pki;
 mod session;
 mod transport;
 

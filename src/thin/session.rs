@@ -22,6 +22,7 @@ use super::message::{
     CancelCopy, CancelResending, HASH_BYTES, ID_BYTES, IndexCounter, Octets, PigeonholeGeometry, RequestFrame,
     ResponseFrame, SessionToken, SphinxGeometry, ThinClose,
 };
+use super::pki::Documents;
 use super::{ClientOptions, Dial, Document, ErrorKind};
 
 /// Frames that wait for the socket, and requests that wait for the session.
@@ -52,6 +53,8 @@ pub struct Status {
     pub instance_token: Option<[u8; ID_BYTES]>,
     /// The newest PKI document.
     pub pki: Option<Arc<Document>>,
+    /// The documents of the last epochs, the newest among them.
+    pub documents: Documents,
     /// Grows with each connection that came to work.
     pub generation: u64,
 }
@@ -340,7 +343,11 @@ impl<D: Dial> Session<D> {
         }
         if let Some(event) = frame.new_pki_document_event {
             if let Some(document) = event.payload.as_deref().and_then(Document::parse) {
-                self.status.send_modify(|status| status.pki = Some(Arc::new(document)));
+                let document = Arc::new(document);
+                self.status.send_modify(|status| {
+                    status.documents.insert(Arc::clone(&document));
+                    status.pki = Some(document);
+                });
                 self.show();
             }
             return;

@@ -9,6 +9,7 @@ use tokio::time::{Instant, timeout_at};
 use super::{Client, check, hash256, malformed, octets, query};
 use crate::bacap::WriteCap;
 use crate::thin::message::{CancelCopy, HASH_BYTES, Octets, StartCopy};
+use crate::thin::pki::Service;
 use crate::thin::session::CancelKey;
 use crate::thin::{Error, ErrorKind, Operation};
 
@@ -20,8 +21,8 @@ const QUEUE_ID_BYTES: std::ops::RangeInclusive<usize> = 1..=32;
 /// Which courier carries a copy command out.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Courier {
-    /// One that the daemon draws. After a reconnect it may draw another one, which does not know the first one's result:
-    /// then a copy that was done may come back as failed with replica code 11.
+    /// One of the PKI document's, drawn once: a command that is put again after a reconnect goes to the same one, as only
+    /// that one knows how far it came. (Where no document is at hand the daemon draws, each time anew.)
     #[default]
     Random,
     /// This one, whose result a repeated command meets again for 30 minutes. Couriers are services of the PKI
@@ -43,15 +44,21 @@ impl Client {
     /// Counts as one of the started operations ([`ClientOptions::started`](crate::thin::ClientOptions::started)).
     pub async fn start_copy(&self, stream: &WriteCap, courier: Courier, deadline: Instant) -> Result<(), Error> {
         let operation = Operation::Copy;
+        let courier = match courier {
+            Courier::Random => {
+                self.pki_document().and_then(|document| document.service(Service::COURIER)).map(Courier::from)
+            }
+            pinned => Some(pinned),
+        };
         let (courier_identity_hash, courier_queue_id) = match courier {
-            Courier::Random => (None, None),
-            Courier::Pinned { queue_id, .. } if !QUEUE_ID_BYTES.contains(&queue_id.len()) => {
+            Some(Courier::Pinned { queue_id, .. }) if !QUEUE_ID_BYTES.contains(&queue_id.len()) => {
                 let text = format!("a queue id has 1 to 32 bytes, and this one has {}", queue_id.len());
                 return Err(Error { operation, kind: ErrorKind::InvalidArgument(text) });
             }
-            Courier::Pinned { identity_hash, queue_id } => {
+            Some(Courier::Pinned { identity_hash, queue_id }) => {
                 (Some(Octets::from(identity_hash)), Some(Octets::from(queue_id)))
             }
+            Some(Courier::Random) | None => (None, None),
         };
         let room = timeout_at(deadline, self.started.acquire()).await;
         let _room = room.map_err(|_| self.too_late(operation))?.expect("the semaphore is never closed");

@@ -152,7 +152,7 @@ fn index(operation: Operation, bytes: Option<Octets>) -> Result<BoxIndex, Error>
 }
 
 /// BLAKE2b-256, as the network hashes keys and capabilities.
-fn hash256(bytes: &[u8]) -> [u8; HASH_BYTES] {
+pub(super) fn hash256(bytes: &[u8]) -> [u8; HASH_BYTES] {
     Blake2b::<U32>::digest(bytes).into()
 }
 
