@@ -203,6 +203,20 @@ fn a_restart_forgets_the_clients_and_not_the_boxes() {
 }
 
 #[test]
+fn a_daemon_whose_boxes_could_not_be_kept_starts_anew() {
+    let mut world = registered(Profile::docker());
+    let write = world.write(1, 1, true);
+    world.ask(1, start(write));
+    world.pass(2 * SECOND);
+    world.drain();
+    world.core.rolled_back();
+    assert_eq!((world.core.census().sessions, world.core.census().operations), (0, 0));
+    world.ask(1, local(Duration::ZERO));
+    assert!(world.hangups.is_empty() && world.drain().is_empty(), "its connections are the shell's to end");
+    world.end();
+}
+
+#[test]
 fn every_client_is_told_how_the_network_is_and_only_its_own_answers() {
     let mut world = World::new(Profile::docker());
     for conn in 2..=5 {

@@ -226,8 +226,8 @@ proptest! {
         prop_assert_eq!(first, second);
     }
 
-    /// Whatever happened: no operation has two ends, what can end does once nothing goes wrong any more, and when everybody
-    /// has gone nothing is left.
+    /// Whatever happened: no operation has two ends, what can end does once nothing goes wrong any more, each request gives
+    /// its place back once, and when everybody has gone nothing is left.
     #[test]
     fn every_operation_ends_once_and_nothing_is_left(
         life in prop::collection::vec(happening(), 1..120),
@@ -245,6 +245,11 @@ proptest! {
         world.pass(Duration::from_secs(3600));
         let census = world.core.census();
         prop_assert_eq!((census.operations, census.outgoing, census.requests, census.resends), (0, 0, 0, 0));
+        let connections: Vec<_> = world.core.clients.connections.keys().copied().collect();
+        for conn in connections {
+            let count = |of: &[Conn]| of.iter().filter(|other| **other == conn).count();
+            prop_assert_eq!(count(&world.reads), count(&world.asked), "places given back");
+        }
         let mut ends: Vec<_> = world.told.iter().filter_map(|(_, _, reply)| match reply {
             Reply::Ended { query_id, .. } | Reply::Box { query_id, .. } => Some(*query_id),
             _ => None,

@@ -33,7 +33,8 @@ struct World {
     now: Duration,
     /// What was told, when, and to whom.
     told: Vec<(Duration, Conn, Reply)>,
-    /// Requests done with, by connection.
+    /// Requests asked, and done with, by their connections.
+    asked: Vec<Conn>,
     reads: Vec<Conn>,
     hangups: Vec<Conn>,
     cap: WriteCap,
@@ -61,6 +62,7 @@ impl World {
             core: Core::new(backend, setup),
             now: T0,
             told: Vec::new(),
+            asked: Vec::new(),
             reads: Vec::new(),
             hangups: Vec::new(),
             cap: WriteCap::from_seed(&[1; 32]),
@@ -81,6 +83,7 @@ impl World {
     }
 
     fn ask(&mut self, conn: Conn, request: Request) {
+        self.asked.push(conn);
         self.event(Event::Request(conn, request));
     }
 
