@@ -4,7 +4,6 @@
 //! daemon behind it, and `backend` the couriers and replicas behind that, which also keeps the boxes; `shell` has
 //! the sockets and the clock.
 
-#[allow(dead_code)] // The core comes to call all of it.
 mod backend;
 #[allow(dead_code)] // What copies and what makes copy streams are on their way.
 mod copy_stream;
