@@ -22,7 +22,10 @@ mod wire;
 pub use self::core::{PerKind, Stats};
 pub use faults::Faults;
 pub use profile::Profile;
-pub use shell::{Listen, Localnet, LocalnetError, Options};
+pub use shell::{
+    Answer, ClockShown, Command, CommandError, Console, InMemory, Listen, Localnet, LocalnetError, Options, Settings,
+    ask,
+};
 
 use crate::thin::message::RequestFrame;
 

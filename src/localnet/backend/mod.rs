@@ -23,9 +23,7 @@ use rand::{RngExt as _, SeedableRng as _};
 use tracing::{info, warn};
 
 pub(super) use disk::Disk;
-pub(super) use store::BoxStore;
-#[cfg(test)]
-pub(super) use store::Memory;
+pub(super) use store::{BoxStore, Memory};
 
 use self::copy::{Copies, CopyId};
 use self::courier::{Cache, Look, Terms};

@@ -7,14 +7,22 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::time::Instant;
 
 /// A wall clock that others than the machine's owner may set. It runs at the pace of [`Instant`], so that it stands
-/// still where tokio's time does, and is moved by [`Self::jump`] alone.
+/// still where tokio's time does. Clones show the same time.
 #[derive(Clone, Debug)]
 pub(super) struct Clock {
     started: Instant,
     /// What it showed then, since the Unix epoch.
     shown: Duration,
-    moved_ms: Arc<AtomicI64>,
     follows_machine: bool,
+    moved: Arc<Moved>,
+}
+
+/// In milliseconds.
+#[derive(Debug, Default)]
+struct Moved {
+    /// By what the machine's clock was set.
+    with_machine: AtomicI64,
+    by_us: AtomicI64,
 }
 
 /// The clock was set: no time passed between the two.
@@ -32,40 +40,46 @@ impl Clock {
 
     /// A clock that shows `shown` now and follows tokio's time, paused or not.
     pub(super) fn starting_at(shown: Duration) -> Self {
-        Self { started: Instant::now(), shown, moved_ms: Arc::default(), follows_machine: false }
+        Self { started: Instant::now(), shown, follows_machine: false, moved: Arc::default() }
     }
 
     /// The time since the Unix epoch.
     pub(super) fn now(&self) -> Duration {
-        moved(self.shown + self.started.elapsed(), self.moved_ms.load(Ordering::Relaxed))
+        moved(self.unmoved(), self.moved_ms())
     }
 
-    /// Moves it by so many milliseconds, back if they are negative. A jump that would leave the time of the Unix epoch
-    /// is cut short.
+    /// Without what [`Self::jump`] has added.
+    fn unmoved(&self) -> Duration {
+        moved(self.shown + self.started.elapsed(), self.moved.with_machine.load(Ordering::Relaxed))
+    }
+
+    /// Moves it by so many milliseconds, back if they are negative. A jump that would leave what can be told is cut
+    /// short.
     pub(super) fn jump(&self, by_ms: i64) -> Jump {
         let from = self.now();
-        let moved = self.moved_ms.load(Ordering::Relaxed);
-        let earliest = -i64::try_from((self.shown + self.started.elapsed()).as_millis()).unwrap_or(i64::MAX);
-        self.moved_ms.store(moved.saturating_add(by_ms).clamp(earliest, LATEST_MS), Ordering::Relaxed);
+        let earliest = -i64::try_from(self.unmoved().as_millis()).unwrap_or(i64::MAX);
+        let to_ms = self.moved_ms().saturating_add(by_ms).clamp(earliest, LATEST_MS);
+        self.moved.by_us.store(to_ms, Ordering::Relaxed);
         Jump { from, to: self.now() }
     }
 
     /// What [`Self::jump`] has added up to, in milliseconds.
     pub(super) fn moved_ms(&self) -> i64 {
-        self.moved_ms.load(Ordering::Relaxed)
+        self.moved.by_us.load(Ordering::Relaxed)
     }
 
-    /// Follows the machine's clock where that was set, or stood still with the machine: what it was moved by since.
-    pub(super) fn follow_machine(&mut self) -> Option<Jump> {
+    /// Follows the machine's clock where that was set, or where the machine slept: what this one was moved by.
+    pub(super) fn follow_machine(&self) -> Option<Jump> {
         if !self.follows_machine {
             return None;
         }
-        let (ours, machine) = (self.shown + self.started.elapsed(), machine());
+        let (ours, machine) = (self.unmoved(), machine());
         if ours.abs_diff(machine) < TOLERATED {
             return None;
         }
         let from = self.now();
-        (self.started, self.shown) = (Instant::now(), machine);
+        let apart = i64::try_from(ours.abs_diff(machine).as_millis()).unwrap_or(i64::MAX);
+        self.moved.with_machine.fetch_add(if machine < ours { -apart } else { apart }, Ordering::Relaxed);
         Some(Jump { from, to: self.now() })
     }
 }
@@ -104,7 +118,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn the_machine_s_clock_is_followed_where_it_was_set() {
-        let mut clock = Clock::of_machine();
+        let clock = Clock::of_machine();
         assert_eq!(clock.follow_machine(), None);
         // Tokio's time goes on, and the machine's does not: from here, the machine was set back.
         tokio::time::advance(Duration::from_secs(3600)).await;

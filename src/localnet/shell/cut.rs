@@ -102,8 +102,7 @@ mod tests {
     #[tokio::test]
     async fn exactly_so_many_bytes_reach_the_client_whatever_the_writes() {
         for limit in 1..9 {
-            let (mut ours, mut theirs) =
-                cut(&Faults { disconnect_after_bytes: limit, ..Faults::default() });
+            let (mut ours, mut theirs) = cut(&Faults { disconnect_after_bytes: limit, ..Faults::default() });
             let mut error = ours.write_all(b"abc").await.and(Ok(()));
             if error.is_ok() {
                 error = ours.write_all(b"defghij").await;

@@ -3,7 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
-use super::SOCKET_PATH;
+use super::listen::SOCKET_PATH;
 
 /// Why a localnet could not start.
 #[derive(Debug, thiserror::Error)]
@@ -49,7 +49,9 @@ pub enum LocalnetError {
         error: io::Error,
     },
     /// An address that others than this machine reach.
-    #[error("{address} is not a loopback address: a localnet gives no anonymity and listens on this machine only")]
+    #[error(
+        "{address} is not a loopback address: a localnet gives no anonymity and listens on this machine only, unless --allow-non-loopback says otherwise"
+    )]
     NotLoopback {
         /// The address.
         address: String,
@@ -60,4 +62,17 @@ pub enum LocalnetError {
         /// The socket.
         path: PathBuf,
     },
+    /// Its boxes have another length.
+    #[error("the network in {} has boxes of {kept} bytes and keeps them: leave out the {asked} bytes of --max-plaintext, or give --state another path", path.display())]
+    MaxPlaintext {
+        /// Its directory.
+        path: PathBuf,
+        /// What it was made with.
+        kept: usize,
+        /// What was asked for.
+        asked: usize,
+    },
+    /// A setting makes no sense.
+    #[error("{0}")]
+    Setting(String),
 }

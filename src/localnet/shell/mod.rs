@@ -1,10 +1,18 @@
-//! The shell around the core: sockets, connections, the clock, and the thread that owns the core and its disk.
+//! The shell around the core: sockets, connections, the clock, and the loop that owns the core and its boxes.
 //!
-//! `state` is the directory; `listen` takes connections; `serve` talks to one client; `run` owns the core.
+//! `state` is the directory; `listen` takes connections, and `cut` breaks them; `serve` talks to one client, in the
+//! frames of `reply`; `run` owns the core, and `ledger` is what it needs of a store; `command` is what a network is told
+//! while it runs, and `ctl` the socket for it; `memory` is a network without any of the machine's things.
 
 mod clock;
+mod command;
+mod ctl;
+mod cut;
 mod error;
+mod ledger;
 mod listen;
+mod memory;
+mod reply;
 mod run;
 mod serve;
 mod state;
@@ -12,53 +20,115 @@ mod state;
 use std::fs::File;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use rand::rngs::StdRng;
+use rand::{RngExt as _, SeedableRng as _};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
+use tokio::time::timeout;
 use tracing::{debug, warn};
 
 use super::backend::{Backend, Disk};
-use super::core::{Core, Event, Reply, Setup};
+use super::core::{Core, Setup};
 use super::faults::Faults;
 use super::profile::Profile;
 use super::wire::Network;
-use crate::thin::message::ID_BYTES;
 use crate::thin::{Address, Config};
+use clock::Clock;
+pub use command::{Answer, ClockShown, Command, CommandError, Console};
+pub use ctl::ask;
+use cut::Cuts;
 pub use error::LocalnetError;
+use ledger::Ledger;
 use listen::listen;
-use run::run_core;
+pub use memory::InMemory;
+use run::{Input, Runner};
 use state::{lock, write_config};
 
 /// M of the public network and of upstream's test network.
 const DEFAULT_MAX_PLAINTEXT: usize = 1549;
-/// Events that wait for the core; a connection with more waits for room.
-const EVENTS: usize = 1024;
+/// An envelope and a copy stream's element need some room, and a frame must hold several boxes.
+const MAX_PLAINTEXT: std::ops::RangeInclusive<usize> = 64..=1_000_000;
+/// Inputs that wait for the core; a connection with more waits for room.
+const INPUTS: usize = 1024;
 const SESSION_GRACE: Duration = Duration::from_secs(600);
-/// The longest path that a socket address holds.
-const SOCKET_PATH: usize = 107;
+/// How long the connections have to end when the network does.
+const ENDING: Duration = Duration::from_secs(5);
 
 /// Where a localnet listens besides the socket in its directory.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Listen(pub Address);
+
+/// What a network is like.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Settings {
+    /// Rates, delays and costs, [`Profile::scaled`] where that is wanted.
+    pub profile: Profile,
+    /// What goes wrong from the start.
+    pub faults: Faults,
+    /// How long a session outlives its connection, in real time.
+    pub session_grace: Duration,
+    /// M, the longest plaintext of a box in bytes. `None`: the network's own, which is that of the public network for one
+    /// that is made now.
+    pub max_plaintext: Option<usize>,
+    /// Decides all that is random in the network but its keys. `None`: another one each time.
+    pub seed: Option<u64>,
+}
+
+impl Default for Settings {
+    /// The profile `instant`, and nothing goes wrong.
+    fn default() -> Self {
+        Self {
+            profile: Profile::instant(),
+            faults: Faults::default(),
+            session_grace: SESSION_GRACE,
+            max_plaintext: None,
+            seed: None,
+        }
+    }
+}
+
+impl Settings {
+    fn check(&self) -> Result<(), LocalnetError> {
+        self.faults.check().map_err(LocalnetError::Setting)?;
+        match self.max_plaintext {
+            Some(asked) if !MAX_PLAINTEXT.contains(&asked) => Err(LocalnetError::Setting(format!(
+                "a box holds from {} to {} bytes, and not {asked}",
+                MAX_PLAINTEXT.start(),
+                MAX_PLAINTEXT.end()
+            ))),
+            _ => Ok(()),
+        }
+    }
+}
 
 /// What a localnet is started with.
 #[derive(Clone, Debug)]
 pub struct Options {
     /// Its directory, made where it is missing.
     pub state: PathBuf,
-    /// Further addresses; TCP on loopback only.
+    /// Further addresses.
     pub listen: Vec<Listen>,
+    /// Whether they may be such as other machines reach.
+    pub allow_non_loopback: bool,
     /// Where a configuration for clients goes, besides the one in the directory. It dials the first of `listen`.
     pub config_out: Option<PathBuf>,
-    /// M, for a network that is made now; an older one keeps its own.
-    pub max_plaintext: usize,
+    /// What the network is like.
+    pub settings: Settings,
 }
 
 impl Options {
     /// A localnet in `state`, listening at the socket there.
     pub fn new(state: impl Into<PathBuf>) -> Self {
-        Self { state: state.into(), listen: Vec::new(), config_out: None, max_plaintext: DEFAULT_MAX_PLAINTEXT }
+        Self {
+            state: state.into(),
+            listen: Vec::new(),
+            allow_non_loopback: false,
+            config_out: None,
+            settings: Settings::default(),
+        }
     }
 }
 
@@ -66,23 +136,72 @@ impl Options {
 pub struct Localnet {
     state: PathBuf,
     addresses: Vec<Address>,
+    console: Console,
     stop: watch::Sender<bool>,
     acceptors: JoinSet<()>,
     core: Option<std::thread::JoinHandle<()>>,
     _lock: File,
 }
 
-/// What the connections share.
+/// What the loop and the connections share.
 struct Shared {
     network: Network,
-    instance_token: [u8; ID_BYTES],
-    events: mpsc::Sender<(Event, Option<mpsc::Sender<Reply>>)>,
+    clock: Clock,
+    cuts: Arc<Cuts>,
+}
+
+/// What connections have of the network; while it is there, the loop runs.
+struct Front {
+    shared: Arc<Shared>,
+    inputs: mpsc::Sender<Input>,
     stop: watch::Receiver<bool>,
+    /// Whether there is a PKI document.
+    consensus: watch::Receiver<bool>,
+    connections: AtomicU64,
+}
+
+impl Front {
+    fn next_conn(&self) -> u64 {
+        self.connections.fetch_add(1, Ordering::Relaxed) + 1
+    }
+}
+
+/// The parts of a network that is about to run.
+struct Parts<S> {
+    front: Arc<Front>,
+    runner: Runner<S>,
+    inbox: mpsc::Receiver<Input>,
+    stop: watch::Sender<bool>,
+    console: Console,
+}
+
+fn parts<S: Ledger>(store: S, network: Network, clock: Clock, settings: Settings) -> Parts<S> {
+    let mut seeds = StdRng::seed_from_u64(settings.seed.unwrap_or_else(rand::random));
+    let Settings { profile, faults, session_grace, .. } = settings;
+    let backend = Backend::new(store, network.max_plaintext, &profile, &network.identity, seeds.random());
+    let setup = Setup {
+        profile,
+        faults: faults.clone(),
+        grace: session_grace,
+        couriers: vec![network.identity.courier_hash()],
+        echoes: Vec::new(),
+        seed: seeds.random(),
+    };
+    let core = Core::new(backend, setup);
+    let shared = Arc::new(Shared { network, clock, cuts: Arc::default() });
+    let (inputs, inbox) = mpsc::channel(INPUTS);
+    let (stop, stopped) = watch::channel(false);
+    let (consensus, there) = watch::channel(true);
+    let runner = Runner::new(core, Arc::clone(&shared), consensus, faults, seeds.random());
+    let console = Console::new(&inputs);
+    let front = Arc::new(Front { shared, inputs, stop: stopped, consensus: there, connections: AtomicU64::default() });
+    Parts { front, runner, inbox, stop, console }
 }
 
 impl Localnet {
     /// Starts a localnet on the current tokio runtime; it takes clients when this returns.
     pub async fn start(options: Options) -> Result<Self, LocalnetError> {
+        options.settings.check()?;
         let lock = lock(&options.state)?;
         let state_error = |error| LocalnetError::State { path: options.state.clone(), error };
         let state = options.state.canonicalize().map_err(state_error)?;
@@ -91,39 +210,26 @@ impl Localnet {
         let damaged =
             |error: rusqlite::Error| LocalnetError::Database { path: database.clone(), reason: error.to_string() };
         let identity = disk.identity().map_err(damaged)?;
-        let max_plaintext = disk.max_plaintext(options.max_plaintext).map_err(damaged)?;
+        let asked = options.settings.max_plaintext;
+        let kept = disk.max_plaintext(asked.unwrap_or(DEFAULT_MAX_PLAINTEXT)).map_err(damaged)?;
+        if let Some(asked) = asked.filter(|asked| *asked != kept) {
+            return Err(LocalnetError::MaxPlaintext { path: state, kept, asked });
+        }
+        let network = Network { identity, max_plaintext: kept };
+        let Parts { front, runner, inbox, stop, console } = parts(disk, network, Clock::of_machine(), options.settings);
 
-        let (events, inbox) = mpsc::channel(EVENTS);
-        let (stop, stopped) = watch::channel(false);
-        let shared = Arc::new(Shared {
-            network: Network { identity, max_plaintext },
-            instance_token: rand::random(),
-            events,
-            stop: stopped,
-        });
-        let socket = state.join("kpclientd.sock");
         let mut acceptors = JoinSet::new();
-        let mut listening = vec![Address::Unix(socket)];
+        let mut listening = vec![Address::Unix(state.join("kpclientd.sock"))];
         listening.extend(options.listen.iter().map(|listen| listen.0.clone()));
         let mut addresses = Vec::new();
-        let conns = Arc::new(std::sync::atomic::AtomicU64::new(0));
         for address in listening {
-            addresses.push(listen(&address, &shared, &conns, &mut acceptors).await?);
+            addresses.push(listen(&address, options.allow_non_loopback, &front, &mut acceptors).await?);
         }
-        let backend = Backend::new(disk, max_plaintext, &Profile::instant(), &shared.network.identity, rand::random());
-        let setup = Setup {
-            profile: Profile::instant(),
-            faults: Faults::default(),
-            grace: SESSION_GRACE,
-            couriers: vec![shared.network.identity.courier_hash()],
-            echoes: Vec::new(),
-            seed: rand::random(),
-        };
-        let core = Core::new(backend, setup);
+        acceptors.spawn(ctl::serve(listen::bind(&state.join(ctl::SOCKET))?, console.clone(), front.stop.clone()));
         let runtime = tokio::runtime::Handle::current();
         let core = std::thread::Builder::new()
             .name("localnet".to_owned())
-            .spawn(move || runtime.block_on(run_core(core, inbox)))
+            .spawn(move || runtime.block_on(runner.run(inbox)))
             .map_err(state_error)?;
         write_config(&state.join("thinclient.toml"), &addresses[0]).map_err(state_error)?;
         if let Some(path) = &options.config_out {
@@ -131,7 +237,7 @@ impl Localnet {
             write_config(path, address).map_err(|error| LocalnetError::State { path: path.clone(), error })?;
         }
         warn!("this is localnet, an embedded network: it gives NO ANONYMITY");
-        Ok(Self { state, addresses, stop, acceptors, core: Some(core), _lock: lock })
+        Ok(Self { state, addresses, console, stop, acceptors, core: Some(core), _lock: lock })
     }
 
     /// Where it listens: the socket in its directory first, then what was asked for, with real ports.
@@ -144,15 +250,27 @@ impl Localnet {
         Config::new(self.addresses[0].clone())
     }
 
+    /// Where it takes commands; they also come by the control socket in its directory.
+    pub fn console(&self) -> &Console {
+        &self.console
+    }
+
     /// Tells the clients, ends the connections, and finishes what was accepted.
     pub async fn shutdown(mut self) {
         self.stop.send_replace(true);
+        let _ = timeout(ENDING, async { while self.acceptors.join_next().await.is_some() {} }).await;
         self.acceptors.shutdown().await;
         if let Some(core) = self.core.take() {
             let _ = tokio::task::spawn_blocking(move || core.join()).await;
         }
-        if let Err(error) = std::fs::remove_file(self.state.join("kpclientd.sock")) {
-            debug!(%error, "the socket could not be removed");
+        let sockets = self.addresses.iter().filter_map(|address| match address {
+            Address::Unix(path) => Some(path.clone()),
+            _ => None,
+        });
+        for socket in sockets.chain([self.state.join(ctl::SOCKET)]) {
+            if let Err(error) = std::fs::remove_file(&socket) {
+                debug!(%error, socket = %socket.display(), "a socket could not be removed");
+            }
         }
     }
 }

@@ -1,74 +1,306 @@
-//! The thread that owns the core and its disk.
+//! The loop that owns the core: it takes in what the connections and the console say, and gives out what the core makes
+//! of it.
 //!
-//! Events that wait are handled together and committed in one transaction; only then do their replies leave, so that
+//! Inputs that wait are handled together and committed in one transaction; only then do their replies leave, so that
 //! what a client was told is on the disk.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::mpsc;
+use rand::rngs::StdRng;
+use rand::{RngExt as _, SeedableRng as _};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::time::timeout;
-use tracing::{debug, error};
+use tracing::{debug, error, info};
 
-use super::clock::wall_clock;
-use crate::localnet::backend::Disk;
-use crate::localnet::core::{Action, Conn, Core, Event, Reply};
+use super::Shared;
+use super::clock::Jump;
+use super::command::{Answer, ClockShown, Command, changed};
+use super::ledger::Ledger;
+use super::reply::{self, Standing};
+use crate::localnet::Faults;
+use crate::localnet::core::{Action, Conn, Control, Core, Event, Reply};
+use crate::localnet::replica::{EPOCH_ZERO, mixnet_epoch, replica_epoch};
+use crate::thin::frame;
+use crate::thin::message::{ResponseFrame, ShutdownEvent};
 
-/// Most events of one transaction.
+/// Most inputs of one transaction.
 const GROUP: usize = 256;
+/// How long nothing may happen before the loop looks at the machine's clock.
+const LOOK: Duration = Duration::from_secs(30);
 
-/// The core's thread: groups of events, one transaction each, then their replies.
-pub(super) async fn run_core(mut core: Core<Disk>, mut inbox: mpsc::Receiver<(Event, Option<mpsc::Sender<Reply>>)>) {
-    let mut clients: HashMap<Conn, mpsc::Sender<Reply>> = HashMap::new();
-    loop {
-        let mut group = Vec::new();
-        let now = wall_clock();
-        let until = core.next_deadline().map_or(Duration::from_secs(3600), |at| at.saturating_sub(now));
-        match timeout(until, inbox.recv_many(&mut group, GROUP)).await {
-            Ok(0) => break,
-            Ok(_) => {}
-            Err(_) => group.push((Event::Tick, None)),
-        }
-        let wall = wall_clock();
-        if let Err(error) = core.store().begin() {
-            // Whoever asked waits for an answer that cannot be given; a client asks again on its next connection.
-            error!(%error, "the network's database cannot be written; clients are cut off");
-            clients.clear();
-            continue;
-        }
-        let mut told = Vec::new();
-        let mut ended = Vec::new();
-        for (event, client) in group {
-            match (&event, client) {
-                (Event::Connected(conn), Some(client)) => drop(clients.insert(*conn, client)),
-                (Event::Disconnected(conn) | Event::Closed(conn), _) => ended.push(*conn),
-                _ => {}
-            }
-            told.extend(core.handle(wall, event));
-        }
-        if let Err(error) = core.store().commit() {
-            error!(%error, "boxes could not be kept; clients are cut off and nothing was confirmed to them");
-            core.rolled_back();
-            clients.clear();
-            continue;
-        }
-        for action in told {
-            match action {
-                Action::Tell(conn, reply) => {
-                    if let Some(client) = clients.get(&conn)
-                        && client.try_send(reply).is_err()
-                    {
-                        debug!(conn, "a client does not take its replies and is cut off");
-                        clients.remove(&conn);
-                    }
-                }
-                // The connection reads on by itself: nothing keeps it from being served.
-                Action::Read(_) => {}
-                Action::Hangup(conn) => drop(clients.remove(&conn)),
-            }
-        }
-        for conn in ended {
-            clients.remove(&conn);
+/// What goes into the loop.
+pub(super) enum Input {
+    /// A client has come: it is to be greeted.
+    Arrived(Conn, Client),
+    Event(Event),
+    Command(Command, oneshot::Sender<Answer>),
+}
+
+/// The loop's end of a connection. Dropping it cuts the client off, in the middle of a frame if need be.
+pub(super) struct Client {
+    pub(super) out: mpsc::Sender<Out>,
+    /// One for each request that may be outstanding.
+    pub(super) turns: Arc<Semaphore>,
+    /// Its receiver wakes when this is dropped.
+    pub(super) _cut: oneshot::Sender<()>,
+}
+
+/// What goes out to a client.
+pub(super) enum Out {
+    /// Still to be made a frame.
+    Reply(Reply),
+    /// A frame, the same for every client.
+    Frame(Arc<[u8]>),
+    /// A frame that takes room in the connection's backlog.
+    Local(Vec<u8>),
+    /// Nothing more: the connection ends when the rest is written.
+    End,
+}
+
+/// What a turn does once it is committed, in this order.
+enum Effect {
+    Act(Action),
+    /// The clients of now are told that the daemon ends.
+    Shutdown,
+}
+
+pub(super) struct Runner<S> {
+    core: Core<S>,
+    shared: Arc<Shared>,
+    clients: BTreeMap<Conn, Client>,
+    standing: Standing,
+    /// Where connections see whether there is a document.
+    consensus: watch::Sender<bool>,
+    faults: Faults,
+    /// The mixnet epoch whose document was told.
+    epoch: u64,
+    dice: StdRng,
+}
+
+impl<S: Ledger> Runner<S> {
+    pub(super) fn new(
+        core: Core<S>,
+        shared: Arc<Shared>,
+        consensus: watch::Sender<bool>,
+        faults: Faults,
+        seed: u64,
+    ) -> Self {
+        let mut dice = StdRng::seed_from_u64(seed);
+        shared.cuts.set(&faults);
+        Self {
+            core,
+            epoch: mixnet_epoch(shared.clock.now()),
+            shared,
+            clients: BTreeMap::new(),
+            standing: Standing { instance_token: dice.random(), link: true, consensus: true },
+            consensus,
+            faults,
+            dice,
         }
     }
+
+    /// Runs until nobody can say anything any more.
+    pub(super) async fn run(mut self, mut inbox: mpsc::Receiver<Input>) {
+        let mut group = Vec::with_capacity(GROUP);
+        loop {
+            let now = self.shared.clock.now();
+            let wait = self.core.next_deadline().map_or(LOOK, |at| at.saturating_sub(now).min(LOOK));
+            if timeout(wait.min(self.until_next_epoch(now)), inbox.recv_many(&mut group, GROUP)).await == Ok(0) {
+                return;
+            }
+            self.turn(&mut group);
+        }
+    }
+
+    /// Handles a group of inputs, and what is due.
+    fn turn(&mut self, group: &mut Vec<Input>) {
+        if let Err(error) = self.core.store().begin() {
+            // Whoever asked waits for an answer that cannot be given; a client asks again on its next connection.
+            error!(error, "the network's database cannot be written; clients are cut off");
+            group.retain(|input| matches!(input, Input::Event(Event::Disconnected(_) | Event::Closed(_))));
+            self.clients.clear();
+            self.core.rolled_back();
+        }
+        let mut effects = Vec::new();
+        let mut ended = Vec::new();
+        let mut answers = Vec::new();
+        if let Some(jump) = self.shared.clock.follow_machine() {
+            info!("the machine's clock was set, or the machine slept");
+            self.jumped(jump, &mut effects);
+        }
+        self.handle(Event::Tick, &mut effects);
+        self.follow_epoch(&mut effects);
+        for input in group.drain(..) {
+            match input {
+                Input::Arrived(conn, client) => {
+                    self.greet(&client);
+                    self.clients.insert(conn, client);
+                    self.handle(Event::Connected(conn), &mut effects);
+                }
+                Input::Event(event) => {
+                    if let Event::Disconnected(conn) | Event::Closed(conn) = &event {
+                        ended.push(*conn);
+                    }
+                    self.handle(event, &mut effects);
+                }
+                Input::Command(command, answer) => {
+                    answers.push((answer, self.command(command, &mut effects)));
+                }
+            }
+        }
+        if let Err(error) = self.core.store().commit() {
+            error!(error, "boxes could not be kept; clients are cut off and nothing was confirmed to them");
+            self.core.rolled_back();
+            self.clients.clear();
+        }
+        self.take_effect(effects);
+        for conn in ended {
+            self.clients.remove(&conn);
+        }
+        for (asker, answer) in answers {
+            // Who does not wait for it does not need it.
+            let _ = asker.send(answer);
+        }
+    }
+
+    fn greet(&self, client: &Client) {
+        let frames = [reply::status(&self.shared, self.standing), reply::document(&self.shared, self.standing)];
+        for frame in frames {
+            if let Some(bytes) = encoded(&frame) {
+                let _ = client.out.try_send(Out::Frame(bytes));
+            }
+        }
+    }
+
+    fn handle(&mut self, event: Event, effects: &mut Vec<Effect>) {
+        effects.extend(self.core.handle(self.shared.clock.now(), event).into_iter().map(Effect::Act));
+    }
+
+    fn take_effect(&mut self, effects: Vec<Effect>) {
+        let mut document = None;
+        for effect in effects {
+            match effect {
+                Effect::Act(Action::Tell(conn, Reply::Document)) => {
+                    let frame =
+                        document.get_or_insert_with(|| encoded(&reply::document(&self.shared, self.standing))).clone();
+                    self.tell(conn, frame.map(Out::Frame));
+                }
+                Effect::Act(Action::Tell(conn, Reply::Status { connected })) => {
+                    let standing = Standing { link: connected, ..self.standing };
+                    self.tell(conn, encoded(&reply::status(&self.shared, standing)).map(Out::Frame));
+                }
+                Effect::Act(Action::Tell(conn, reply)) => self.tell(conn, Some(Out::Reply(reply))),
+                Effect::Act(Action::Read(conn)) => {
+                    if let Some(client) = self.clients.get(&conn) {
+                        client.turns.add_permits(1);
+                    }
+                }
+                Effect::Act(Action::Hangup(conn)) => self.tell(conn, Some(Out::End)),
+                Effect::Shutdown => {
+                    let frame = encoded(&ShutdownEvent {}.into());
+                    for conn in self.clients.keys().copied().collect::<Vec<_>>() {
+                        self.tell(conn, frame.clone().map(Out::Frame));
+                    }
+                }
+            }
+        }
+    }
+
+    fn tell(&mut self, conn: Conn, out: Option<Out>) {
+        if let (Some(client), Some(out)) = (self.clients.get(&conn), out)
+            && client.out.try_send(out).is_err()
+        {
+            debug!(conn, "a client does not take its replies and is cut off");
+            self.clients.remove(&conn);
+        }
+    }
+
+    fn command(&mut self, command: Command, effects: &mut Vec<Effect>) -> Answer {
+        match command {
+            Command::Faults => return Answer::Faults(self.faults.clone()),
+            Command::SetFaults { set } => match changed(&self.faults, &set) {
+                Ok(faults) => return self.set_faults(faults, effects),
+                Err(error) => return Answer::Error(error),
+            },
+            Command::ClearFaults => return self.set_faults(Faults::default(), effects),
+            Command::Link { up } => {
+                self.standing.link = up;
+                self.control(Control::Link(up), effects);
+            }
+            Command::Consensus { there } => {
+                self.standing.consensus = there;
+                self.control(Control::Consensus(there), effects);
+                self.consensus.send_replace(there);
+            }
+            Command::Clock => return self.clock_shown(),
+            Command::Jump { by_ms } => {
+                let jump = self.shared.clock.jump(by_ms);
+                self.jumped(jump, effects);
+                self.follow_epoch(effects);
+                return self.clock_shown();
+            }
+            Command::ResetClock => {
+                let by_ms = -self.shared.clock.moved_ms();
+                return self.command(Command::Jump { by_ms }, effects);
+            }
+            Command::Restart { killed } => {
+                if killed {
+                    self.clients.clear();
+                } else {
+                    effects.push(Effect::Shutdown);
+                }
+                self.standing.instance_token = self.dice.random();
+                self.control(Control::Restart, effects);
+            }
+            Command::Disconnect => self.clients.clear(),
+            Command::Epoch => self.control(Control::Epoch, effects),
+        }
+        Answer::Done {}
+    }
+
+    fn control(&mut self, control: Control, effects: &mut Vec<Effect>) {
+        self.handle(Event::Control(control), effects);
+    }
+
+    fn set_faults(&mut self, faults: Faults, effects: &mut Vec<Effect>) -> Answer {
+        self.shared.cuts.set(&faults);
+        self.faults = faults;
+        self.control(Control::Faults(Box::new(self.faults.clone())), effects);
+        Answer::Faults(self.faults.clone())
+    }
+
+    fn jumped(&mut self, Jump { from, to }: Jump, effects: &mut Vec<Effect>) {
+        self.control(Control::Jumped { from, to }, effects);
+    }
+
+    /// Tells every client the document of an epoch that has begun.
+    fn follow_epoch(&mut self, effects: &mut Vec<Effect>) {
+        let epoch = mixnet_epoch(self.shared.clock.now());
+        if std::mem::replace(&mut self.epoch, epoch) != epoch && self.standing.consensus {
+            debug!(epoch, "an epoch begins");
+            self.control(Control::Epoch, effects);
+        }
+    }
+
+    fn until_next_epoch(&self, now: Duration) -> Duration {
+        // To the second: an epoch that is noticed a moment late is told a moment late.
+        let length = 1200;
+        Duration::from_secs(length - now.as_secs().saturating_sub(EPOCH_ZERO) % length)
+    }
+
+    fn clock_shown(&self) -> Answer {
+        let now = self.shared.clock.now();
+        Answer::Clock(ClockShown {
+            unix_ms: u64::try_from(now.as_millis()).unwrap_or(u64::MAX),
+            moved_ms: self.shared.clock.moved_ms(),
+            epoch: mixnet_epoch(now),
+            replica_epoch: replica_epoch(now),
+        })
+    }
+}
+
+fn encoded(response: &ResponseFrame) -> Option<Arc<[u8]>> {
+    frame::encode(response).map(Into::into).ok()
 }

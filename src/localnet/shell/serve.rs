@@ -1,194 +1,203 @@
-//! One client: its frames understood, what needs no network answered, its replies written.
+//! One client: its frames understood, what needs no network answered at once, its replies written.
+//!
+//! The client may have two requests outstanding, the one at work and one that was read ahead, as the daemon's reader
+//! keeps them (`thin-client-protocol.md` §4.1). What the daemon answers by itself, at no cost and with nothing else at
+//! work, is answered here: the order is the same, and no other thread is asked.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
-use tokio::sync::{mpsc, watch};
+use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncRead, AsyncWrite, AsyncWriteExt, BufReader};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::time::timeout;
 use tracing::debug;
 
-use super::Shared;
-use super::clock::wall_clock;
-use crate::localnet::core::{Conn, Event, Reply};
-use crate::localnet::document::{self, COURIER_QUEUE};
-use crate::localnet::envelope::OVERHEAD;
-use crate::localnet::replica::{mixnet_epoch, replica_epoch};
+use super::Front;
+use super::cut::Cut;
+use super::reply;
+use super::run::{Client, Input, Out};
+use crate::localnet::core::{Conn, Event, Reply, Request};
 use crate::localnet::wire::{self, Meaning};
 use crate::thin::frame;
-use crate::thin::message::{
-    CancelReply, ConnectionStatusEvent, ID_BYTES, MessageReplyEvent, MessageSentEvent, NewPkiDocumentEvent, Octets,
-    ResponseFrame, SessionTokenReply, ShutdownEvent, StartCopyReply, StartResendingReply,
-};
+use crate::thin::message::{ResponseFrame, ShutdownEvent};
 
+/// Requests that may be outstanding.
+const TURNS: usize = 2;
 /// Replies that wait for one client; a client that lets more wait is cut off.
 const REPLIES: usize = 2048;
-/// How long a client may take to take one frame.
+/// What may wait for a client of what the daemon answered by itself, in KiB; a client that has more waiting is not read
+/// from.
+const BACKLOG_KIB: usize = 64 * 1024;
+/// How long a client may take to take what was written at once.
 const WRITE_DEADLINE: Duration = Duration::from_secs(60);
+/// Most bytes of several frames that are written at once.
+const WRITE_BYTES: usize = 64 * 1024;
+/// How long a client is not spoken to while there is no PKI document (§2.4).
+const CONSENSUS_WAIT: Duration = Duration::from_secs(30);
+const READ_BUFFER: usize = 16 * 1024;
 
 /// One client, from its handshake to its end.
-pub(super) async fn serve<S: AsyncRead + AsyncWrite>(shared: Arc<Shared>, conn: Conn, stream: S) {
-    let (mut read, write) = tokio::io::split(stream);
-    let (from_core, mut replies) = mpsc::channel::<Reply>(REPLIES);
-    let (answers, mut local) = mpsc::channel::<ResponseFrame>(64);
-    if shared.events.send((Event::Connected(conn), Some(from_core))).await.is_err() {
+pub(super) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(front: Arc<Front>, stream: S) {
+    let (shared, conn) = (&front.shared, front.next_conn());
+    let mut stop = front.stop.clone();
+    let mut consensus = front.consensus.clone();
+    tokio::select! {
+        biased;
+        () = stopped(&mut stop) => return,
+        _ = timeout(CONSENSUS_WAIT, consensus.wait_for(|&there| there)) => {}
+    }
+    let (read, write) = tokio::io::split(Cut::new(stream, Arc::clone(&shared.cuts)));
+    let (out, outgoing) = mpsc::channel(REPLIES);
+    let (kept, mut cut) = oneshot::channel();
+    let turns = Arc::new(Semaphore::new(TURNS));
+    let backlog = Semaphore::new(BACKLOG_KIB);
+    let client = Client { out: out.clone(), turns: Arc::clone(&turns), _cut: kept };
+    if front.inputs.send(Input::Arrived(conn, client)).await.is_err() {
         return;
     }
-    for greeting in greetings(&shared) {
-        let _ = answers.send(greeting).await;
-    }
-    let reading = async {
+    let reader = Reader { front: &front, conn, turns: &turns, backlog: &backlog, out };
+    let end = tokio::select! {
+        biased;
+        _ = &mut cut => Event::Disconnected(conn),
+        end = reader.run(BufReader::with_capacity(READ_BUFFER, read)) => end,
+        () = write_all(&front, &backlog, outgoing, write) => Event::Disconnected(conn),
+    };
+    let _ = front.inputs.send(Input::Event(end)).await;
+}
+
+pub(super) async fn stopped(stop: &mut watch::Receiver<bool>) {
+    // An error means that whoever could stop the network is gone, which is the same.
+    let _ = stop.wait_for(|&stop| stop).await;
+}
+
+struct Reader<'a> {
+    front: &'a Front,
+    conn: Conn,
+    turns: &'a Semaphore,
+    backlog: &'a Semaphore,
+    out: mpsc::Sender<Out>,
+}
+
+impl Reader<'_> {
+    /// Reads until the client is gone, says goodbye, or says what the daemon hangs up on.
+    async fn run<R: AsyncBufRead + Unpin>(&self, mut read: R) -> Event {
+        let gone = Event::Disconnected(self.conn);
         loop {
+            let turn = tokio::select! {
+                biased;
+                turn = self.turns.acquire() => turn.expect("never closed"),
+                () = hung_up(&mut read) => return gone,
+            };
             let body = match frame::read_body(&mut read).await {
                 Ok(Some(body)) => body,
-                Ok(None) => return Event::Disconnected(conn),
+                Ok(None) => return gone,
                 Err(error) => {
-                    debug!(conn, %error, "a client is hung up on");
-                    return Event::Disconnected(conn);
+                    debug!(conn = self.conn, %error, "a client is hung up on");
+                    return gone;
                 }
             };
             // A null is no request; the daemon must not be brought down by one.
             let request = match wire::decode(&body) {
                 Ok(request) => request,
                 Err(error) => {
-                    debug!(conn, %error, "a client is hung up on");
-                    return Event::Disconnected(conn);
+                    debug!(conn = self.conn, %error, "a client is hung up on");
+                    return gone;
                 }
             };
-            match wire::understand(&shared.network, wall_clock(), request) {
+            let request = match wire::understand(&self.front.shared.network, self.front.shared.clock.now(), request) {
                 Meaning::Answer(answer) => {
-                    if answers.send(*answer).await.is_err() {
-                        return Event::Disconnected(conn);
+                    let Ok(bytes) = frame::encode(&*answer) else { return gone };
+                    let Ok(room) = self.backlog.acquire_many(kib(bytes.len())).await else { return gone };
+                    room.forget();
+                    // The turn that was just taken is the only one.
+                    if self.turns.available_permits() == TURNS - 1 {
+                        if self.out.send(Out::Local(bytes)).await.is_err() {
+                            return gone;
+                        }
+                        continue;
                     }
+                    Request::Local { answer, cost: Duration::ZERO }
                 }
-                Meaning::Ask(ask) => {
-                    if shared.events.send((Event::Request(conn, ask), None)).await.is_err() {
-                        return Event::Disconnected(conn);
-                    }
-                }
-                Meaning::Close => return Event::Closed(conn),
-                Meaning::Nothing => {}
+                Meaning::Ask(request) => request,
+                Meaning::Close => return Event::Closed(self.conn),
+                Meaning::Nothing => Request::Empty,
                 Meaning::Hangup(what) => {
-                    debug!(conn, what, "a client is hung up on: wrong length");
-                    return Event::Disconnected(conn);
-                }
-            }
-        }
-    };
-    let writing = async {
-        let mut write = write;
-        let mut stop = shared.stop.clone();
-        loop {
-            let frame = tokio::select! {
-                biased;
-                Some(answer) = local.recv() => answer,
-                reply = replies.recv() => match reply {
-                    Some(reply) => response(&shared, reply),
-                    // The core has cut this client off.
-                    None => return,
-                },
-                () = stopped(&mut stop) => {
-                    if let Ok(bytes) = frame::encode(&ResponseFrame::from(ShutdownEvent {})) {
-                        let _ = timeout(Duration::from_secs(1), write.write_all(&bytes)).await;
-                    }
-                    return;
+                    debug!(conn = self.conn, what, "a client is hung up on: wrong length");
+                    return gone;
                 }
             };
-            let Ok(bytes) = frame::encode(&frame) else { return };
-            match timeout(WRITE_DEADLINE, write.write_all(&bytes)).await {
-                Ok(Ok(())) => {}
-                _ => return,
+            turn.forget();
+            if self.front.inputs.send(Input::Event(Event::Request(self.conn, request))).await.is_err() {
+                return gone;
             }
         }
-    };
-    let end = tokio::select! {
-        end = reading => end,
-        () = writing => Event::Disconnected(conn),
-    };
-    let _ = shared.events.send((end, None)).await;
-}
-
-async fn stopped(stop: &mut watch::Receiver<bool>) {
-    // An error means that whoever could stop the network is gone, which is the same.
-    let _ = stop.wait_for(|&stop| stop).await;
-}
-
-fn greetings(shared: &Shared) -> [ResponseFrame; 2] {
-    [status(shared, true).into(), document_event(shared).into()]
-}
-
-fn status(shared: &Shared, is_connected: bool) -> ConnectionStatusEvent {
-    let max_plaintext = shared.network.max_plaintext;
-    ConnectionStatusEvent {
-        is_connected,
-        err: None,
-        instance_token: Some(Octets::from(shared.instance_token)),
-        sphinx_geometry: Some(document::sphinx_geometry(max_plaintext)),
-        pigeonhole_geometry: Some(document::pigeonhole_geometry(max_plaintext)),
     }
 }
 
-fn document_event(shared: &Shared) -> NewPkiDocumentEvent {
-    let wall = wall_clock();
-    let document = document::pki_document(&shared.network.identity, mixnet_epoch(wall), replica_epoch(wall));
-    NewPkiDocumentEvent { payload: Some(document.into()) }
+/// Resolves when the client has gone; it is noticed although no request may be read, unless one waits to be.
+async fn hung_up<R: AsyncBufRead + Unpin>(read: &mut R) {
+    match read.fill_buf().await {
+        Ok([]) | Err(_) => {}
+        Ok(_) => std::future::pending().await,
+    }
 }
 
-fn response(shared: &Shared, reply: Reply) -> ResponseFrame {
-    let network = &shared.network;
-    let ended =
-        |query_id: [u8; ID_BYTES], error_code, plaintext: Option<Vec<u8>>, couriered: bool| StartResendingReply {
-            query_id: Some(Octets::from(query_id)),
-            plaintext: plaintext.map(Octets),
-            error_code,
-            courier_identity_hash: couriered.then(|| Octets::from(network.identity.courier_hash())),
-            courier_queue_id: couriered.then(|| Octets::from(COURIER_QUEUE)),
+/// Writes until the connection is to end.
+async fn write_all<W: AsyncWrite + Unpin>(
+    front: &Front,
+    backlog: &Semaphore,
+    mut outgoing: mpsc::Receiver<Out>,
+    mut write: W,
+) {
+    let mut stop = front.stop.clone();
+    let mut bytes = Vec::new();
+    loop {
+        let mut next = tokio::select! {
+            biased;
+            out = outgoing.recv() => out,
+            () = stopped(&mut stop) => {
+                if let Ok(bytes) = frame::encode(&ResponseFrame::from(ShutdownEvent {})) {
+                    let _ = timeout(Duration::from_secs(1), write.write_all(&bytes)).await;
+                }
+                return;
+            }
         };
-    let query_of = |id: [u8; ID_BYTES]| Some(Octets::from(id));
-    match reply {
-        Reply::Token { app_id, resumed } => SessionTokenReply { app_id: Some(Octets::from(app_id)), resumed }.into(),
-        Reply::Local(answer) => *answer,
-        Reply::Ended { query_id, code, courier } => ended(query_id, code, None, courier.is_some()).into(),
-        Reply::Box { query_id, read, sealed, .. } => {
-            let (code, plaintext) = read.open(&sealed);
-            ended(query_id, code, plaintext, true).into()
-        }
-        Reply::Cancelled { query_id } => ResponseFrame {
-            cancel_resending_encrypted_message_reply: Some(CancelReply { query_id: query_of(query_id), error_code: 0 }),
-            ..ResponseFrame::default()
-        },
-        Reply::CopyEnded { query_id, code, replica, envelope } => ResponseFrame {
-            start_resending_copy_command_reply: Some(StartCopyReply {
-                query_id: query_of(query_id),
-                error_code: code,
-                replica_error_code: (replica != 0).then_some(replica),
-                failed_envelope_index: (envelope != 0).then_some(envelope),
-            }),
-            ..ResponseFrame::default()
-        },
-        Reply::CopyCancelled { query_id } => ResponseFrame {
-            cancel_resending_copy_command_reply: Some(CancelReply { query_id: query_of(query_id), error_code: 0 }),
-            ..ResponseFrame::default()
-        },
-        Reply::Sent { message_id, surb_id, sent_at, reply_eta, error } => MessageSentEvent {
-            message_id: message_id.and_then(query_of),
-            surbid: query_of(surb_id),
-            sent_at: Some(sent_at.as_secs()),
-            reply_eta: i64::try_from(reply_eta.as_nanos()).unwrap_or(i64::MAX),
-            err: error,
-        }
-        .into(),
-        Reply::Replied { message_id, surb_id, mut payload } => {
-            payload.resize(payload.len().max(network.max_plaintext + OVERHEAD), 0);
-            MessageReplyEvent {
-                message_id: message_id.and_then(query_of),
-                surbid: query_of(surb_id),
-                payload: Some(payload.into()),
-                ..MessageReplyEvent::default()
+        bytes.clear();
+        let (mut local, mut last) = (0, false);
+        while let Some(out) = next {
+            match out {
+                Out::Frame(frame) => bytes.extend_from_slice(&frame),
+                Out::Local(frame) => {
+                    local += kib(frame.len());
+                    bytes.extend_from_slice(&frame);
+                }
+                Out::Reply(reply) => {
+                    let answered_itself = matches!(reply, Reply::Local(_));
+                    let Some(Ok(frame)) = reply::frame(&front.shared, reply).map(|reply| frame::encode(&reply)) else {
+                        return;
+                    };
+                    if answered_itself {
+                        local += kib(frame.len());
+                    }
+                    bytes.extend_from_slice(&frame);
+                }
+                Out::End => {
+                    last = true;
+                    break;
+                }
             }
-            .into()
+            next = if bytes.len() < WRITE_BYTES { outgoing.try_recv().ok() } else { None };
         }
-        Reply::Status { connected } => status(shared, connected).into(),
-        Reply::Document => document_event(shared).into(),
+        if !matches!(timeout(WRITE_DEADLINE, write.write_all(&bytes)).await, Ok(Ok(()))) || last {
+            return;
+        }
+        backlog.add_permits(local as usize);
+        // One big answer must not keep its memory for as long as the connection lives.
+        bytes.shrink_to(WRITE_BYTES);
     }
+}
+
+/// What a frame takes of the backlog; the longest that there may be still fits.
+fn kib(bytes: usize) -> u32 {
+    u32::try_from(bytes.div_ceil(1024).min(BACKLOG_KIB)).expect("the backlog is small")
 }

@@ -1,0 +1,32 @@
+//! What the loop needs of a store besides its boxes: that what was told is kept.
+
+use crate::localnet::backend::{BoxStore, Disk, Memory};
+
+/// A store whose changes are kept group by group. Errors are said in words.
+pub(super) trait Ledger: BoxStore {
+    /// Begins a group.
+    fn begin(&mut self) -> Result<(), String>;
+    /// Keeps the group, all of it or nothing.
+    fn commit(&mut self) -> Result<(), String>;
+}
+
+impl Ledger for Disk {
+    fn begin(&mut self) -> Result<(), String> {
+        Self::begin(self).map_err(|error| error.to_string())
+    }
+
+    fn commit(&mut self) -> Result<(), String> {
+        Self::commit(self).map_err(|error| error.to_string())
+    }
+}
+
+/// Nothing outlives the process, so nothing has to be kept.
+impl Ledger for Memory {
+    fn begin(&mut self) -> Result<(), String> {
+        Ok(())
+    }
+
+    fn commit(&mut self) -> Result<(), String> {
+        Ok(())
+    }
+}
