@@ -46,7 +46,7 @@ impl Mounted {
         let _guard = runtime.enter();
         let owner = Owner::open(&root.path().join("state"), daemon, OwnerKind::Mount).expect("a fresh state");
         let fs = Arc::new(Fs::new(Arc::clone(&owner), fs::Options::default()));
-        let session = Session::start(&path, fs, runtime.handle().clone(), MountOptions::default()).expect("mounted");
+        let session = Session::start(&path, fs, runtime.handle().clone(), &MountOptions::default()).expect("mounted");
         drop(_guard);
         Some(Self { session, owner, path, runtime, _network: network, root })
     }
@@ -197,7 +197,7 @@ fn a_mount_point_must_be_there_empty_and_free() {
     let fs = Arc::new(Fs::new(Arc::clone(&mounted.owner), fs::Options::default()));
     let again = |path: &Path| {
         let options = MountOptions::default();
-        Session::start(path, Arc::clone(&fs), mounted.runtime.handle().clone(), options).err().expect("refused")
+        Session::start(path, Arc::clone(&fs), mounted.runtime.handle().clone(), &options).err().expect("refused")
     };
     assert!(matches!(again(&mounted.path), MountError::AlreadyMounted(_)));
     assert!(matches!(again(&mounted.root.path().join("missing")), MountError::Missing(_)));

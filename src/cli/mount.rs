@@ -57,7 +57,7 @@ pub(super) async fn run(context: &Context, typed: Typed) -> Result<(), Stop> {
 
 async fn serve(context: &Context, mount_point: &Path, owner: &Arc<Owner>, signals: &Signals) -> Result<(), Stop> {
     let fs = Arc::new(Fs::new(Arc::clone(owner), fs::Options::default()));
-    let start = || Session::start(mount_point, fs, Handle::current(), MountOptions::default());
+    let start = || Session::start(mount_point, fs, Handle::current(), &MountOptions::default());
     let session = block_in_place(start).map_err(|error| mount_failure(&error))?;
     if context.json {
         output::json(&json!({ "mounted": session.path(), "state": context.state }))?;

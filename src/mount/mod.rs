@@ -5,8 +5,13 @@
 //! traps in all three (`fuse-semantics.md` §1), which are met here and nowhere else.
 
 mod adapter;
+mod attach;
+mod error;
 mod interrupt;
 mod mounts;
+mod point;
 mod session;
 
-pub use session::{MountError, MountOptions, Session, unmount};
+pub use error::MountError;
+pub use point::unmount;
+pub use session::{MountOptions, Session};

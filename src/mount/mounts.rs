@@ -4,34 +4,61 @@ use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
-/// The name under which our mounts stand in the mount table.
-pub(super) const SOURCE: &str = "pigeonfs";
+/// The type under which our mounts stand in the mount table, whoever made them.
+pub(super) const KIND: &str = "fuse.pigeonfs";
 
-/// The topmost mount at a path.
+/// A line of the mount table.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Mounted {
-    pub(super) source: String,
+    pub(super) point: PathBuf,
     pub(super) kind: String,
+    /// The number of the device behind it: each FUSE connection has its own.
+    pub(super) device: String,
+    /// Whose process serves it, where it is a FUSE mount.
+    pub(super) user: Option<u32>,
 }
 
 impl Mounted {
     pub(super) fn is_ours(&self) -> bool {
-        self.source == SOURCE && self.kind.starts_with("fuse")
+        self.kind == KIND
     }
 }
 
-/// The mount at exactly this path, which must be absolute and without links.
+/// The topmost mount at exactly this path, which must be absolute and without links.
 pub(super) fn at(path: &Path) -> Option<Mounted> {
-    find(&std::fs::read_to_string("/proc/self/mountinfo").ok()?, path)
+    topmost(&table()?, path)
 }
 
-fn find(table: &str, path: &Path) -> Option<Mounted> {
-    table.lines().rev().find_map(|line| {
+/// Where a device is mounted and nothing covers it. More than one place where somebody bound it to another.
+pub(super) fn of_device(device: &str) -> Vec<PathBuf> {
+    let Some(table) = table() else { return Vec::new() };
+    let is_on_top = |mounted: &Mounted| topmost(&table, &mounted.point).is_some_and(|top| top.device == device);
+    let mounts = lines(&table).filter(|mounted| mounted.device == device);
+    mounts.filter(is_on_top).map(|mounted| mounted.point).collect()
+}
+
+/// Whether a device is still mounted somewhere in this namespace. After all of [`of_device`] went, something covers it.
+pub(super) fn is_covered(device: &str) -> bool {
+    table().is_some_and(|table| lines(&table).any(|mounted| mounted.device == device))
+}
+
+fn table() -> Option<String> {
+    std::fs::read_to_string("/proc/self/mountinfo").ok()
+}
+
+fn topmost(table: &str, path: &Path) -> Option<Mounted> {
+    lines(table).filter(|mounted| mounted.point == path).last()
+}
+
+fn lines(table: &str) -> impl Iterator<Item = Mounted> {
+    table.lines().filter_map(|line| {
         let (fields, rest) = line.split_once(" - ")?;
-        let point = unescape(fields.split(' ').nth(4)?);
+        let mut fields = fields.split(' ').skip(2);
+        let (device, _root, point) = (fields.next()?, fields.next()?, fields.next()?);
         let mut rest = rest.split(' ');
-        let (kind, source) = (rest.next()?, rest.next()?);
-        (point == path).then(|| Mounted { source: source.to_owned(), kind: kind.to_owned() })
+        let (kind, _source, options) = (rest.next()?, rest.next()?, rest.next()?);
+        let user = options.split(',').find_map(|option| option.strip_prefix("user_id=")?.parse().ok());
+        Some(Mounted { point: unescape(point), kind: kind.to_owned(), device: device.to_owned(), user })
     })
 }
 
@@ -56,29 +83,39 @@ fn unescape(text: &str) -> PathBuf {
     PathBuf::from(OsString::from_vec(plain))
 }
 
-/// The path with its directory's links resolved. Its last part is left alone: a dead mount cannot be looked at.
+/// The path as the table has it: without links, but never looked at itself where a mount stands there, for a dead one
+/// cannot be looked at, and one that hangs would take us with it.
 pub(super) fn absolute(path: &Path) -> std::io::Result<PathBuf> {
-    if let Ok(path) = path.canonicalize() {
-        return Ok(path);
-    }
     let path = std::path::absolute(path)?;
-    match (path.parent(), path.file_name()) {
-        (Some(parent), Some(name)) => Ok(parent.canonicalize()?.join(name)),
-        _ => Ok(path),
-    }
+    let beside = match (path.parent(), path.file_name()) {
+        (Some(parent), Some(name)) => parent.canonicalize()?.join(name),
+        _ => return path.canonicalize(),
+    };
+    if at(&beside).is_some() { Ok(beside) } else { beside.canonicalize() }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    const TABLE: &str = "30 1 8:1 / / rw - ext4 /dev/vda rw\n\
+         41 30 0:40 / /home/a\\040b rw - tmpfs tmpfs rw\n\
+         42 30 0:41 / /home/a\\040b rw,nosuid shared:3 - fuse.pigeonfs pigeonfs rw,user_id=7,group_id=7\n\
+         43 30 0:41 / /bound rw - fuse.pigeonfs pigeonfs rw,user_id=7\n\
+         44 30 0:42 / /other rw - fuse.sshfs host: rw,user_id=7\n";
+
     #[test]
     fn the_topmost_mount_of_a_path_with_blanks_is_found() {
-        let table = "30 1 8:1 / / rw - ext4 /dev/vda rw\n\
-                     41 30 0:40 / /home/a\\040b rw - tmpfs tmpfs rw\n\
-                     42 30 0:41 / /home/a\\040b rw,nosuid - fuse pigeonfs rw,user_id=0\n";
-        let found = find(table, Path::new("/home/a b")).expect("mounted");
+        let found = topmost(TABLE, Path::new("/home/a b")).expect("mounted");
         assert!(found.is_ours());
-        assert_eq!(find(table, Path::new("/home/a")), None);
+        assert_eq!((found.device.as_str(), found.user), ("0:41", Some(7)));
+        assert_eq!(topmost(TABLE, Path::new("/home/a")), None);
+        assert!(!topmost(TABLE, Path::new("/other")).expect("mounted").is_ours(), "somebody else's");
+    }
+
+    #[test]
+    fn a_path_is_resolved_to_what_the_table_has() {
+        assert_eq!(absolute(Path::new("/proc/self/../")).expect("there"), Path::new("/proc"));
+        assert!(absolute(Path::new("/nowhere/at/all")).is_err());
     }
 }

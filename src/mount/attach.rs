@@ -1,0 +1,137 @@
+//! How a mount is made and taken out of the tree: by `mount(2)` where that is permitted, else by fusermount3.
+//!
+//! fuser could do both, and would unmount whatever stands at the path when its session ends (`fuse-semantics.md` §1.8).
+//! So it is only handed the device, and what is unmounted is looked up by its device number.
+
+use std::ffi::CString;
+use std::io::{self, IoSliceMut};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+use rustix::mount::{MountFlags, UnmountFlags};
+use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
+
+use super::{MountError, MountOptions, mounts};
+
+const DEVICE: &str = "/dev/fuse";
+const HELPER: &str = "fusermount3";
+
+/// Whether the device can be had at all, with the words for where it cannot.
+pub(super) fn device() -> Result<OwnedFd, MountError> {
+    match std::fs::OpenOptions::new().read(true).write(true).open(DEVICE) {
+        Ok(device) => Ok(device.into()),
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Err(MountError::NoFuse("may not be opened")),
+        Err(_) => Err(MountError::NoFuse("is missing")),
+    }
+}
+
+/// Mounts at `path`, which was checked. What comes back is the device that serves it.
+pub(super) fn attach(path: &Path, options: &MountOptions) -> Result<OwnedFd, MountError> {
+    let device = device()?;
+    match by_system_call(path, options, &device) {
+        Ok(()) => Ok(device),
+        // Not for us to do.
+        Err(error) if error.raw_os_error() == Some(libc::EPERM) => by_helper(path, options),
+        Err(error) => Err(MountError::System { path: path.to_owned(), what: "mounted", error }),
+    }
+}
+
+fn by_system_call(path: &Path, options: &MountOptions, device: &OwnedFd) -> io::Result<()> {
+    let mut flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC | MountFlags::NOATIME;
+    flags.set(MountFlags::RDONLY, options.read_only);
+    let (user, group) = (rustix::process::getuid().as_raw(), rustix::process::getgid().as_raw());
+    let fd = device.as_raw_fd();
+    let mut data = format!("fd={fd},rootmode=40000,user_id={user},group_id={group},default_permissions");
+    if options.allow_other {
+        data.push_str(",allow_other");
+    }
+    let data = CString::new(data).map_err(io::Error::other)?;
+    Ok(rustix::mount::mount(options.source.as_str(), path, mounts::KIND, flags, Some(data.as_c_str()))?)
+}
+
+/// fusermount3 mounts for users, and hands the device back over a socket that it is told of: here, its standard input.
+fn by_helper(path: &Path, options: &MountOptions) -> Result<OwnedFd, MountError> {
+    let told = |error: io::Error| MountError::System { path: path.to_owned(), what: "mounted", error };
+    let (theirs, ours) = UnixStream::pair().map_err(told)?;
+    let mut asked = "subtype=pigeonfs,default_permissions,nosuid,nodev,noexec,noatime".to_owned();
+    asked.push_str(if options.read_only { ",ro" } else { ",rw" });
+    if options.allow_other {
+        asked.push_str(",allow_other");
+    }
+    // A comma in the name would begin an option.
+    let source = options.source.replace('\\', "\\\\").replace(',', "\\,");
+    asked.push_str(&format!(",fsname={source}"));
+    let mut helper = Command::new(HELPER);
+    helper.args(["-o", &asked, "--"]).arg(path).env("_FUSE_COMMFD", "0");
+    let helper = helper.stdin(Stdio::from(OwnedFd::from(theirs))).stdout(Stdio::null()).stderr(Stdio::piped());
+    let child = helper.spawn().map_err(|error| without_helper(error, told))?;
+    let device = received(&ours);
+    let output = child.wait_with_output().map_err(told)?;
+    match device {
+        Ok(Some(device)) if output.status.success() => Ok(device),
+        _ => Err(refused(path, &output)),
+    }
+}
+
+/// The device that came over the socket; none where the helper closed it.
+fn received(socket: &UnixStream) -> io::Result<Option<OwnedFd>> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut control = RecvAncillaryBuffer::new(&mut space);
+    let mut byte = [0];
+    loop {
+        match recvmsg(socket, &mut [IoSliceMut::new(&mut byte)], &mut control, RecvFlags::CMSG_CLOEXEC) {
+            Ok(_) => break,
+            Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(control.drain().find_map(|message| match message {
+        RecvAncillaryMessage::ScmRights(mut descriptors) => descriptors.next(),
+        _ => None,
+    }))
+}
+
+fn refused(path: &Path, output: &Output) -> MountError {
+    let words = words(output);
+    if words.contains("user_allow_other") {
+        MountError::NotShareable
+    } else if words.contains("no write access") || words.contains("not owned by user") {
+        MountError::NotYours(path.to_owned())
+    } else if words.contains("mount failed: Operation not permitted") {
+        MountError::NotPermitted
+    } else {
+        MountError::System { path: path.to_owned(), what: "mounted", error: io::Error::other(words) }
+    }
+}
+
+/// Takes the mount at `path` out of the tree. `lazy`: at once, though files are open; they stay usable.
+pub(super) fn detach(path: &Path, lazy: bool) -> Result<(), MountError> {
+    let told = |error| MountError::System { path: path.to_owned(), what: "unmounted", error };
+    let flags = if lazy { UnmountFlags::DETACH } else { UnmountFlags::empty() };
+    match rustix::mount::unmount(path, flags | UnmountFlags::NOFOLLOW) {
+        Ok(()) => return Ok(()),
+        Err(rustix::io::Errno::BUSY) => return Err(MountError::InUse(path.to_owned())),
+        // Not for us to do.
+        Err(rustix::io::Errno::PERM) => {}
+        Err(error) => return Err(told(error.into())),
+    }
+    let flag = if lazy { "-uz" } else { "-u" };
+    let output = Command::new(HELPER).arg(flag).arg("--").arg(path).stdin(Stdio::null()).output();
+    let output = output.map_err(|error| without_helper(error, told))?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let words = words(&output);
+    if words.contains("busy") { Err(MountError::InUse(path.to_owned())) } else { Err(told(io::Error::other(words))) }
+}
+
+fn words(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).trim().to_owned()
+}
+
+fn without_helper(error: io::Error, else_told: impl FnOnce(io::Error) -> MountError) -> MountError {
+    if error.kind() == io::ErrorKind::NotFound { MountError::NoHelper } else { else_told(error) }
+}
