@@ -11,7 +11,7 @@ use crate::localnet::{Localnet, LocalnetError, Options};
 use crate::thin::{Config, ConfigError, Discovery, Environment};
 
 /// What was typed.
-#[derive(Args, Debug, Default)]
+#[derive(Args, Clone, Debug, Default)]
 #[command(next_help_heading = "Which network")]
 pub(super) struct DaemonArgs {
     /// The daemon's thinclient.toml

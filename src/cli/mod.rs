@@ -28,7 +28,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, Parser, Subcommand};
 
 use crate::engine::control::Failure;
 use crate::store::ChannelName;
@@ -109,26 +109,53 @@ impl From<Failure> for Stop {
     }
 }
 
-/// Runs the command with these arguments, the program's name first.
+/// Runs the command with these arguments, the program's name first. Called as `mount.pigeonfs` it speaks mount(8)'s
+/// language.
 pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let hardened = harden::process();
-    let typed = match CommandLine::try_parse_from(arguments) {
+    let mut arguments: Vec<OsString> = arguments.into_iter().collect();
+    if arguments.first().is_some_and(|program| mount::helper::is_called(program)) {
+        match mount::helper::translate(&arguments, takes_value) {
+            Ok(Some(meant)) => arguments = meant,
+            Ok(None) => return ExitCode::SUCCESS,
+            Err(failure) => return failure::tell(&failure, false),
+        }
+    }
+    let typed = match CommandLine::try_parse_from(&arguments) {
         Ok(typed) => typed,
         Err(error) => return failure::usage(&error),
     };
     let json = typed.common.json;
-    match hardened.and_then(|()| meant(&typed.common, &typed.verb)) {
-        Ok(context) => match context.run(typed.verb) {
-            Ok(()) | Err(Stop::BrokenPipe) => ExitCode::SUCCESS,
-            Err(Stop::Failure(failure)) => failure::tell(&failure, json),
-        },
-        Err(failure) => failure::tell(&failure, json),
+    let result = hardened.map_err(Stop::from).and_then(|()| match &typed.verb {
+        Verb::Mount(mount) if mount.goes_to_background() && !mount::background::is_child() => {
+            mount::background::run(&arguments)
+        }
+        _ => meant(&typed.common, &typed.verb)?.run(typed.verb).map(|()| ExitCode::SUCCESS),
+    });
+    match result {
+        Ok(code) => code,
+        Err(Stop::BrokenPipe) => ExitCode::SUCCESS,
+        Err(Stop::Failure(failure)) => failure::tell(&failure, json),
     }
+}
+
+/// Whether `pigeonfs mount` has this long option, and whether it takes a value.
+fn takes_value(option: &str) -> Option<bool> {
+    let mut command = CommandLine::command();
+    command.build();
+    let mount = command.find_subcommand("mount")?;
+    let found = mount.get_arguments().find(|argument| argument.get_long() == Some(option))?;
+    Some(found.get_action().takes_values())
 }
 
 fn meant(common: &Common, verb: &Verb) -> Result<Context, Failure> {
     let foreground = matches!(verb, Verb::Mount(_) | Verb::Localnet(_));
-    log::start(common.log.as_deref(), common.verbose, common.quiet, foreground)?;
+    let (plain, file) = match verb {
+        Verb::Mount(mount) => (mount.goes_to_background() || mount.log_file().is_some(), mount.log_file()),
+        _ => (false, None),
+    };
+    log::start(common.log.as_deref(), common.verbose, common.quiet, foreground, plain)?;
+    file.map_or(Ok(()), log::to_file)?;
     Context::new(common.state.clone(), common.json)
 }
 
@@ -193,8 +220,6 @@ fn milliseconds(time: Duration) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::SystemTime;
 
 use tokio::sync::watch;
@@ -29,6 +30,9 @@ pub struct Owner {
     pub(super) kind: OwnerKind,
     opened: SystemTime,
     yielded: watch::Sender<bool>,
+    /// Where it is mounted, for whoever asks for the state meanwhile.
+    mounted: std::sync::OnceLock<PathBuf>,
+    leaving: AtomicBool,
     socket: PathBuf,
     server: std::sync::Mutex<Option<JoinHandle<()>>>,
     /// Released last.
@@ -59,6 +63,8 @@ impl Owner {
             kind,
             opened: SystemTime::now(),
             yielded: watch::Sender::new(false),
+            mounted: std::sync::OnceLock::new(),
+            leaving: AtomicBool::new(kind == OwnerKind::Verb),
             socket,
             server: std::sync::Mutex::new(None),
             state: std::sync::Mutex::new(Some(state)),
@@ -96,8 +102,27 @@ impl Owner {
         channel.verdict.is_some_and(fresh) && !channel.later_known
     }
 
-    pub(super) fn ask_to_yield(&self) {
-        self.yielded.send_replace(true);
+    /// Says where the state is mounted, for whoever asks for it meanwhile.
+    pub fn mounted_at(&self, path: &Path) {
+        let _ = self.mounted.set(path.to_owned());
+    }
+
+    /// From here on a mount gives the state up when another asks for it, as a verb does: it is only sending what is
+    /// left.
+    pub fn yield_when_asked(&self) {
+        self.leaving.store(true, Ordering::Release);
+    }
+
+    /// A mount asks for the state. Refused while this one is in use.
+    pub(super) fn ask_to_yield(&self) -> Result<(), Failure> {
+        if self.leaving.load(Ordering::Acquire) {
+            self.yielded.send_replace(true);
+            return Ok(());
+        }
+        let place = self.mounted.get().map_or_else(String::new, |path| format!(" at {}", path.display()));
+        let text = format!("the state directory is mounted{place} already, by process {}", std::process::id());
+        Err(Failure::new(FailureKind::Busy, text)
+            .hint("unmount it first (`pigeonfs umount MNT`), or give this mount another --state"))
     }
 
     /// Stops answering, stops the engine, closes the store and releases the lock, in this order. Bounded.

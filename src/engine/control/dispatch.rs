@@ -7,7 +7,7 @@ use tokio::time::{Instant, sleep_until};
 use super::{CHUNK_BYTES, Failure, FailureKind, Request, Response, Secret};
 use crate::bacap::{self, ReadCap, WriteCap};
 use crate::engine::status::LinkStatus;
-use crate::engine::{Owner, OwnerKind, fresh_write_cap};
+use crate::engine::{Owner, fresh_write_cap};
 use crate::store::{Channel, ChannelName, Role};
 
 /// A verb waits so long for a daemon before it says that there is none.
@@ -45,14 +45,7 @@ pub(super) async fn dispatch(owner: &Owner, request: Request) -> Result<Response
             let (follow, timeout) = (Duration::from_millis(follow_ms), Duration::from_millis(timeout_ms));
             read(owner, &name, offset, follow, timeout).await
         }
-        Request::Yield => match owner.kind {
-            OwnerKind::Verb => {
-                owner.ask_to_yield();
-                Ok(Response::Done)
-            }
-            OwnerKind::Mount => Err(Failure::new(FailureKind::Busy, "another mount owns this state directory")
-                .hint("unmount it first (`pigeonfs umount MNT`), or give this mount another --state")),
-        },
+        Request::Yield => owner.ask_to_yield().map(|()| Response::Done),
     }
 }
 

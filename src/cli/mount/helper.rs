@@ -1,0 +1,206 @@
+//! `mount.pigeonfs STATE MNT [-sfnv] [-o OPTION,...]`: what mount(8) calls for a line of fstab, as the arguments of
+//! `pigeonfs mount`. `mount.fuse.pigeonfs` is the same.
+
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use crate::engine::control::{Failure, FailureKind};
+
+/// Options that are for mount(8), systemd or nobody, and those that hold anyway.
+const NOTHING: &[&str] = &[
+    "rw",
+    "defaults",
+    "auto",
+    "noauto",
+    "user",
+    "nouser",
+    "users",
+    "nousers",
+    "owner",
+    "noowner",
+    "group",
+    "nogroup",
+    "_netdev",
+    "nofail",
+    "nosuid",
+    "nodev",
+    "noexec",
+    "noatime",
+    "nodiratime",
+    "relatime",
+    "norelatime",
+    "async",
+    "nostrictatime",
+    "lazytime",
+    "nolazytime",
+    "silent",
+    "loud",
+    "default_permissions",
+];
+/// Options that would ask for what this mount never does.
+const NEVER: &[&str] = &["suid", "dev", "exec", "remount", "bind", "rbind", "sync", "dirsync", "mand"];
+/// Options with other names here.
+const OTHERWISE: &[(&str, &str)] = &[("ro", "read-only")];
+
+/// Whether the program was called by a name that mount(8) calls.
+pub(crate) fn is_called(program: &OsStr) -> bool {
+    let name = Path::new(program).file_name();
+    name.is_some_and(|name| name == "mount.pigeonfs" || name == "mount.fuse.pigeonfs")
+}
+
+/// The arguments of `pigeonfs mount` that mean the same; none where mount(8) only asks us to pretend. `known` says
+/// which options `pigeonfs mount` has, and whether each takes a value.
+pub(crate) fn translate(
+    arguments: &[OsString],
+    known: impl Fn(&str) -> Option<bool>,
+) -> Result<Option<Vec<OsString>>, Failure> {
+    let (mut places, mut options) = (Vec::new(), Vec::new());
+    let (mut sloppy, mut fake, mut verbose) = (false, false, false);
+    let mut rest = arguments.iter().skip(1);
+    while let Some(argument) = rest.next() {
+        let Some(flags) = argument.to_str().and_then(|text| text.strip_prefix('-')).filter(|flags| !flags.is_empty())
+        else {
+            places.push(argument.clone());
+            continue;
+        };
+        let mut letters = flags.char_indices();
+        while let Some((at, letter)) = letters.next() {
+            match letter {
+                's' => sloppy = true,
+                'f' => fake = true,
+                'v' => verbose = true,
+                'n' => {}
+                'o' | 't' | 'N' => {
+                    let attached = &flags[at + 1..];
+                    let value = match attached {
+                        "" => rest.next().cloned().ok_or_else(|| usage(&format!("-{letter} wants a value")))?,
+                        attached => attached.into(),
+                    };
+                    if letter == 'o' {
+                        options.push(value);
+                    }
+                    break;
+                }
+                _ => return Err(usage(&format!("there is no -{letter}"))),
+            }
+        }
+    }
+    let [source, mount_point] =
+        <[OsString; 2]>::try_from(places).map_err(|_| usage("it wants a state directory and a mount point"))?;
+    if fake {
+        return Ok(None);
+    }
+    let mut meant: Vec<OsString> = ["pigeonfs", "mount", "--daemonize", "--source"].map(OsString::from).to_vec();
+    meant.push(source.clone());
+    if source != "none" && source != "pigeonfs" {
+        meant.extend(["--state".into(), source]);
+    }
+    if verbose {
+        meant.push("--verbose".into());
+    }
+    for list in options {
+        for option in split(&list) {
+            meant.extend(meaning(&option, sloppy, &known)?);
+        }
+    }
+    meant.extend(["--".into(), mount_point]);
+    Ok(Some(meant))
+}
+
+/// The options of a list. A backslash takes the meaning of the comma behind it away.
+fn split(list: &OsStr) -> Vec<String> {
+    let text = String::from_utf8_lossy(list.as_bytes());
+    let mut options = vec![String::new()];
+    let mut letters = text.chars();
+    while let Some(letter) = letters.next() {
+        let current = options.last_mut().expect("begun with one");
+        match letter {
+            ',' => options.push(String::new()),
+            '\\' => current.push(letters.next().unwrap_or('\\')),
+            _ => current.push(letter),
+        }
+    }
+    options.retain(|option| !option.is_empty());
+    options
+}
+
+fn meaning(option: &str, sloppy: bool, known: impl Fn(&str) -> Option<bool>) -> Result<Option<OsString>, Failure> {
+    let (name, value) = option.split_once('=').map_or((option, None), |(name, value)| (name, Some(value)));
+    if NOTHING.contains(&name) || name.starts_with("x-") || name.starts_with("X-") || name == "comment" {
+        return Ok(None);
+    }
+    if NEVER.contains(&name) {
+        return if sloppy { Ok(None) } else { Err(usage(&format!("-o {name} cannot be had here"))) };
+    }
+    let flag = OTHERWISE.iter().find(|(theirs, _)| *theirs == name).map_or(name, |(_, ours)| ours).replace('_', "-");
+    match (known(&flag), value) {
+        (Some(false), None) => Ok(Some(format!("--{flag}").into())),
+        (Some(true), Some(value)) => Ok(Some(format!("--{flag}={value}").into())),
+        (Some(true), None) => Err(usage(&format!("-o {name} wants a value: {name}=..."))),
+        (Some(false), Some(_)) => Err(usage(&format!("-o {name} takes no value"))),
+        (None, _) if sloppy => Ok(None),
+        (None, _) => Err(usage(&format!("there is no option {name:?}"))),
+    }
+}
+
+fn usage(what: &str) -> Failure {
+    Failure::new(FailureKind::Usage, format!("mount.pigeonfs: {what}")).hint(
+        "mount.pigeonfs STATE MNT -o OPTION,...  where an option is one of `pigeonfs mount --help`, as spool_limit=1GiB",
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn known(flag: &str) -> Option<bool> {
+        match flag {
+            "read-only" | "localnet" => Some(false),
+            "spool-limit" | "config" => Some(true),
+            _ => None,
+        }
+    }
+
+    fn meant(line: &[&str]) -> Result<Option<Vec<String>>, String> {
+        let arguments: Vec<OsString> = line.iter().map(OsString::from).collect();
+        let texts = |words: Vec<OsString>| words.into_iter().map(|word| word.into_string().expect("text")).collect();
+        translate(&arguments, known).map(|some| some.map(texts)).map_err(|failure| failure.message)
+    }
+
+    #[test]
+    fn a_line_of_fstab_is_a_mount_in_the_background() {
+        let line = ["/sbin/mount.pigeonfs", "/s", "/m", "-o", "rw,noauto,user,x-systemd.automount,spool_limit=1GiB,ro"];
+        let words = "pigeonfs mount --daemonize --source /s --state /s --spool-limit=1GiB --read-only -- /m";
+        assert_eq!(meant(&line), Ok(Some(words.split(' ').map(str::to_owned).collect())));
+    }
+
+    #[test]
+    fn the_flags_of_mount_are_understood() {
+        assert_eq!(meant(&["mount.pigeonfs", "-f", "/s", "/m"]), Ok(None), "pretend");
+        let words = "pigeonfs mount --daemonize --source none --verbose --localnet -- /m";
+        let sloppy = ["mount.pigeonfs", "none", "/m", "-snv", "-t", "fuse.pigeonfs", "-olocalnet,what"];
+        assert_eq!(meant(&sloppy), Ok(Some(words.split(' ').map(str::to_owned).collect())));
+    }
+
+    #[test]
+    fn a_comma_may_be_in_a_value() {
+        let found = meant(&["mount.pigeonfs", "none", "/m", "-o", r"config=/a\,b.toml"]).expect("meant").expect("some");
+        assert!(found.contains(&"--config=/a,b.toml".to_owned()), "{found:?}");
+    }
+
+    #[test]
+    fn what_cannot_be_meant_says_so() {
+        for (options, told) in [
+            ("what", "there is no option \"what\""),
+            ("exec", "cannot be had"),
+            ("spool_limit", "wants a value"),
+            ("localnet=1", "takes no value"),
+        ] {
+            let error = meant(&["mount.pigeonfs", "/s", "/m", "-o", options]).expect_err(options);
+            assert!(error.contains(told), "{error}");
+        }
+        assert!(meant(&["mount.pigeonfs", "/s"]).expect_err("no mount point").contains("wants a state directory"));
+        assert!(meant(&["mount.pigeonfs", "/s", "/m", "-q"]).expect_err("no flag").contains("no -q"));
+    }
+}

@@ -1,0 +1,128 @@
+//! What may be chosen about a mount's files and about the disk that they take.
+
+use std::time::Duration;
+
+use clap::Args;
+
+use super::super::{byte_count, seconds};
+use crate::channel::Linger;
+use crate::fs::{Fsync, Options, Truncate};
+use crate::store::Limits;
+
+/// How the files behave and look.
+#[derive(Args, Debug)]
+#[command(next_help_heading = "The files")]
+pub(super) struct FileArgs {
+    /// What fsync(2) waits for: `spool`, this machine's disk, or `stored`, the replicas
+    #[arg(long, value_name = "WHAT", default_value = "spool")]
+    fsync: Fsync,
+    /// How long fsync waits for the replicas; then it fails with ETIMEDOUT, and nothing is lost
+    #[arg(long, value_name = "SECONDS", value_parser = seconds, default_value = "100")]
+    sync_timeout: Duration,
+    /// What opening with O_TRUNC does once bytes have left: `refuse` it, or `append`, so that a second `cp` sends the
+    /// whole file again behind the first
+    #[arg(long, value_name = "WHAT", default_value = "refuse")]
+    truncate: Truncate,
+    /// Refuse every change with EROFS
+    #[arg(long)]
+    pub(super) read_only: bool,
+    /// Let other users in, as far as --umask allows. A user needs `user_allow_other` in /etc/fuse.conf for it
+    #[arg(long)]
+    pub(super) allow_other: bool,
+    /// Whose the files are [default: whoever mounts]
+    #[arg(long, value_name = "NUMBER")]
+    uid: Option<u32>,
+    /// Of which group the files are [default: that of whoever mounts]
+    #[arg(long, value_name = "NUMBER")]
+    gid: Option<u32>,
+    /// Permission bits that no file has
+    #[arg(long, value_name = "OCTAL", value_parser = permissions, default_value = "077")]
+    umask: u32,
+}
+
+/// When bytes leave, and how much of the disk they may take.
+#[derive(Args, Debug)]
+#[command(next_help_heading = "Sending and keeping")]
+pub(super) struct DiskArgs {
+    /// A box that is not full leaves so long after the last write; at most 10 s after its first byte
+    #[arg(long, value_name = "MILLISECONDS", default_value = "1000")]
+    linger_ms: u32,
+    /// Bytes accepted and not yet stored by replicas, over all channels; then writes fail with ENOSPC
+    #[arg(long, value_name = "SIZE", value_parser = byte_count, default_value = "4GiB")]
+    spool_limit: u64,
+    /// Bytes that have arrived and are kept, over all channels; then reading pauses
+    #[arg(long, value_name = "SIZE", value_parser = byte_count, default_value = "4GiB")]
+    cache_limit: u64,
+    /// The same of one channel
+    #[arg(long, value_name = "SIZE", value_parser = byte_count, default_value = "1GiB")]
+    cache_channel_limit: u64,
+    /// Bytes that were sent and are kept for reading back; the oldest of more are dropped
+    #[arg(long, value_name = "SIZE", value_parser = byte_count, default_value = "1GiB")]
+    keep_sent: u64,
+}
+
+impl FileArgs {
+    pub(super) fn meant(&self) -> Options {
+        let default = Options::default();
+        Options {
+            fsync: self.fsync,
+            sync_timeout: self.sync_timeout,
+            truncate: self.truncate,
+            read_only: self.read_only,
+            uid: self.uid.unwrap_or(default.uid),
+            gid: self.gid.unwrap_or(default.gid),
+            umask: self.umask,
+            ..default
+        }
+    }
+}
+
+impl DiskArgs {
+    pub(super) fn linger(&self) -> Linger {
+        Linger::with_pause(Duration::from_millis(self.linger_ms.into()))
+    }
+
+    pub(super) fn limits(&self) -> Limits {
+        Limits {
+            spool_bytes: self.spool_limit,
+            cache_bytes: self.cache_limit,
+            cache_channel_bytes: self.cache_channel_limit,
+            sent_bytes: self.keep_sent,
+        }
+    }
+}
+
+fn permissions(text: &str) -> Result<u32, String> {
+    let bits = u32::from_str_radix(text, 8).ok().filter(|bits| *bits <= 0o777);
+    bits.ok_or_else(|| format!("{text:?} are no permission bits, such as 077"))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        files: FileArgs,
+        #[command(flatten)]
+        disk: DiskArgs,
+    }
+
+    #[test]
+    fn what_is_not_typed_is_the_default_of_the_rooms_below() {
+        let line = Line::parse_from(["mount"]);
+        assert_eq!(line.files.meant(), Options::default());
+        assert_eq!(line.disk.limits(), Limits::default());
+        let (linger, default) = (line.disk.linger(), Linger::default());
+        assert_eq!((linger.after_last, linger.after_first), (default.after_last, default.after_first));
+    }
+
+    #[test]
+    fn permission_bits_are_octal() {
+        assert_eq!(permissions("027"), Ok(0o27));
+        assert!(permissions("8").is_err() && permissions("1000").is_err() && permissions("").is_err());
+    }
+}
