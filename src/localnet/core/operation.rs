@@ -4,7 +4,7 @@
 //! An operation sticks to its courier, and each of its packets to one SURB: an answer to an earlier one finds nobody.
 //! There is no limit and no back-off; only its own end, a cancel or the end of its session ends it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -27,6 +27,8 @@ pub(super) const CANCELLED: u8 = 24;
 const COPY_FAILED: u8 = 26;
 const INVALID_ENVELOPE: u8 = 31;
 const INVALID_EPOCH: u8 = 32;
+/// Operations under way; more are refused. Upstream's daemon takes them until its memory ends.
+pub(super) const OPERATIONS: usize = 65_536;
 /// Where no packet takes time, a courier that has no answer yet is asked again after this, and not at once for ever.
 const BREATH: Duration = Duration::from_millis(10);
 
@@ -91,7 +93,7 @@ pub(super) struct Operations {
     by_envelope: BTreeMap<[u8; 32], OpId>,
     by_stream: BTreeMap<[u8; 32], OpId>,
     /// Reads that are to hear of a write to their box, where nothing takes time.
-    by_box: BTreeMap<BoxId, Vec<OpId>>,
+    by_box: BTreeMap<BoxId, BTreeSet<OpId>>,
 }
 
 impl Operations {
@@ -104,7 +106,7 @@ impl Operations {
     }
 
     pub(super) fn parked(&self) -> usize {
-        self.by_box.values().map(Vec::len).sum()
+        self.by_box.values().map(BTreeSet::len).sum()
     }
 
     pub(super) fn belongs_to(&mut self, op: OpId, session: SessionId) {
@@ -148,6 +150,11 @@ impl<S: BoxStore> Core<S> {
     }
 
     fn start(&mut self, session: SessionId, started: Started) -> bool {
+        if self.operations.len() >= OPERATIONS {
+            let refused = Reply::Ended { query_id: started.query_id, code: INTERNAL_ERROR, courier: None };
+            self.tell(session, refused);
+            return false;
+        }
         let work = match started.read {
             Some(read) => Work::Read { read, no_retry: started.no_retry },
             None => Work::Write { strict: started.strict },
@@ -162,7 +169,7 @@ impl<S: BoxStore> Core<S> {
             None => Some(self.mixnet.courier(self.couriers.len())),
             Some(pinned) => self.couriers.iter().position(|courier| *courier == pinned),
         };
-        let Some(courier) = courier else {
+        let Some(courier) = courier.filter(|_| self.operations.len() < OPERATIONS) else {
             let ended = Reply::CopyEnded { query_id: copy.query_id, code: INTERNAL_ERROR, replica: 0, envelope: 0 };
             self.actions.push(Action::Tell(conn, ended));
             return false;
@@ -200,7 +207,7 @@ impl<S: BoxStore> Core<S> {
         if self.is_instant()
             && let Some(box_id) = operation.awaited_box()
         {
-            self.operations.by_box.entry(box_id).or_default().push(id);
+            self.operations.by_box.entry(box_id).or_default().insert(id);
         }
         self.operations.all.insert(id, operation);
         if let Some(session) = self.clients.sessions.get_mut(&session) {
@@ -408,7 +415,7 @@ impl<S: BoxStore> Core<S> {
         if let Some(box_id) = op.awaited_box()
             && let Some(waiting) = self.operations.by_box.get_mut(&box_id)
         {
-            waiting.retain(|other| *other != id);
+            waiting.remove(&id);
             if waiting.is_empty() {
                 self.operations.by_box.remove(&box_id);
             }

@@ -19,6 +19,8 @@ use crate::thin::message::ID_BYTES;
 
 /// Replies kept for a client that is away; further ones are dropped.
 const QUEUED_REPLIES: usize = 1000;
+/// Sessions kept for clients that are away; of more, the one that has been away longest is given up.
+pub(super) const AWAY: usize = 4096;
 
 pub(super) type SessionId = u64;
 
@@ -175,6 +177,18 @@ impl<S: BoxStore> Core<S> {
             self.timeline.withdraw(rearm);
         }
         session.expiry = Some(self.timeline.plan(now + self.grace, Step::Expired(id)));
+        self.give_up_the_longest_away();
+    }
+
+    fn give_up_the_longest_away(&mut self) {
+        if self.clients.sessions.len().saturating_sub(self.clients.connections.len()) <= AWAY {
+            return;
+        }
+        let away = self.clients.sessions.iter().filter_map(|(id, session)| Some((session.expiry?, *id)));
+        if let Some((_, longest)) = away.min() {
+            warn!("more than {AWAY} clients are away; the one that has been longest is forgotten");
+            self.end_session(longest);
+        }
     }
 
     fn end_session(&mut self, id: SessionId) {

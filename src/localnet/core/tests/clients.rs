@@ -109,6 +109,29 @@ fn a_session_outlives_its_connection_by_the_grace_period_and_not_longer() {
 }
 
 #[test]
+fn of_too_many_clients_that_are_away_the_longest_is_given_up() {
+    use super::super::session::AWAY;
+    let mut world = World::new(Profile::docker());
+    for conn in 2..=AWAY as u64 + 3 {
+        world.event(Event::Connected(conn));
+        world.ask(conn, Request::Token(id(conn)));
+        world.event(Event::Disconnected(conn));
+        world.now += Duration::from_millis(1);
+    }
+    assert_eq!(world.core.census().sessions, AWAY + 1);
+    world.drain();
+    for (token, known) in [(2, false), (3, false), (5, true)] {
+        let conn = 10_000 + token;
+        world.event(Event::Connected(conn));
+        world.ask(conn, Request::Token(id(token)));
+        assert_eq!(names(&world.drain()), [format!("{conn}: token {known}")]);
+        world.event(Event::Closed(conn));
+    }
+    world.pass(GRACE);
+    world.end();
+}
+
+#[test]
 fn a_client_that_says_goodbye_or_never_had_a_token_leaves_nothing() {
     let mut world = registered(Profile::docker());
     world.event(Event::Connected(2));

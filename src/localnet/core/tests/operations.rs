@@ -97,6 +97,22 @@ fn a_read_without_an_end_of_its_own_polls_until_its_box_is_there() {
     world.end();
 }
 
+#[test]
+fn a_client_that_starts_without_end_is_refused_in_the_end() {
+    use super::super::operation::OPERATIONS;
+    let mut world = World::new(Profile::instant());
+    for _ in 0..OPERATIONS {
+        let read = world.read(1, false);
+        world.ask(1, start(read));
+    }
+    assert!(world.told.is_empty() && world.core.census().operations == OPERATIONS);
+    let read = world.read(1, false);
+    world.ask(1, start(read));
+    assert!(matches!(world.reply(), Reply::Ended { code: INTERNAL_ERROR, courier: None, .. }));
+    world.event(Event::Closed(1));
+    assert!(world.core.census().is_empty());
+}
+
 fn cancel(world: &mut World, conn: Conn, hash: [u8; 32]) -> Vec<String> {
     world.drain();
     world.ask(conn, Request::Cancel { query_id: id(99), hash });
