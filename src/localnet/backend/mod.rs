@@ -11,7 +11,6 @@ mod copy;
 mod courier;
 mod disk;
 mod replica;
-#[allow(dead_code)] // The network in memory comes to use the store there.
 mod store;
 
 use std::collections::BTreeMap;
