@@ -17,6 +17,8 @@ pub enum Operation {
     Cancel,
     Copy,
     CancelCopy,
+    CourierEnvelopes,
+    Voucher,
     NextIndex,
     IndexCounter,
     PkiDocument,
@@ -34,6 +36,8 @@ impl fmt::Display for Operation {
             Self::Cancel => "cancelling",
             Self::Copy => "copying a stream",
             Self::CancelCopy => "cancelling a copy command",
+            Self::CourierEnvelopes => "making envelopes for a copy",
+            Self::Voucher => "handling a voucher",
             Self::NextIndex => "stepping an index",
             Self::IndexCounter => "asking for an index's counter",
             Self::PkiDocument => "asking for the PKI document",
@@ -90,6 +94,9 @@ pub enum ErrorKind {
         /// The first envelope that was not written, counted from 1 along the stream; 0 where there was none.
         envelope: u64,
     },
+    /// A voucher, or a reply to one, is not what it says.
+    #[error("the voucher cannot be used: {} (code {code})", voucher_code(*.0), code = .0)]
+    Voucher(u8),
     /// It was cancelled.
     #[error("cancelled")]
     Cancelled,
@@ -100,7 +107,10 @@ impl Error {
     pub fn is_retryable(&self) -> bool {
         match &self.kind {
             ErrorKind::NoDaemon(_) | ErrorKind::Timeout | ErrorKind::Cancelled => true,
-            ErrorKind::Closed | ErrorKind::InvalidArgument(_) | ErrorKind::MalformedReply(_) => false,
+            ErrorKind::Closed
+            | ErrorKind::InvalidArgument(_)
+            | ErrorKind::MalformedReply(_)
+            | ErrorKind::Voucher(_) => false,
             // 4 is also what a daemon without a consensus says, and 10 that something is not at hand yet.
             ErrorKind::Daemon(code) => matches!(code, 1 | 2 | 4 | 10),
             // Database, space, replica's inside, epoch, replication: all of them pass.
@@ -169,6 +179,15 @@ fn copy_code(code: u8) -> &'static str {
     match code {
         0 => "no replica answered, or the courier itself failed",
         code => replica_code(code),
+    }
+}
+
+fn voucher_code(code: u8) -> &'static str {
+    match code {
+        28 => "its payload is another voucher's",
+        29 => "its payload is not signed by the channel that it names",
+        30 => "the reply is not sealed for it",
+        _ => "an unknown error",
     }
 }
 

@@ -24,7 +24,11 @@ pub mod pki;
 mod session;
 mod transport;
 
-pub use client::{Client, ClientOptions, Courier, Envelope, KeyPair, Missing, ReadOutcome, WriteMode, WriteOutcome};
+pub use client::{
+    Client, ClientOptions, CopyStream, Courier, Elements, Envelope, Induction, KeyPair, MAX_CALL_BYTES,
+    MAX_PAYLOAD_BYTES, MAX_TOMBSTONES, MintedVoucher, Missing, OpenedReply, Part, Payload, ReadOutcome, TombstoneRange,
+    Voucher, VoucherStream, WriteMode, WriteOutcome,
+};
 pub use config::{Address, AddressError, Config, ConfigError, TcpNetwork};
 pub use discovery::{Discovery, Environment};
 pub use error::{Error, ErrorKind, Operation};

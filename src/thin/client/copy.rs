@@ -1,7 +1,7 @@
 //! Copy commands: a courier reads a temporary stream and writes the envelopes that it holds.
 //!
-//! The stream's boxes are the elements that [`Client::envelopes_from_payload`] and its like make, written to consecutive
-//! indices from the one in the stream's write capability on. Source: `thin-client-protocol.md` §4.5,
+//! The stream's boxes are the elements that [`Client::envelopes_from_payload`] and its like make, written to
+//! consecutive indices from the one in the stream's write capability on. Source: `thin-client-protocol.md` §4.5,
 //! `pigeonhole-internals.md` §5.
 
 use tokio::time::{Instant, timeout_at};
@@ -21,8 +21,8 @@ const QUEUE_ID_BYTES: std::ops::RangeInclusive<usize> = 1..=32;
 /// Which courier carries a copy command out.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Courier {
-    /// One of the PKI document's, drawn once: a command that is put again after a reconnect goes to the same one, as only
-    /// that one knows how far it came. (Where no document is at hand the daemon draws, each time anew.)
+    /// One of the PKI document's, drawn once: a command that is put again after a reconnect goes to the same one, as
+    /// only that one knows how far it came. (Where no document is at hand the daemon draws, each time anew.)
     #[default]
     Random,
     /// This one, whose result a repeated command meets again for 30 minutes. Couriers are services of the PKI
@@ -38,9 +38,9 @@ pub enum Courier {
 impl Client {
     /// Has `courier` carry out the stream of `stream`, and waits for its end; dropping the future cancels it.
     ///
-    /// It takes 5 seconds at the least, and is **not atomic**: where envelope k fails, those before it stay written, and
-    /// none after it was sent ([`ErrorKind::CopyFailed`]). Repeating the command is safe, as the same bytes at the same
-    /// index are no conflict; the same courier gives the same failure for 30 minutes, so repeat with another one.
+    /// It takes 5 seconds at the least, and is **not atomic**: where envelope k fails, those before it stay written,
+    /// and none after it was sent ([`ErrorKind::CopyFailed`]). Repeating the command is safe, as the same bytes at the
+    /// same index are no conflict; the same courier gives the same failure for 30 minutes, so repeat with another one.
     /// Counts as one of the started operations ([`ClientOptions::started`](crate::thin::ClientOptions::started)).
     pub async fn start_copy(&self, stream: &WriteCap, courier: Courier, deadline: Instant) -> Result<(), Error> {
         let operation = Operation::Copy;

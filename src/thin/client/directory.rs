@@ -16,7 +16,8 @@ impl Client {
     }
 
     /// The PKI document of one epoch: of the last five from memory, of another one from the daemon, as far as it has it
-    /// ([`ErrorKind::Daemon`](crate::thin::ErrorKind) with code 10 where not). Never that of another epoch in its place.
+    /// ([`ErrorKind::Daemon`](crate::thin::ErrorKind) with code 10 where not). Never that of another epoch in its
+    /// place.
     pub async fn pki_document_for_epoch(&self, epoch: u64, deadline: Instant) -> Result<Arc<Document>, Error> {
         if let Some(document) = self.status.borrow().documents.epoch(epoch) {
             return Ok(Arc::clone(document));
@@ -34,8 +35,8 @@ impl Client {
     }
 
     /// The signed PKI document of an epoch (0: the current one) and the epoch that it is of, for
-    /// [`SignedDocument::parse`](crate::thin::pki::SignedDocument::parse). [`ErrorKind::Daemon`](crate::thin::ErrorKind)
-    /// with code 10 where the daemon does not have it.
+    /// [`SignedDocument::parse`](crate::thin::pki::SignedDocument::parse).
+    /// [`ErrorKind::Daemon`](crate::thin::ErrorKind) with code 10 where the daemon does not have it.
     pub async fn pki_document_raw(&self, epoch: u64, deadline: Instant) -> Result<(Vec<u8>, u64), Error> {
         let operation = Operation::PkiDocument;
         let frame = move |id| GetPkiDocument { query_id: query(id), epoch }.into();

@@ -1,8 +1,12 @@
 //! The client: what a program asks of the daemon, with typed arguments and answers.
 
 mod copy;
+mod copy_stream;
 mod directory;
+mod elements;
 mod pigeonhole;
+mod tombstones;
+mod vouchers;
 
 use std::fmt;
 use std::sync::Arc;
@@ -13,7 +17,11 @@ use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::time::{Instant, timeout_at};
 
 pub use self::copy::Courier;
+pub use self::copy_stream::CopyStream;
+pub use self::elements::{Elements, MAX_CALL_BYTES, MAX_PAYLOAD_BYTES, MAX_TOMBSTONES, Part, Payload};
 pub use self::pigeonhole::{Envelope, KeyPair, Missing, ReadOutcome, WriteMode, WriteOutcome};
+pub use self::tombstones::TombstoneRange;
+pub use self::vouchers::{Induction, MintedVoucher, OpenedReply, Voucher, VoucherStream};
 use super::message::{HASH_BYTES, ID_BYTES, Octets, RequestFrame, ResponseFrame};
 use super::session::{self, Body, Call, CancelKey, Command};
 use super::{Config, Dial, Error, ErrorKind, Link, Operation, Status};

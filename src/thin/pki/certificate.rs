@@ -5,9 +5,10 @@
 //!   Signatures: { BLAKE2b-256 of the signer's key: { PublicKeySum256: the same, Payload: the signature } } }
 //! ```
 //!
-//! What is signed is `Version (u32 LE) ‖ Expiration (u64 LE) ‖ KeyType ‖ Certified`. No text of upstream's says so: it was found
-//! by verifying the document of a recorded conversation with a real network, which a test here repeats. Ed25519 is verified; a
-//! hybrid with SPHINCS+ cannot be with the libraries that this crate stands on, and is told as such, never passed over.
+//! What is signed is `Version (u32 LE) ‖ Expiration (u64 LE) ‖ KeyType ‖ Certified`. No text of upstream's says so: it
+//! was found by verifying the document of a recorded conversation with a real network, which a test here repeats.
+//! Ed25519 is verified; a hybrid with SPHINCS+ cannot be with the libraries that this crate stands on, and is told as
+//! such, never passed over.
 
 use std::collections::BTreeMap;
 
@@ -122,8 +123,8 @@ impl SignedDocument {
         })
     }
 
-    /// Which of the authorities' signatures hold. Give authorities that you know from elsewhere: those that a daemon names tell only
-    /// whether the daemon agrees with itself.
+    /// Which of the authorities' signatures hold. Give authorities that you know from elsewhere: those that a daemon
+    /// names tell only whether the daemon agrees with itself.
     pub fn verify(&self, authorities: &[DirectoryAuthority]) -> Verification {
         let message = self.message();
         // An authority that is named twice counts once.

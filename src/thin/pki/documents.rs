@@ -15,7 +15,8 @@ pub struct Documents {
 }
 
 impl Documents {
-    /// Takes a document in, in place of an older one of its epoch; those that are 5 epochs or more behind the newest go. A document far
+    /// Takes a document in, in place of an older one of its epoch; those that are 5 epochs or more behind the newest
+    /// go. A document far
     /// *behind* those that are kept is of a network that began anew, and takes the place of all.
     pub(in crate::thin) fn insert(&mut self, document: Arc<Document>) {
         let epoch = document.epoch;

@@ -1,10 +1,10 @@
 //! The PKI document: what the network is made of, at what pace it runs, and who vouches for it.
 //!
-//! A daemon sends the document of each epoch with its signatures taken off, in one of two encodings (canonical, with floats as
-//! short as they can be, or in the order of its own structure): [`Document`] reads both, passes over keys that it does not
-//! know, and leaves out nodes that it cannot read. The signed form, for those who would rather verify than trust the
-//! daemon, is a [`SignedDocument`]. Nothing here does I/O, and no bytes make it panic or grow beyond what they are.
-//! Source: `thin-client-protocol.md` §3.4 and its recorded conversations.
+//! A daemon sends the document of each epoch with its signatures taken off, in one of two encodings (canonical, with
+//! floats as short as they can be, or in the order of its own structure): [`Document`] reads both, passes over keys
+//! that it does not know, and leaves out nodes that it cannot read. The signed form, for those who would rather verify
+//! than trust the daemon, is a [`SignedDocument`]. Nothing here does I/O, and no bytes make it panic or grow beyond
+//! what they are. Source: `thin-client-protocol.md` §3.4 and its recorded conversations.
 
 mod certificate;
 mod documents;
@@ -180,7 +180,8 @@ impl Document {
         self.topology.len()
     }
 
-    /// Every service of one capability (`echo`, `courier`, …), one for each node that offers it, in the document's order.
+    /// Every service of one capability (`echo`, `courier`, …), one for each node that offers it, in the document's
+    /// order.
     pub fn services<'a>(&'a self, capability: &'a str) -> impl Iterator<Item = Service> + 'a {
         self.service_nodes.iter().filter_map(move |node| node.service(capability))
     }
