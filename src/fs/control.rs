@@ -1,53 +1,155 @@
 //! What the control directory says: the owner's status, for programs and for persons.
 
 use std::fmt::Write as _;
+use std::time::SystemTime;
 
-use super::{Fs, FsError, Node};
+use super::{Fs, FsError, Node, Report};
 use crate::engine::status::{ChannelStatus, RoleStatus};
-use crate::store::ChannelId;
+use crate::store::{Channel, ChannelId, Role};
 
 impl Fs {
-    /// The contents of a file of the control directory, now.
-    pub(super) fn report(&self, node: Node) -> Result<Vec<u8>, FsError> {
+    /// The contents of a report, now. None where they come only with the read: of `wait`.
+    pub(super) fn report(&self, node: Node) -> Result<Option<Vec<u8>>, FsError> {
         let json = |result: Result<String, serde_json::Error>| {
             let text = result.map_err(|error| FsError::new(libc::EIO, error.to_string()))?;
-            Ok((text + "\n").into_bytes())
+            Ok(Some((text + "\n").into_bytes()))
         };
         match node {
             Node::Status => json(serde_json::to_string_pretty(&self.owner.engine().status()?)),
-            Node::ChannelStatus(id) => Ok(for_a_person(&self.status_of(id)?).into_bytes()),
-            Node::ChannelStatusJson(id) => json(serde_json::to_string_pretty(&self.status_of(id)?)),
+            Node::Report(id, Report::Status) => {
+                let channel = self.channel(id)?;
+                let status = self.owner.engine().channel_status(&channel);
+                Ok(Some(for_a_person(&status, self.standing(&channel)).into_bytes()))
+            }
+            Node::Report(id, Report::StatusJson) => {
+                json(serde_json::to_string_pretty(&self.owner.engine().channel_status(&self.channel(id)?)))
+            }
+            Node::Report(id, Report::Errors) => Ok(Some(self.errors(&self.channel(id)?).into_bytes())),
+            Node::Report(id, Report::ReadCapability) => Ok(Some(self.read_capability(&self.channel(id)?)?)),
+            Node::Report(id, Report::Wait) => self.channel(id).map(|_| None),
             _ => Err(FsError::quiet(libc::EISDIR, "it is a directory")),
         }
     }
 
-    fn status_of(&self, id: ChannelId) -> Result<ChannelStatus, FsError> {
-        Ok(self.owner.engine().channel_status(&self.channel(id)?))
+    fn errors(&self, channel: &Channel) -> String {
+        let mut text = String::new();
+        for (at, note) in self.owner.engine().notes(channel.id) {
+            let _ = writeln!(text, "{} {}", utc(at), one_line(&note));
+        }
+        if let Some(reason) = &channel.fence {
+            let _ = writeln!(text, "fenced: {}", one_line(reason));
+        }
+        text
+    }
+
+    /// Whoever reads it may have given it away: from then on nothing can be taken back.
+    fn read_capability(&self, channel: &Channel) -> Result<Vec<u8>, FsError> {
+        if channel.role == Role::Writer && !channel.shown {
+            self.options.check_changes_allowed()?;
+        }
+        let text = self.owner.store().reveal(channel.id, false).wait()?;
+        Ok(format!("{}\n", *text).into_bytes())
+    }
+
+    /// Notes a refusal where a person looks for it, in the errors of the channel.
+    pub(super) fn refused(&self, channel: &Channel, errno: i32, text: impl AsRef<str>) -> FsError {
+        let error = FsError::new(errno, format!("{}: {}", channel.name, text.as_ref()));
+        self.owner.engine().note(channel.id, text.as_ref());
+        error
+    }
+
+    /// The channel's own trouble, else nothing: for what it is told of a change.
+    pub(super) fn told(&self, channel: &Channel, error: crate::store::StoreError) -> FsError {
+        let error = FsError::from(error);
+        if error.worth_telling {
+            self.owner.engine().note(channel.id, &error.message);
+        }
+        error
+    }
+
+    pub(super) fn channel(&self, id: ChannelId) -> Result<Channel, FsError> {
+        let channel = self.owner.store().channel(id)?;
+        channel.ok_or_else(|| FsError::quiet(libc::ENOENT, "the channel was removed"))
     }
 }
 
-fn for_a_person(status: &ChannelStatus) -> String {
+/// What a read of `wait` says at its end.
+pub(super) fn outcome(channel: &Channel) -> String {
+    match channel.role {
+        Role::Writer => format!("stored {} bytes\n", channel.stored_bytes),
+        Role::Reader => format!("up to date at {} bytes\n", channel.size),
+    }
+}
+
+fn for_a_person(status: &ChannelStatus, standing: &str) -> String {
     let mut text = String::new();
     let mut line = |key: &str, value: String| {
         let _ = writeln!(text, "{key:<10} {value}");
     };
     line("name", status.name.clone());
+    line("state", standing.to_owned());
     match status.role {
         RoleStatus::Writer => {
             line("accepted", format!("{} bytes in {} boxes", status.size, status.boxes));
             line("stored", format!("{} bytes in {} boxes", status.stored_bytes, status.stored_boxes));
             line("queued", format!("{} bytes", status.queued_bytes()));
+            let may = if status.launched || status.shared { "only grow" } else { "still be taken back" };
+            line("may", may.to_owned());
         }
         RoleStatus::Reader => line("arrived", format!("{} bytes in {} boxes", status.size, status.boxes)),
+    }
+    if status.dropped_bytes > 0 {
+        line("dropped", format!("the first {} bytes, to make room", status.dropped_bytes));
+    }
+    if status.paused {
+        line("paused", "the cache is full; `pigeonfs trim` makes room".to_owned());
     }
     if status.waiting_for_late_box {
         line("late", "a later box is here; the next one is asked for again".to_owned());
     }
     if let Some(reason) = &status.fenced {
-        line("fenced", reason.clone());
+        line("fenced", one_line(reason));
     }
     if let Some(error) = &status.error {
-        line("error", error.clone());
+        line("error", one_line(error));
     }
     text
+}
+
+fn one_line(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+/// A time as RFC 3339 has it, in whole seconds of UTC.
+fn utc(time: SystemTime) -> String {
+    let seconds = time.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    let (days, second) = (seconds / 86_400, seconds % 86_400);
+    // Years that begin in March, from the year 0 on: then leap days come last.
+    let days = days + 719_468;
+    let (era, day) = (days / 146_097, days % 146_097);
+    let year = (day - day / 1_460 + day / 36_524 - day / 146_096) / 365;
+    let day = day - (365 * year + year / 4 - year / 100);
+    let month = (5 * day + 2) / 153;
+    let day = day - (153 * month + 2) / 5 + 1;
+    let month = if month < 10 { month + 3 } else { month - 9 };
+    let year = era * 400 + year + u64::from(month <= 2);
+    let (hour, minute, second) = (second / 3_600, second / 60 % 60, second % 60);
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn times_are_those_of_the_calendar() {
+        let at = |seconds| utc(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds));
+        assert_eq!(at(0), "1970-01-01T00:00:00Z");
+        assert_eq!(at(951_782_399), "2000-02-28T23:59:59Z");
+        assert_eq!(at(951_782_400), "2000-02-29T00:00:00Z");
+        assert_eq!(at(1_709_251_199), "2024-02-29T23:59:59Z");
+        assert_eq!(at(4_107_542_400), "2100-03-01T00:00:00Z");
+    }
 }

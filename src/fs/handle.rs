@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::{FsError, Node};
+use super::{Barrier, FsError, Node};
 
 /// One open file description.
 #[derive(Debug)]
@@ -14,20 +14,61 @@ pub(super) struct Handle {
     pub(super) expected: u64,
     /// Where the last read ended.
     pub(super) position: u64,
-    pub(super) written_since_flush: bool,
-    pub(super) flushed: bool,
-    /// A report as it was at open.
+    written_since_flush: bool,
+    flushed: bool,
+    /// Whether bytes were ever taken through it.
+    pub(super) wrote: bool,
+    /// The first failure of its channel that a write, an fsync or a close met. It sticks.
+    pub(super) failed: Option<FsError>,
+    /// A report as it was at open, or at the end of its wait.
     pub(super) report: Option<Arc<[u8]>>,
+    /// What a read of `wait` waits for.
+    pub(super) barrier: Option<Barrier>,
 }
 
 impl Handle {
     pub(super) fn new(node: Node, flags: i32) -> Self {
-        Self { node, flags, expected: 0, position: 0, written_since_flush: false, flushed: false, report: None }
+        Self {
+            node,
+            flags,
+            expected: 0,
+            position: 0,
+            written_since_flush: false,
+            flushed: false,
+            wrote: false,
+            failed: None,
+            report: None,
+            barrier: None,
+        }
+    }
+
+    pub(super) fn appends(&self) -> bool {
+        self.flags & libc::O_APPEND != 0
+    }
+
+    pub(super) fn is_nonblocking(&self) -> bool {
+        self.flags & libc::O_NONBLOCK != 0
     }
 
     /// Whether it writes from a position of its own, as `cp` and `>` do.
     pub(super) fn is_sequential_writer(&self) -> bool {
-        self.flags & libc::O_ACCMODE != libc::O_RDONLY && self.flags & libc::O_APPEND == 0
+        self.flags & libc::O_ACCMODE != libc::O_RDONLY && !self.appends()
+    }
+
+    pub(super) fn writes(&mut self) {
+        self.written_since_flush = true;
+    }
+
+    pub(super) fn flushes(&mut self) {
+        self.written_since_flush = false;
+        self.flushed = true;
+    }
+
+    /// What failed for its channel fails for good through this handle.
+    pub(super) fn fail(&mut self, error: &FsError) {
+        if error.errno == libc::EIO && self.failed.is_none() {
+            self.failed = Some(FsError::quiet(error.errno, error.message.clone()));
+        }
     }
 
     /// RELEASE comes some time after the last close; FLUSH comes with it. A shell flushes once before it writes.
@@ -66,6 +107,14 @@ impl Handles {
 
     pub(super) fn is_being_written(&self, node: Node) -> bool {
         self.open.values().any(|open| open.node == node && open.is_writing())
+    }
+
+    /// The file was emptied: whoever writes it starts at its beginning, and no older position is taken for its end.
+    pub(super) fn emptied(&mut self, node: Node) {
+        for open in self.open.values_mut().filter(|open| open.node == node) {
+            open.expected = 0;
+            open.position = 0;
+        }
     }
 
     pub(super) fn remove(&mut self, handle: u64) {

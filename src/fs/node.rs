@@ -5,8 +5,15 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use super::Options;
 use crate::store::{Channel, ChannelId, Role};
 
-/// Inode numbers of channels begin here; each channel has four.
+/// Inode numbers of channels begin here; each channel has [`PARTS`].
 const CHANNELS: u64 = 16;
+/// A channel, its control directory, and what is in that.
+const PARTS: u64 = 8;
+/// What programs gather before they write. Each write is a commit, so small ones cost most; and the kernel knows only
+/// powers of two, which a box is not.
+const BLOCK_BYTES: u32 = 64 << 10;
+/// What the text of a read capability takes: 184 characters and the end of the line.
+pub(super) const CAPABILITY_BYTES: u64 = 185;
 
 /// A file or directory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -21,41 +28,77 @@ pub enum Node {
     Channel(ChannelId),
     /// `.pigeonfs/NAME`.
     ChannelControl(ChannelId),
-    /// `.pigeonfs/NAME/status`.
-    ChannelStatus(ChannelId),
-    /// `.pigeonfs/NAME/status.json`.
-    ChannelStatusJson(ChannelId),
+    /// A file in there.
+    Report(ChannelId, Report),
+}
+
+/// A file of `.pigeonfs/NAME/`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Report {
+    /// `status`: a few lines for a person.
+    Status,
+    /// `status.json`: the same for a program.
+    StatusJson,
+    /// `errors`: what went wrong, newest last.
+    Errors,
+    /// `read-capability`: reading it shows it, and from then on the stream can only grow.
+    ReadCapability,
+    /// `wait`: a read of it ends when all that was accepted is stored, or when the reader is up to date.
+    Wait,
+}
+
+impl Report {
+    /// All of them.
+    pub const ALL: [Self; 5] = [Self::Status, Self::StatusJson, Self::Errors, Self::ReadCapability, Self::Wait];
+
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Status => "status",
+            Self::StatusJson => "status.json",
+            Self::Errors => "errors",
+            Self::ReadCapability => "read-capability",
+            Self::Wait => "wait",
+        }
+    }
+
+    /// Whether its directory lists it. Those whose reading does something are found by name only, so that nobody who
+    /// searches all files shows a capability or waits for the network.
+    pub fn is_listed(self) -> bool {
+        !matches!(self, Self::ReadCapability | Self::Wait)
+    }
 }
 
 impl Node {
     /// Its inode number, the same for the life of the channel.
     pub fn inode(self) -> u64 {
-        let channel = |id: ChannelId, part: u64| CHANNELS + 4 * u64::try_from(id.0).unwrap_or(0) + part;
+        let channel = |id: ChannelId, part: u64| CHANNELS + PARTS * u64::try_from(id.0).unwrap_or(0) + part;
         match self {
             Self::Root => 1,
             Self::Control => 2,
             Self::Status => 3,
             Self::Channel(id) => channel(id, 0),
             Self::ChannelControl(id) => channel(id, 1),
-            Self::ChannelStatus(id) => channel(id, 2),
-            Self::ChannelStatusJson(id) => channel(id, 3),
+            Self::Report(id, report) => channel(id, 2 + report as u64),
         }
     }
 
     /// What an inode number stands for.
     pub fn from_inode(inode: u64) -> Option<Self> {
-        let id = || ChannelId(i64::try_from((inode - CHANNELS) / 4).unwrap_or(i64::MAX));
+        let id = || ChannelId(i64::try_from((inode - CHANNELS) / PARTS).unwrap_or(i64::MAX));
         match inode {
             1 => Some(Self::Root),
             2 => Some(Self::Control),
             3 => Some(Self::Status),
             0..CHANNELS => None,
-            _ => Some(match inode % 4 {
-                0 => Self::Channel(id()),
-                1 => Self::ChannelControl(id()),
-                2 => Self::ChannelStatus(id()),
-                _ => Self::ChannelStatusJson(id()),
-            }),
+            _ => match (inode - CHANNELS) % PARTS {
+                0 => Some(Self::Channel(id())),
+                1 => Some(Self::ChannelControl(id())),
+                part => {
+                    let report = Report::ALL.get(usize::try_from(part - 2).ok()?)?;
+                    Some(Self::Report(id(), *report))
+                }
+            },
         }
     }
 
@@ -90,12 +133,16 @@ pub struct Attributes {
     pub uid: u32,
     /// Group: of who mounted.
     pub gid: u32,
-    /// The best size of a write, in bytes: a box.
+    /// The best size of a write, in bytes.
     pub block: u32,
     /// Access time.
     pub accessed: SystemTime,
     /// Time of the last growth.
     pub modified: SystemTime,
+    /// Time of the last change of anything here.
+    pub changed: SystemTime,
+    /// Bytes that are here.
+    pub held: u64,
     /// When it was made here.
     pub created: SystemTime,
 }
@@ -108,31 +155,39 @@ impl Attributes {
             mode: mode & !options.umask,
             uid: options.uid,
             gid: options.gid,
-            block: 4096,
+            block: BLOCK_BYTES,
             accessed: UNIX_EPOCH,
             modified: UNIX_EPOCH,
+            changed: UNIX_EPOCH,
             created: UNIX_EPOCH,
+            held: size,
         }
     }
 
-    pub(super) fn directory(node: Node, options: &Options) -> Self {
-        let mode = if node == Node::Root { 0o777 } else { 0o555 };
-        let now = SystemTime::now();
-        Self { accessed: now, modified: now, created: now, ..Self::new(node, 0, mode, options) }
+    fn at(self, time: SystemTime) -> Self {
+        Self { accessed: time, modified: time, changed: time, created: time, ..self }
     }
 
+    /// A directory, whose names changed at `listed`.
+    pub(super) fn directory(node: Node, listed: SystemTime, options: &Options) -> Self {
+        let mode = if node == Node::Root && !options.read_only { 0o777 } else { 0o555 };
+        Self::new(node, 0, mode, options).at(listed)
+    }
+
+    /// A report, which is made when it is looked at.
     pub(super) fn of_report(node: Node, size: u64, options: &Options) -> Self {
-        let now = SystemTime::now();
-        Self { accessed: now, modified: now, created: now, ..Self::new(node, size, 0o444, options) }
+        let mode = if matches!(node, Node::Report(_, Report::ReadCapability)) { 0o400 } else { 0o444 };
+        Self::new(node, size, mode, options).at(SystemTime::now())
     }
 
     pub(super) fn of_channel(channel: &Channel, options: &Options) -> Self {
         let mode = full_mode(channel.role) & !channel.dropped_mode;
         Self {
-            block: u32::try_from(channel.max_plaintext).unwrap_or(4096),
             accessed: channel.accessed,
             modified: channel.modified,
+            changed: channel.changed,
             created: channel.created,
+            held: channel.held_bytes,
             ..Self::new(Node::Channel(channel.id), channel.size, mode, options)
         }
     }
@@ -143,5 +198,31 @@ fn full_mode(role: Role) -> u32 {
     match role {
         Role::Writer => 0o666,
         Role::Reader => 0o444,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    proptest::proptest! {
+        /// Each node has a number of its own, which leads back to it.
+        #[test]
+        fn a_number_leads_back_to_its_node(id in 1..1_i64 << 40, part in 0..7_usize) {
+            let id = ChannelId(id);
+            let node = match part {
+                0 => Node::Channel(id),
+                1 => Node::ChannelControl(id),
+                part => Node::Report(id, Report::ALL[part - 2]),
+            };
+            proptest::prop_assert_eq!(Node::from_inode(node.inode()), Some(node));
+        }
+
+        #[test]
+        fn no_number_stands_for_two(inode: u64) {
+            if let Some(node) = Node::from_inode(inode) {
+                proptest::prop_assert_eq!(node.inode(), inode);
+            }
+        }
     }
 }

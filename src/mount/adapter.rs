@@ -7,21 +7,22 @@
 use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
 use std::io;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use fuser::{
     Errno, FileAttr, FileHandle, FileType, Filesystem, FopenFlags, Generation, INodeNo, InitFlags, KernelConfig,
     LockOwner, OpenFlags, PollEvents, PollFlags, PollNotifier, RenameFlags, ReplyAttr, ReplyCreate, ReplyData,
-    ReplyDirectory, ReplyEmpty, ReplyEntry, ReplyOpen, ReplyPoll, ReplyStatfs, ReplyWrite, ReplyXattr, Request,
-    TimeOrNow, WriteFlags,
+    ReplyDirectory, ReplyEmpty, ReplyEntry, ReplyLseek, ReplyOpen, ReplyPoll, ReplyStatfs, ReplyWrite, ReplyXattr,
+    Request, TimeOrNow, WriteFlags,
 };
 use tokio::runtime::Handle;
+use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep_until};
 use tracing::{debug, warn};
 
 use super::interrupt::interrupted;
-use crate::fs::{Attributes, Change, Fs, FsError, Kind, Node, Opened, Read};
+use crate::fs::{Answer, Attributes, Change, Fs, FsError, Kind, Node, Opened, Rename};
 use crate::store::Claim;
 
 /// Sizes and times change behind the kernel's back.
@@ -35,11 +36,19 @@ pub(super) struct Adapter {
     /// What each open directory listed when it was opened.
     listings: Mutex<HashMap<u64, Listing>>,
     last_listing: std::sync::atomic::AtomicU64,
+    /// The polls that wait, one for each open file: the kernel keeps no more of them either.
+    polls: Mutex<HashMap<u64, AbortHandle>>,
 }
 
 impl Adapter {
     pub(super) fn new(fs: Arc<Fs>, runtime: Handle) -> Self {
-        Self { fs, runtime, listings: Mutex::default(), last_listing: std::sync::atomic::AtomicU64::new(0) }
+        Self {
+            fs,
+            runtime,
+            listings: Mutex::default(),
+            last_listing: std::sync::atomic::AtomicU64::new(0),
+            polls: Mutex::default(),
+        }
     }
 
     /// Runs what commits off the thread that takes requests, then answers.
@@ -51,6 +60,18 @@ impl Adapter {
     ) {
         let fs = Arc::clone(&self.fs);
         self.runtime.spawn_blocking(move || answer(work(&fs).map_err(|error| errno(operation, &error))));
+    }
+}
+
+impl Adapter {
+    fn polls(&self) -> MutexGuard<'_, HashMap<u64, AbortHandle>> {
+        self.polls.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Why something that is no stream cannot be made or removed.
+    fn refusal(&self, operation: &'static str, parent: INodeNo, what: &str) -> Errno {
+        let error = node(parent).map_or_else(|error| error, |parent| self.fs.refuse(parent, what));
+        errno(operation, &error)
     }
 }
 
@@ -72,10 +93,10 @@ fn attr(attributes: &Attributes) -> FileAttr {
     FileAttr {
         ino: INodeNo(attributes.node.inode()),
         size: attributes.size,
-        blocks: attributes.size.div_ceil(512),
+        blocks: attributes.held.div_ceil(512),
         atime: attributes.accessed,
         mtime: attributes.modified,
-        ctime: attributes.modified,
+        ctime: attributes.changed,
         crtime: attributes.created,
         kind: file_type(attributes.node),
         perm: u16::try_from(attributes.mode).unwrap_or(0),
@@ -125,13 +146,14 @@ impl Filesystem for Adapter {
     }
 
     fn lookup(&self, _request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
-        let found =
-            node(parent).and_then(|parent| self.fs.lookup(parent, name)).and_then(|node| self.fs.attributes(node));
+        let found = node(parent)
+            .and_then(|parent| self.fs.lookup(parent, name))
+            .and_then(|node| self.fs.attributes(node, None));
         entry(reply, found.map_err(|error| errno("lookup", &error)));
     }
 
-    fn getattr(&self, _request: &Request, inode: INodeNo, _handle: Option<FileHandle>, reply: ReplyAttr) {
-        match node(inode).and_then(|node| self.fs.attributes(node)) {
+    fn getattr(&self, _request: &Request, inode: INodeNo, handle: Option<FileHandle>, reply: ReplyAttr) {
+        match node(inode).and_then(|node| self.fs.attributes(node, handle.map(|handle| handle.0))) {
             Ok(attributes) => reply.attr(&TTL, &attr(&attributes)),
             Err(error) => reply.error(errno("getattr", &error)),
         }
@@ -183,15 +205,15 @@ impl Filesystem for Adapter {
         _request: &Request,
         parent: INodeNo,
         name: &OsStr,
-        _mode: u32,
-        _umask: u32,
+        mode: u32,
+        umask: u32,
         flags: i32,
         reply: ReplyCreate,
     ) {
         let name = name.to_owned();
         let work = move |fs: &Fs| {
-            let opened = fs.create(node(parent)?, &name, flags)?;
-            Ok((opened, fs.attributes(opened.node)?))
+            let opened = fs.create(node(parent)?, &name, mode & !umask, flags)?;
+            Ok((opened, fs.attributes(opened.node, Some(opened.handle))?))
         };
         self.commit("create", work, |result| match result {
             Ok((opened, attributes)) => {
@@ -215,7 +237,8 @@ impl Filesystem for Adapter {
     ) {
         let (fs, caller) = (Arc::clone(&self.fs), request.pid());
         self.runtime.spawn(async move {
-            match read(&fs, caller, handle.0, offset, size as usize).await {
+            let look = move |fs: &Fs| fs.read(handle.0, offset, size as usize);
+            match answer(&fs, caller, look).await {
                 Ok(bytes) => reply.data(&bytes),
                 Err(error) => reply.error(errno("read", &error)),
             }
@@ -240,7 +263,6 @@ impl Filesystem for Adapter {
             Err(error) => return reply.error(errno("write", &error)),
         };
         let (fs, caller) = (Arc::clone(&self.fs), request.pid());
-        let written = u32::try_from(data.len()).unwrap_or(u32::MAX);
         self.runtime.spawn(async move {
             let mut commit = std::pin::pin!(commit);
             let result = tokio::select! {
@@ -251,12 +273,9 @@ impl Filesystem for Adapter {
                     commit.await
                 }
             };
-            match result {
-                Ok(_) => {
-                    fs.wrote(handle.0, u64::from(written));
-                    reply.written(written);
-                }
-                Err(error) => reply.error(errno("write", &error.into())),
+            match fs.wrote(handle.0, result) {
+                Ok(bytes) => reply.written(u32::try_from(bytes).unwrap_or(u32::MAX)),
+                Err(error) => reply.error(errno("write", &error)),
             }
         });
     }
@@ -272,8 +291,74 @@ impl Filesystem for Adapter {
         empty(reply, self.fs.flush(handle.0).map_err(|error| errno("flush", &error)));
     }
 
-    fn fsync(&self, _request: &Request, _inode: INodeNo, handle: FileHandle, _datasync: bool, reply: ReplyEmpty) {
-        self.commit("fsync", move |fs| fs.sync(handle.0), |result| empty(reply, result));
+    fn fsync(&self, request: &Request, _inode: INodeNo, handle: FileHandle, _datasync: bool, reply: ReplyEmpty) {
+        let (fs, caller) = (Arc::clone(&self.fs), request.pid());
+        self.runtime.spawn(async move {
+            let result = match look(&fs, move |fs| fs.sync(handle.0)).await {
+                Ok(Some(barrier)) => answer(&fs, caller, move |fs| fs.reached(&barrier)).await.map(drop),
+                Ok(None) => Ok(()),
+                Err(error) => Err(error),
+            };
+            empty(reply, result.map_err(|error| errno("fsync", &error)));
+        });
+    }
+
+    /// Names are on the disk when they are made.
+    fn fsyncdir(&self, _request: &Request, _inode: INodeNo, _handle: FileHandle, _datasync: bool, reply: ReplyEmpty) {
+        reply.ok();
+    }
+
+    // Room cannot be had before there are bytes.
+    fn fallocate(
+        &self,
+        _request: &Request,
+        _inode: INodeNo,
+        _handle: FileHandle,
+        _offset: u64,
+        _length: u64,
+        _mode: i32,
+        reply: ReplyEmpty,
+    ) {
+        reply.error(Errno::EOPNOTSUPP);
+    }
+
+    // The kernel asks once, and then copies by reading and writing.
+    fn copy_file_range(
+        &self,
+        _request: &Request,
+        _from: INodeNo,
+        _from_handle: FileHandle,
+        _from_offset: u64,
+        _to: INodeNo,
+        _to_handle: FileHandle,
+        _to_offset: u64,
+        _length: u64,
+        _flags: fuser::CopyFileRangeFlags,
+        reply: ReplyWrite,
+    ) {
+        reply.error(Errno::ENOSYS);
+    }
+
+    fn lseek(
+        &self,
+        _request: &Request,
+        _inode: INodeNo,
+        handle: FileHandle,
+        offset: i64,
+        whence: i32,
+        reply: ReplyLseek,
+    ) {
+        let found = match (u64::try_from(offset), whence) {
+            (Ok(offset), libc::SEEK_DATA | libc::SEEK_HOLE) => {
+                self.fs.seek(handle.0, offset, whence == libc::SEEK_HOLE)
+            }
+            (Err(_), _) => Err(FsError::quiet(libc::ENXIO, "it is before the beginning")),
+            _ => Err(FsError::quiet(libc::EINVAL, "the kernel knows the others itself")),
+        };
+        match found {
+            Ok(offset) => reply.offset(i64::try_from(offset).unwrap_or(i64::MAX)),
+            Err(error) => reply.error(errno("lseek", &error)),
+        }
     }
 
     fn release(
@@ -287,6 +372,9 @@ impl Filesystem for Adapter {
         reply: ReplyEmpty,
     ) {
         self.fs.release(handle.0);
+        if let Some(poll) = self.polls().remove(&handle.0) {
+            poll.abort();
+        }
         reply.ok();
     }
 
@@ -340,49 +428,58 @@ impl Filesystem for Adapter {
         flags: RenameFlags,
         reply: ReplyEmpty,
     ) {
-        if !flags.difference(RenameFlags::RENAME_NOREPLACE).is_empty() {
-            return reply.error(Errno::EINVAL);
-        }
-        let replace = !flags.contains(RenameFlags::RENAME_NOREPLACE);
+        let how = match flags {
+            flags if flags.is_empty() => Rename::Replace,
+            RenameFlags::RENAME_NOREPLACE => Rename::NoReplace,
+            RenameFlags::RENAME_EXCHANGE => Rename::Exchange,
+            _ => return reply.error(Errno::EINVAL),
+        };
         let (name, new_name): (OsString, OsString) = (name.to_owned(), new_name.to_owned());
-        let work = move |fs: &Fs| fs.rename((node(parent)?, &name), (node(new_parent)?, &new_name), replace);
+        let work = move |fs: &Fs| fs.rename((node(parent)?, &name), (node(new_parent)?, &new_name), how);
         self.commit("rename", work, |result| empty(reply, result));
     }
 
-    fn mkdir(&self, _request: &Request, _parent: INodeNo, _name: &OsStr, _mode: u32, _umask: u32, reply: ReplyEntry) {
-        reply.error(errno("mkdir", &self.fs.refuse("directories")));
+    fn mkdir(&self, _request: &Request, parent: INodeNo, _name: &OsStr, _mode: u32, _umask: u32, reply: ReplyEntry) {
+        entry(reply, Err(self.refusal("mkdir", parent, "directories")));
     }
 
-    fn rmdir(&self, _request: &Request, _parent: INodeNo, _name: &OsStr, reply: ReplyEmpty) {
-        reply.error(Errno::EPERM);
+    fn rmdir(&self, _request: &Request, parent: INodeNo, _name: &OsStr, reply: ReplyEmpty) {
+        empty(reply, Err(self.refusal("rmdir", parent, "directories")));
     }
 
-    fn symlink(&self, _request: &Request, _parent: INodeNo, _name: &OsStr, _to: &std::path::Path, reply: ReplyEntry) {
-        reply.error(errno("symlink", &self.fs.refuse("links")));
+    fn symlink(&self, _request: &Request, parent: INodeNo, _name: &OsStr, _to: &std::path::Path, reply: ReplyEntry) {
+        entry(reply, Err(self.refusal("symlink", parent, "links")));
     }
 
-    fn link(&self, _request: &Request, _inode: INodeNo, _parent: INodeNo, _name: &OsStr, reply: ReplyEntry) {
-        reply.error(errno("link", &self.fs.refuse("links")));
+    fn link(&self, _request: &Request, _inode: INodeNo, parent: INodeNo, _name: &OsStr, reply: ReplyEntry) {
+        entry(reply, Err(self.refusal("link", parent, "links")));
     }
 
     fn mknod(
         &self,
         _request: &Request,
-        _parent: INodeNo,
+        parent: INodeNo,
         _name: &OsStr,
         _mode: u32,
         _umask: u32,
         _rdev: u32,
         reply: ReplyEntry,
     ) {
-        reply.error(errno("mknod", &self.fs.refuse("special files")));
+        entry(reply, Err(self.refusal("mknod", parent, "special files")));
     }
 
     fn statfs(&self, _request: &Request, _inode: INodeNo, reply: ReplyStatfs) {
         const BLOCK: u32 = 4096;
-        // No number here is a promise; a small one would make installers refuse to write.
-        const BLOCKS: u64 = u64::MAX / 1024 / BLOCK as u64;
-        reply.statfs(BLOCKS, BLOCKS, BLOCKS, BLOCKS, BLOCKS, BLOCK, 255, BLOCK);
+        // Names take no room that anybody counts; a small number would make installers refuse to write.
+        const FILES: u64 = u32::MAX as u64;
+        match self.fs.capacity() {
+            Ok(capacity) => {
+                let blocks = |bytes: u64| bytes / u64::from(BLOCK);
+                let free = blocks(capacity.free_bytes);
+                reply.statfs(blocks(capacity.total_bytes), free, free, FILES, FILES, BLOCK, 255, BLOCK);
+            }
+            Err(error) => reply.error(errno("statfs", &error)),
+        }
     }
 
     fn poll(
@@ -395,23 +492,35 @@ impl Filesystem for Adapter {
         flags: PollFlags,
         reply: ReplyPoll,
     ) {
-        let (channel, readable, writable) = match self.fs.readiness(handle.0) {
+        let changes = self.fs.owner().store().changes();
+        // Room in the spool is made by any channel. Watched before it is looked at, so that no change falls between.
+        let mut watch = changes.watch_all();
+        let readiness = match self.fs.readiness(handle.0) {
             Ok(readiness) => readiness,
             Err(error) => return reply.error(errno("poll", &error)),
         };
-        let mut ready = PollEvents::empty();
-        ready.set(PollEvents::POLLIN, readable);
-        ready.set(PollEvents::POLLOUT, writable);
-        ready &= events;
+        let ready = move |readable, writable| {
+            let mut ready = PollEvents::empty();
+            ready.set(PollEvents::POLLIN | PollEvents::POLLRDNORM, readable);
+            ready.set(PollEvents::POLLOUT | PollEvents::POLLWRNORM, writable);
+            ready & events
+        };
+        let now = ready(readiness.readable, readiness.writable);
         if let (true, Some(channel), true) =
-            (flags.contains(PollFlags::FUSE_POLL_SCHEDULE_NOTIFY), channel, ready.is_empty())
+            (flags.contains(PollFlags::FUSE_POLL_SCHEDULE_NOTIFY), readiness.channel, now.is_empty())
         {
-            let mut growth = self.fs.owner().store().changes().watch(channel);
+            if ready(false, true).is_empty() {
+                watch = changes.watch(channel);
+            }
             let fs = Arc::clone(&self.fs);
-            self.runtime.spawn(async move {
-                // Until the file is closed or has grown; the kernel then asks again.
-                while let Ok((_, false, _)) = fs.readiness(handle.0) {
-                    if growth.changed().await.is_err() {
+            let wait = self.runtime.spawn(async move {
+                // Until the file is closed or has something to say; the kernel then asks again.
+                loop {
+                    match look(&fs, move |fs| fs.readiness(handle.0)).await {
+                        Ok(found) if ready(found.readable, found.writable).is_empty() => {}
+                        _ => break,
+                    }
+                    if watch.changed().await.is_err() {
                         return;
                     }
                 }
@@ -419,19 +528,22 @@ impl Filesystem for Adapter {
                     debug!(%error, "a poll could not be woken");
                 }
             });
+            if let Some(older) = self.polls().insert(handle.0, wait.abort_handle()) {
+                older.abort();
+            }
         }
-        reply.poll(ready);
+        reply.poll(now);
     }
 
-    // The kernel asks once and then no more.
-    fn getxattr(&self, _request: &Request, _inode: INodeNo, _name: &OsStr, _size: u32, reply: ReplyXattr) {
-        reply.error(Errno::ENOSYS);
+    fn getxattr(&self, _request: &Request, inode: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
+        xattr(reply, size, node(inode).and_then(|node| self.fs.attribute(node, name)));
     }
 
-    fn listxattr(&self, _request: &Request, _inode: INodeNo, _size: u32, reply: ReplyXattr) {
-        reply.error(Errno::ENOSYS);
+    fn listxattr(&self, _request: &Request, inode: INodeNo, size: u32, reply: ReplyXattr) {
+        xattr(reply, size, node(inode).and_then(|node| self.fs.attribute_names(node)));
     }
 
+    // Attributes are read, never set; what copies files takes this for an answer, and goes on.
     fn setxattr(
         &self,
         _request: &Request,
@@ -442,37 +554,58 @@ impl Filesystem for Adapter {
         _position: u32,
         reply: ReplyEmpty,
     ) {
-        reply.error(Errno::ENOSYS);
+        reply.error(Errno::EOPNOTSUPP);
+    }
+
+    fn removexattr(&self, _request: &Request, _inode: INodeNo, _name: &OsStr, reply: ReplyEmpty) {
+        reply.error(Errno::EOPNOTSUPP);
     }
 }
 
-/// A read that waits where it must: until the channel changes, the deadline passes, or its caller is signalled.
-async fn read(fs: &Arc<Fs>, caller: u32, handle: u64, offset: u64, size: usize) -> Result<Vec<u8>, FsError> {
-    let deadline = Instant::now() + fs.options().read_timeout;
-    let look = |fs: &Arc<Fs>| {
-        let fs = Arc::clone(fs);
-        tokio::task::spawn_blocking(move || fs.read(handle, offset, size))
+/// The protocol of both: no room asks for the size, too little is ERANGE.
+fn xattr(reply: ReplyXattr, size: u32, found: Result<Vec<u8>, FsError>) {
+    match found {
+        Ok(bytes) if size == 0 => reply.size(u32::try_from(bytes.len()).unwrap_or(u32::MAX)),
+        Ok(bytes) if bytes.len() > size as usize => reply.error(Errno::ERANGE),
+        Ok(bytes) => reply.data(&bytes),
+        Err(error) => reply.error(errno("xattr", &error)),
+    }
+}
+
+/// Asks the file system off the threads that serve others.
+async fn look<T: Send + 'static>(
+    fs: &Arc<Fs>,
+    question: impl FnOnce(&Fs) -> Result<T, FsError> + Send + 'static,
+) -> Result<T, FsError> {
+    let fs = Arc::clone(fs);
+    let asked = tokio::task::spawn_blocking(move || question(&fs)).await;
+    asked.map_err(|error| FsError::new(libc::EIO, error.to_string()))?
+}
+
+/// An answer that is waited for where it must be: until the channel changes so that there is one, the patience is at its
+/// end, or the caller is signalled.
+async fn answer<T: Send + 'static>(
+    fs: &Arc<Fs>,
+    caller: u32,
+    question: impl Fn(&Fs) -> Result<Answer<T>, FsError> + Clone + Send + 'static,
+) -> Result<T, FsError> {
+    let started = Instant::now();
+    let pause = match look(fs, question.clone()).await? {
+        Answer::Now(answer) => return Ok(answer),
+        Answer::Later(pause) => pause,
     };
-    let first = look(fs).await.map_err(|error| FsError::new(libc::EIO, error.to_string()))??;
-    let channel = match first {
-        Read::Data(bytes) => return Ok(bytes),
-        Read::Wait(channel) => channel,
-    };
-    let mut growth = fs.owner().store().changes().watch(channel);
+    let mut changes = fs.owner().store().changes().watch(pause.channel);
     let mut signal = std::pin::pin!(interrupted(caller));
     loop {
-        // Looked at after the watch began, so that no growth falls between.
-        match look(fs).await.map_err(|error| FsError::new(libc::EIO, error.to_string()))?? {
-            Read::Data(bytes) => return Ok(bytes),
-            Read::Wait(_) => {}
-        }
+        // Looked at after the watch began, so that no change falls between.
+        let pause = match look(fs, question.clone()).await? {
+            Answer::Now(answer) => return Ok(answer),
+            Answer::Later(pause) => pause,
+        };
         tokio::select! {
-            _ = growth.changed() => {}
+            _ = changes.changed() => {}
             () = &mut signal => return Err(FsError::quiet(libc::EINTR, "interrupted")),
-            () = sleep_until(deadline) => {
-                let text = "whether the channel goes on could not be learned in time; this is not its end";
-                return Err(FsError::new(libc::ETIMEDOUT, text));
-            }
+            () = sleep_until(started + pause.patience) => return Err(pause.timed_out()),
         }
     }
 }

@@ -1,0 +1,144 @@
+//! A mount with no network, in which a file can be put into any state.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use pigeonfs::bacap::WriteCap;
+use pigeonfs::channel::Linger;
+use pigeonfs::engine::{Daemon, Owner, OwnerKind};
+use pigeonfs::fs::{Fs, Options};
+use pigeonfs::mount::{MountOptions, Session};
+use pigeonfs::store::{Arrival, BoxSeq, BoxState, ChannelId, ChannelName, Limits, NetworkId, Store};
+use tempfile::TempDir;
+
+/// What waits in these tests waits in vain.
+const IN_VAIN: Duration = Duration::from_millis(150);
+
+/// It is unmounted when it goes, also when a test fails.
+pub(crate) struct World {
+    pub(crate) path: PathBuf,
+    session: Session,
+    owner: Arc<Owner>,
+    runtime: tokio::runtime::Runtime,
+    made: AtomicU64,
+    _root: TempDir,
+}
+
+impl World {
+    /// A mount with these options, as they are typed.
+    pub(crate) fn mounted(typed: &str) -> Self {
+        let mut options = Options { read_timeout: IN_VAIN, sync_timeout: IN_VAIN, ..Options::default() };
+        let mut limits = Limits::default();
+        for option in typed.split_whitespace() {
+            match option.split_once('=').unwrap_or((option, "")) {
+                ("--read-only", _) => options.read_only = true,
+                ("--truncate", word) => options.truncate = word.parse().expect("a choice"),
+                ("--fsync", word) => options.fsync = word.parse().expect("a choice"),
+                ("--spool-limit", bytes) => limits.spool_bytes = bytes.parse().expect("bytes"),
+                ("--cache-limit", bytes) => limits.cache_bytes = bytes.parse().expect("bytes"),
+                (other, _) => panic!("the option {other}"),
+            }
+        }
+        let root = tempfile::tempdir().expect("a directory");
+        let path = root.path().join("mnt");
+        std::fs::create_dir(&path).expect("a mount point");
+        let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+        let guard = runtime.enter();
+        let daemon = Daemon::Discover(pigeonfs::thin::Discovery::default());
+        let state = root.path().join("state");
+        // Nothing is sealed by itself, so that each state stays what it is.
+        let linger = Linger::with_pause(Duration::from_secs(3600));
+        let owner = Owner::open_with(&state, daemon, OwnerKind::Mount, linger, limits).expect("a fresh state");
+        let fs = Arc::new(Fs::new(Arc::clone(&owner), options));
+        let session = Session::start(&path, fs, runtime.handle().clone(), &MountOptions::default()).expect("mounted");
+        drop(guard);
+        Self { path, session, owner, runtime, made: AtomicU64::new(0), _root: root }
+    }
+
+    fn store(&self) -> &Store {
+        self.owner.store()
+    }
+
+    /// A name that nothing has.
+    pub(crate) fn free(&self) -> String {
+        format!("f{}", self.made.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// Makes a file in this state; says its name.
+    pub(crate) fn make(&self, state: &str) -> String {
+        let name = self.free();
+        let mut seed = [0; 32];
+        seed[..8].copy_from_slice(&self.made.load(Ordering::Relaxed).to_le_bytes());
+        let cap = WriteCap::from_seed(&seed);
+        let channel = ChannelName::parse(&name).expect("a name");
+        match state {
+            "absent" | "free" => {}
+            "empty" | "queued" | "shared" | "sent" | "stored" | "fenced" | "trimmed" => {
+                let id = self.store().create_stream(channel, cap).wait().expect("made");
+                self.write(id, state);
+            }
+            "new" | "part" | "end" | "late" | "trimmed reader" => {
+                let id = self.store().add_reader(channel, cap.read_cap().clone()).wait().expect("added");
+                self.arrive(id, state);
+            }
+            other => panic!("a file that is {other}"),
+        }
+        name
+    }
+
+    fn write(&self, id: ChannelId, state: &str) {
+        let store = self.store();
+        if state == "empty" {
+            return;
+        }
+        let append = |text: &str| {
+            store.append(id, text.into(), None).wait().expect("accepted");
+            assert!(state == "queued" || state == "shared" || store.seal_tail(id).wait().expect("sealed"));
+        };
+        append("abc");
+        let mut boxes = vec![BoxSeq(0)];
+        if state == "trimmed" {
+            append("def");
+            boxes.push(BoxSeq(1));
+        }
+        match state {
+            "queued" => return,
+            "shared" => return drop(store.reveal(id, false).wait().expect("shown")),
+            _ => {}
+        }
+        store.bind_network(id, NetworkId::new([[7; 32]])).wait().expect("bound");
+        store.launch(id, 0, boxes.clone()).wait().expect("launched");
+        match state {
+            "sent" => {}
+            "fenced" => store.fence(id, "a test says so".to_owned()).wait().expect("fenced"),
+            _ => store.confirm(id, boxes, BoxState::Stored).wait().expect("confirmed"),
+        }
+        if state == "trimmed" {
+            assert_eq!(store.trim(id, 0).wait(), Ok(3));
+        }
+    }
+
+    fn arrive(&self, id: ChannelId, state: &str) {
+        let message = |seq, text: &str| (BoxSeq(seq), Arrival::Message(text.into()));
+        let arrivals = match state {
+            "new" => return,
+            "part" => vec![message(0, "abc")],
+            "end" => vec![message(0, "abc"), (BoxSeq(1), Arrival::NotYet)],
+            "late" => vec![message(0, "abc"), message(2, "x")],
+            _ => vec![message(0, "abc"), message(1, "def"), (BoxSeq(2), Arrival::NotYet)],
+        };
+        self.store().received(id, arrivals).wait().expect("kept");
+        if state == "trimmed reader" {
+            assert_eq!(self.store().trim(id, 0).wait(), Ok(3));
+        }
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        let _ = self.session.unmount();
+        self.runtime.block_on(self.owner.close());
+    }
+}
