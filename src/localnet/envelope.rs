@@ -7,6 +7,7 @@ use blake2::digest::consts::U32;
 use blake2::{Blake2b, Digest};
 use chacha20poly1305::ChaCha20Poly1305;
 use chacha20poly1305::aead::{Aead, KeyInit};
+use rand::{Rng, RngExt as _};
 use serde::Serialize;
 
 use crate::bacap::{BoxId, SealedBox};
@@ -59,7 +60,14 @@ struct Descriptor {
 }
 
 /// Makes a query for a network of boxes of `max_plaintext`.
-pub(super) fn make(key: &[u8; 32], epoch: u64, inner: &Inner, max_plaintext: usize) -> Made {
+pub(super) fn make(
+    key: &[u8; 32],
+    epoch: u64,
+    replicas: [u8; 2],
+    inner: &Inner,
+    max_plaintext: usize,
+    rng: &mut impl Rng,
+) -> Made {
     let message = match inner {
         Inner::Read(box_id) => [&[0][..], &box_id.0].concat(),
         Inner::Write(sealed) => {
@@ -71,12 +79,13 @@ pub(super) fn make(key: &[u8; 32], epoch: u64, inner: &Inner, max_plaintext: usi
     padded[..4].copy_from_slice(&u32::try_from(message.len()).expect("a box is small").to_be_bytes());
     padded[4..4 + message.len()].copy_from_slice(&message);
 
-    let nonce: [u8; NONCE] = rand::random();
+    let nonce: [u8; NONCE] = rng.random();
     let sealed = ChaCha20Poly1305::new(key.into()).encrypt(&nonce.into(), &padded[..]).expect("far below the limit");
-    let public_key: [u8; PUBLIC_KEY] = rand::random();
+    let public_key: [u8; PUBLIC_KEY] = rng.random();
     let mut ciphertext = Vec::with_capacity(max_plaintext + OVERHEAD);
-    ciphertext.extend([0, 0, 1]);
-    ciphertext.extend(rand::random::<[u8; 2 * DEK]>());
+    ciphertext.push(0);
+    ciphertext.extend(replicas);
+    ciphertext.extend(rng.random::<[u8; 2 * DEK]>());
     ciphertext.push(0);
     ciphertext.extend(epoch.to_be_bytes());
     ciphertext.extend(u16::try_from(PUBLIC_KEY).expect("160").to_be_bytes());
@@ -88,8 +97,8 @@ pub(super) fn make(key: &[u8; 32], epoch: u64, inner: &Inner, max_plaintext: usi
 
     let descriptor = Descriptor {
         epoch,
-        replica_nums: Octets::from([0, 1]),
-        envelope_key: Octets::from(rand::random::<[u8; PRIVATE_KEY]>()),
+        replica_nums: Octets::from(replicas),
+        envelope_key: Octets::from(rng.random::<[u8; PRIVATE_KEY]>()),
     };
     let mut bytes = Vec::new();
     ciborium::into_writer(&descriptor, &mut bytes).expect("into memory");
@@ -144,18 +153,22 @@ pub(super) fn hash256(parts: &[&[u8]]) -> [u8; 32] {
 
 #[cfg(test)]
 mod tests {
+    use rand::SeedableRng as _;
+    use rand::rngs::StdRng;
+
     use super::*;
     use crate::bacap::WriteCap;
 
     #[test]
     fn a_query_has_the_real_length_and_opens_to_what_was_asked() {
+        let mut rng = StdRng::seed_from_u64(1);
         let cap = WriteCap::from_seed(&[3; 32]);
         let sealed = cap.seal(cap.index(), b"hello", 1549).expect("it fits");
         for inner in [Inner::Write(sealed), Inner::Write(cap.tombstone(cap.index())), Inner::Read(BoxId([7; 32]))] {
-            let made = make(&[9; 32], 494, &inner, 1549);
+            let made = make(&[9; 32], 494, [3, 1], &inner, 1549, &mut rng);
             assert_eq!((made.ciphertext.len(), made.descriptor.len()), (2000, 201));
             let opened = open(&[9; 32], &made.ciphertext).expect("our own");
-            assert_eq!(opened, Query { epoch: 494, hash: made.hash, replicas: [0, 1], reply_index: 0, inner });
+            assert_eq!(opened, Query { epoch: 494, hash: made.hash, replicas: [3, 1], reply_index: 0, inner });
             assert_eq!(open(&[8; 32], &made.ciphertext), None, "another network's key");
         }
         assert_eq!(open(&[9; 32], b""), None);

@@ -5,7 +5,6 @@
 //! the sockets and the clock.
 
 mod backend;
-#[allow(dead_code)] // What copies and what makes copy streams are on their way.
 mod copy_stream;
 #[allow(dead_code)] // The wire and the shell come to use all of it.
 mod core;
@@ -14,9 +13,9 @@ mod envelope;
 mod faults;
 mod profile;
 mod replica;
-#[allow(dead_code)] // The core and the envelopes come to call all of it.
 mod shard;
 mod shell;
+mod voucher;
 mod wire;
 
 pub use self::core::{PerKind, Stats};

@@ -23,11 +23,6 @@ pub(super) fn replica_epoch(wall: Duration) -> u64 {
     wall.as_secs().saturating_sub(EPOCH_ZERO) / WEEK
 }
 
-/// The mixnet epoch at a time, of epochs of 20 minutes.
-pub(super) fn mixnet_epoch(wall: Duration) -> u64 {
-    wall.as_secs().saturating_sub(EPOCH_ZERO) / 1200
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

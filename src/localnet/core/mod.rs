@@ -23,7 +23,7 @@ mod worker;
 use std::time::Duration;
 
 use self::egress::Egress;
-pub(super) use self::event::{Action, Conn, Control, Echo, Event, Reply, Request, Setup, Started};
+pub(super) use self::event::{Action, Conn, Control, Echo, Event, Legacy, Reply, Request, Setup, Started, StartedCopy};
 use self::mixnet::Mixnet;
 use self::operation::{Load, OpId, Operations, ServiceAnswer};
 use self::session::{Clients, SessionId};

@@ -56,7 +56,8 @@ impl InMemory {
         settings.seed = Some(dice.random());
         let identity =
             Identity { envelope_key: dice.random(), authority_key: dice.random(), courier_key: dice.random() };
-        let network = Network { identity, max_plaintext: settings.max_plaintext.unwrap_or(DEFAULT_MAX_PLAINTEXT) };
+        let max_plaintext = settings.max_plaintext.unwrap_or(DEFAULT_MAX_PLAINTEXT);
+        let network = Network::new(identity, max_plaintext, settings.profile.clone());
         let Parts { front, runner, inbox, stop, console } =
             parts(Memory::default(), network, Clock::starting_at(BEGINNING), settings);
         let mut tasks = JoinSet::new();

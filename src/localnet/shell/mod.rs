@@ -32,6 +32,7 @@ use tracing::{debug, warn};
 
 use super::backend::{Backend, Disk};
 use super::core::{Core, Setup};
+use super::document;
 use super::faults::Faults;
 use super::profile::Profile;
 use super::wire::Network;
@@ -148,6 +149,21 @@ struct Shared {
     network: Network,
     clock: Clock,
     cuts: Arc<Cuts>,
+    foreign_writes: ForeignWrites,
+}
+
+/// How probable it is that another writer takes the place of a box first: set by the loop, seen by the connections.
+#[derive(Default)]
+struct ForeignWrites(AtomicU64);
+
+impl ForeignWrites {
+    fn set(&self, faults: &Faults) {
+        self.0.store(faults.conflicting_writer.to_bits(), Ordering::Relaxed);
+    }
+
+    fn rate(&self) -> f64 {
+        f64::from_bits(self.0.load(Ordering::Relaxed))
+    }
 }
 
 /// What connections have of the network; while it is there, the loop runs.
@@ -158,6 +174,8 @@ struct Front {
     /// Whether there is a PKI document.
     consensus: watch::Receiver<bool>,
     connections: AtomicU64,
+    /// Decides, with a connection's number, what is random in its answers.
+    seed: u64,
 }
 
 impl Front {
@@ -183,18 +201,20 @@ fn parts<S: Ledger>(store: S, network: Network, clock: Clock, settings: Settings
         profile,
         faults: faults.clone(),
         grace: session_grace,
-        couriers: vec![network.identity.courier_hash()],
-        echoes: Vec::new(),
+        couriers: network.couriers.clone(),
+        echoes: document::echoes(&network.identity),
         seed: seeds.random(),
     };
     let core = Core::new(backend, setup);
-    let shared = Arc::new(Shared { network, clock, cuts: Arc::default() });
+    let shared = Arc::new(Shared { network, clock, cuts: Arc::default(), foreign_writes: ForeignWrites::default() });
     let (inputs, inbox) = mpsc::channel(INPUTS);
     let (stop, stopped) = watch::channel(false);
     let (consensus, there) = watch::channel(true);
+    let seed = seeds.random();
     let runner = Runner::new(core, Arc::clone(&shared), consensus, faults, seeds.random());
     let console = Console::new(&inputs);
-    let front = Arc::new(Front { shared, inputs, stop: stopped, consensus: there, connections: AtomicU64::default() });
+    let front =
+        Arc::new(Front { shared, inputs, stop: stopped, consensus: there, connections: AtomicU64::default(), seed });
     Parts { front, runner, inbox, stop, console }
 }
 
@@ -215,7 +235,7 @@ impl Localnet {
         if let Some(asked) = asked.filter(|asked| *asked != kept) {
             return Err(LocalnetError::MaxPlaintext { path: state, kept, asked });
         }
-        let network = Network { identity, max_plaintext: kept };
+        let network = Network::new(identity, kept, options.settings.profile.clone());
         let Parts { front, runner, inbox, stop, console } = parts(disk, network, Clock::of_machine(), options.settings);
 
         let mut acceptors = JoinSet::new();

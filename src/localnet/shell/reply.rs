@@ -2,9 +2,7 @@
 
 use super::Shared;
 use crate::localnet::core::Reply;
-use crate::localnet::document::{self, COURIER_QUEUE};
-use crate::localnet::envelope::OVERHEAD;
-use crate::localnet::replica::{mixnet_epoch, replica_epoch};
+use crate::localnet::document::{self, COURIER_QUEUE, Style};
 use crate::thin::message::{
     CancelReply, ConnectionStatusEvent, ID_BYTES, MessageReplyEvent, MessageSentEvent, NewPkiDocumentEvent, Octets,
     ResponseFrame, SessionTokenReply, StartCopyReply, StartResendingReply,
@@ -34,33 +32,31 @@ pub(super) fn status(shared: &Shared, standing: Standing) -> ResponseFrame {
 }
 
 /// `new_pki_document_event`, with nothing in it where there is no document.
-pub(super) fn document(shared: &Shared, standing: Standing) -> ResponseFrame {
-    let wall = shared.clock.now();
-    let payload = standing
-        .consensus
-        .then(|| document::pki_document(&shared.network.identity, mixnet_epoch(wall), replica_epoch(wall)).into());
+pub(super) fn document(shared: &Shared, standing: Standing, style: Style) -> ResponseFrame {
+    let payload = standing.consensus.then(|| shared.network.document(shared.clock.now(), style).into());
     NewPkiDocumentEvent { payload }.into()
 }
 
 /// Anything but those two, which are the same for every client.
 pub(super) fn frame(shared: &Shared, reply: Reply) -> Option<ResponseFrame> {
     let network = &shared.network;
-    let ended =
-        |query_id: [u8; ID_BYTES], error_code, plaintext: Option<Vec<u8>>, couriered: bool| StartResendingReply {
+    let ended = |query_id: [u8; ID_BYTES], error_code, plaintext: Option<Vec<u8>>, courier: Option<usize>| {
+        StartResendingReply {
             query_id: Some(Octets::from(query_id)),
             plaintext: plaintext.map(Octets),
             error_code,
-            courier_identity_hash: couriered.then(|| Octets::from(network.identity.courier_hash())),
-            courier_queue_id: couriered.then(|| Octets::from(COURIER_QUEUE)),
-        };
+            courier_identity_hash: courier.map(|number| Octets::from(network.couriers[number])),
+            courier_queue_id: courier.map(|_| Octets::from(COURIER_QUEUE)),
+        }
+    };
     let query_of = |id: [u8; ID_BYTES]| Some(Octets::from(id));
     Some(match reply {
         Reply::Token { app_id, resumed } => SessionTokenReply { app_id: Some(Octets::from(app_id)), resumed }.into(),
         Reply::Local(answer) => *answer,
-        Reply::Ended { query_id, code, courier } => ended(query_id, code, None, courier.is_some()).into(),
-        Reply::Box { query_id, read, sealed, .. } => {
+        Reply::Ended { query_id, code, courier } => ended(query_id, code, None, courier).into(),
+        Reply::Box { query_id, read, sealed, courier } => {
             let (code, plaintext) = read.open(&sealed);
-            ended(query_id, code, plaintext, true).into()
+            ended(query_id, code, plaintext, Some(courier)).into()
         }
         Reply::Cancelled { query_id } => ResponseFrame {
             cancel_resending_encrypted_message_reply: Some(CancelReply { query_id: query_of(query_id), error_code: 0 }),
@@ -88,7 +84,9 @@ pub(super) fn frame(shared: &Shared, reply: Reply) -> Option<ResponseFrame> {
         }
         .into(),
         Reply::Replied { message_id, surb_id, mut payload } => {
-            payload.resize(payload.len().max(network.max_plaintext + OVERHEAD), 0);
+            // All of the packet's payload, as it comes out of the SURB.
+            let forward = document::sphinx_geometry(network.max_plaintext).forward_payload_length;
+            payload.resize(usize::try_from(forward).expect("a length"), 0);
             MessageReplyEvent {
                 message_id: message_id.and_then(query_of),
                 surbid: query_of(surb_id),

@@ -21,7 +21,8 @@ use super::ledger::Ledger;
 use super::reply::{self, Standing};
 use crate::localnet::Faults;
 use crate::localnet::core::{Action, Conn, Control, Core, Event, Reply};
-use crate::localnet::replica::{EPOCH_ZERO, mixnet_epoch, replica_epoch};
+use crate::localnet::document::{Style, mixnet_epoch};
+use crate::localnet::replica::{EPOCH_ZERO, replica_epoch};
 use crate::thin::frame;
 use crate::thin::message::{ResponseFrame, ShutdownEvent};
 
@@ -89,9 +90,10 @@ impl<S: Ledger> Runner<S> {
     ) -> Self {
         let mut dice = StdRng::seed_from_u64(seed);
         shared.cuts.set(&faults);
+        shared.foreign_writes.set(&faults);
         Self {
             core,
-            epoch: mixnet_epoch(shared.clock.now()),
+            epoch: mixnet_epoch(&shared.network.profile, shared.clock.now()),
             shared,
             clients: BTreeMap::new(),
             standing: Standing { instance_token: dice.random(), link: true, consensus: true },
@@ -166,7 +168,10 @@ impl<S: Ledger> Runner<S> {
     }
 
     fn greet(&self, client: &Client) {
-        let frames = [reply::status(&self.shared, self.standing), reply::document(&self.shared, self.standing)];
+        let frames = [
+            reply::status(&self.shared, self.standing),
+            reply::document(&self.shared, self.standing, Style::Canonical),
+        ];
         for frame in frames {
             if let Some(bytes) = encoded(&frame) {
                 let _ = client.out.try_send(Out::Frame(bytes));
@@ -183,8 +188,9 @@ impl<S: Ledger> Runner<S> {
         for effect in effects {
             match effect {
                 Effect::Act(Action::Tell(conn, Reply::Document)) => {
-                    let frame =
-                        document.get_or_insert_with(|| encoded(&reply::document(&self.shared, self.standing))).clone();
+                    let frame = document
+                        .get_or_insert_with(|| encoded(&reply::document(&self.shared, self.standing, Style::Declared)))
+                        .clone();
                     self.tell(conn, frame.map(Out::Frame));
                 }
                 Effect::Act(Action::Tell(conn, Reply::Status { connected })) => {
@@ -266,6 +272,7 @@ impl<S: Ledger> Runner<S> {
 
     fn set_faults(&mut self, faults: Faults, effects: &mut Vec<Effect>) -> Answer {
         self.shared.cuts.set(&faults);
+        self.shared.foreign_writes.set(&faults);
         self.faults = faults;
         self.control(Control::Faults(Box::new(self.faults.clone())), effects);
         Answer::Faults(self.faults.clone())
@@ -277,7 +284,7 @@ impl<S: Ledger> Runner<S> {
 
     /// Tells every client the document of an epoch that has begun.
     fn follow_epoch(&mut self, effects: &mut Vec<Effect>) {
-        let epoch = mixnet_epoch(self.shared.clock.now());
+        let epoch = mixnet_epoch(&self.shared.network.profile, self.shared.clock.now());
         if std::mem::replace(&mut self.epoch, epoch) != epoch && self.standing.consensus {
             debug!(epoch, "an epoch begins");
             self.control(Control::Epoch, effects);
@@ -285,9 +292,9 @@ impl<S: Ledger> Runner<S> {
     }
 
     fn until_next_epoch(&self, now: Duration) -> Duration {
-        // To the second: an epoch that is noticed a moment late is told a moment late.
-        let length = 1200;
-        Duration::from_secs(length - now.as_secs().saturating_sub(EPOCH_ZERO) % length)
+        let length = self.shared.network.profile.epoch.as_nanos().max(1);
+        let since = now.saturating_sub(Duration::from_secs(EPOCH_ZERO)).as_nanos();
+        Duration::from_nanos(u64::try_from(length - since % length).unwrap_or(u64::MAX))
     }
 
     fn clock_shown(&self) -> Answer {
@@ -295,7 +302,7 @@ impl<S: Ledger> Runner<S> {
         Answer::Clock(ClockShown {
             unix_ms: u64::try_from(now.as_millis()).unwrap_or(u64::MAX),
             moved_ms: self.shared.clock.moved_ms(),
-            epoch: mixnet_epoch(now),
+            epoch: mixnet_epoch(&self.shared.network.profile, now),
             replica_epoch: replica_epoch(now),
         })
     }

@@ -7,6 +7,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use rand::SeedableRng as _;
+use rand::rngs::StdRng;
 use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncRead, AsyncWrite, AsyncWriteExt, BufReader};
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::time::timeout;
@@ -16,8 +18,8 @@ use super::Front;
 use super::cut::Cut;
 use super::reply;
 use super::run::{Client, Input, Out};
-use crate::localnet::core::{Conn, Event, Reply, Request};
-use crate::localnet::wire::{self, Meaning};
+use crate::localnet::core::{Conn, Control, Event, Reply, Request};
+use crate::localnet::wire::{self, Answer, Made, Meaning, Network, Present};
 use crate::thin::frame;
 use crate::thin::message::{ResponseFrame, ShutdownEvent};
 
@@ -82,6 +84,8 @@ impl Reader<'_> {
     /// Reads until the client is gone, says goodbye, or says what the daemon hangs up on.
     async fn run<R: AsyncBufRead + Unpin>(&self, mut read: R) -> Event {
         let gone = Event::Disconnected(self.conn);
+        let network = &self.front.shared.network;
+        let mut rng = StdRng::seed_from_u64(self.front.seed.wrapping_add(self.conn));
         loop {
             let turn = tokio::select! {
                 biased;
@@ -104,26 +108,32 @@ impl Reader<'_> {
                     return gone;
                 }
             };
-            let request = match wire::understand(&self.front.shared.network, self.front.shared.clock.now(), request) {
-                Meaning::Answer(answer) => {
-                    let Ok(bytes) = frame::encode(&*answer) else { return gone };
+            let request = match wire::understand(network, &self.present(), &mut rng, request) {
+                Meaning::Ask(request) => request,
+                Meaning::Close => return Event::Closed(self.conn),
+                Meaning::Hangup(what) => {
+                    debug!(conn = self.conn, what, "a client is hung up on: wrong length");
+                    return gone;
+                }
+                meaning => {
+                    let answer = answer(network, &mut rng, meaning).await;
+                    let Ok(bytes) = frame::encode(&*answer.frame) else { return gone };
                     let Ok(room) = self.backlog.acquire_many(kib(bytes.len())).await else { return gone };
                     room.forget();
+                    if let Some(sealed) = answer.foreign {
+                        let control = Event::Control(Control::Foreign(sealed));
+                        if self.front.inputs.send(Input::Event(control)).await.is_err() {
+                            return gone;
+                        }
+                    }
                     // The turn that was just taken is the only one.
-                    if self.turns.available_permits() == TURNS - 1 {
+                    if answer.cost.is_zero() && self.turns.available_permits() == TURNS - 1 {
                         if self.out.send(Out::Local(bytes)).await.is_err() {
                             return gone;
                         }
                         continue;
                     }
-                    Request::Local { answer, cost: Duration::ZERO }
-                }
-                Meaning::Ask(request) => request,
-                Meaning::Close => return Event::Closed(self.conn),
-                Meaning::Nothing => Request::Empty,
-                Meaning::Hangup(what) => {
-                    debug!(conn = self.conn, what, "a client is hung up on: wrong length");
-                    return gone;
+                    Request::Local { answer: answer.frame, cost: answer.cost }
                 }
             };
             turn.forget();
@@ -131,6 +141,31 @@ impl Reader<'_> {
                 return gone;
             }
         }
+    }
+
+    /// How things stand now.
+    fn present(&self) -> Present {
+        Present {
+            wall: self.front.shared.clock.now(),
+            consensus: *self.front.consensus.borrow(),
+            conflicting_writer: self.front.shared.foreign_writes.rate(),
+        }
+    }
+}
+
+/// What the daemon answers by itself, at once or after some work; others have their turn meanwhile.
+async fn answer(network: &Network, rng: &mut StdRng, meaning: Meaning) -> Answer {
+    let mut making = match meaning {
+        Meaning::Answer(answer) => return answer,
+        Meaning::Make(making) => making,
+        _ => unreachable!("nothing else is answered here"),
+    };
+    loop {
+        match making.step(network, rng) {
+            Made::Answer(answer) => return answer,
+            Made::More(more) => making = more,
+        }
+        tokio::task::yield_now().await;
     }
 }
 

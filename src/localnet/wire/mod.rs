@@ -1,31 +1,34 @@
 //! What a frame asks: answered here where no network is needed, and turned into what the core understands otherwise.
 //!
-//! Everything here is a function of its arguments, so that connections do it side by side.
+//! Everything here is a function of its arguments, randomness included, so that connections do it side by side and the
+//! same seed gives the same answers. No clock, no sockets, nothing that is kept from one request to the next.
 
+mod copy;
 mod decode;
-
-pub(super) use decode::{Malformed, decode};
+mod directory;
+mod encrypt;
+mod keys;
+mod legacy;
+mod resend;
+#[cfg(test)]
+mod tests;
+mod voucher;
 
 use std::time::Duration;
 
-use tracing::warn;
+use rand::rngs::StdRng;
 
-use super::core::{Request, Started};
-use super::document::{self, Identity};
-use super::envelope::{self, Inner};
-use super::replica::{mixnet_epoch, replica_epoch};
-use crate::bacap::{
-    BoxIndex, INDEX_BYTES, OpenError, Opened, READ_CAP_BYTES, ReadCap, SealedBox, WRITE_CAP_BYTES, WriteCap, verify_box,
-};
-use crate::thin::message::{
-    CancelReply, EncryptReply, EnvelopesFromMultiPayloadReply, EnvelopesFromPayloadReply,
-    EnvelopesFromTombstoneRangeReply, GetDirectoryAuthoritiesReply, GetPkiDocumentReply, ID_BYTES, IndexCounterReply,
-    MessageSentEvent, NewKeypairReply, NextIndexReply, Octets, RequestFrame, ResponseFrame, StartCopyReply,
-    StartResending, StartResendingReply, VoucherDeriveStreamReply, VoucherInductReply, VoucherMintReply,
-    VoucherOpenReply,
-};
+pub(super) use copy::{Made, Making};
+pub(super) use decode::{Malformed, decode};
+pub(super) use resend::ReadWith;
 
-pub(super) const INVALID_REQUEST: u8 = 3;
+use super::core::Request;
+use super::document::{self, Identity, Style};
+use super::profile::Profile;
+use crate::bacap::{BoxIndex, INDEX_BYTES, READ_CAP_BYTES, SealedBox, WRITE_CAP_BYTES};
+use crate::thin::message::{ID_BYTES, Octets, RequestFrame, ResponseFrame};
+
+const INVALID_REQUEST: u8 = 3;
 pub(super) const INTERNAL_ERROR: u8 = 4;
 const SERVICE_UNAVAILABLE: u8 = 10;
 const BACAP_DECRYPTION_FAILED: u8 = 23;
@@ -35,295 +38,217 @@ const INVALID_TOMBSTONE_SIGNATURE: u8 = 25;
 pub(super) struct Network {
     pub(super) identity: Identity,
     pub(super) max_plaintext: usize,
+    pub(super) profile: Profile,
+    /// The identity keys of the replicas, by their number.
+    replicas: Vec<[u8; 32]>,
+    /// The identity hashes of the couriers, by their number.
+    pub(super) couriers: Vec<[u8; 32]>,
+}
+
+impl Network {
+    /// A network of boxes of `max_plaintext`.
+    pub(super) fn new(identity: Identity, max_plaintext: usize, profile: Profile) -> Self {
+        let replicas = document::replica_keys(&identity, profile.replicas);
+        let couriers = document::courier_hashes(&identity, profile.couriers);
+        Self { identity, max_plaintext, profile, replicas, couriers }
+    }
+
+    /// The document of now, signatures stripped.
+    pub(super) fn document(&self, wall: Duration, style: Style) -> Vec<u8> {
+        let epoch = document::mixnet_epoch(&self.profile, wall);
+        document::pki_document(&self.identity, &self.profile, self.max_plaintext, epoch, style)
+    }
+
+    /// How long the daemon is at a request before it refuses it: it looks for a document five times, a second apart, and a
+    /// network in which nothing takes time spares it that.
+    fn refusal(&self, present: &Present, code: u8) -> Duration {
+        let searched = code == INTERNAL_ERROR && !present.consensus && !self.profile.tick.is_zero();
+        // Four of the twenty seconds that it waits beyond a round trip, in the network's own time.
+        if searched { self.profile.resend_after / 5 } else { Duration::ZERO }
+    }
+}
+
+/// How things stand when a request comes.
+#[derive(Clone, Copy)]
+pub(super) struct Present {
+    /// The time since the Unix epoch, on the network's clock.
+    pub(super) wall: Duration,
+    /// Whether the daemon has a PKI document.
+    pub(super) consensus: bool,
+    /// How probable it is that another writer takes the place of a box first.
+    pub(super) conflicting_writer: f64,
 }
 
 /// What one frame comes to.
 pub(super) enum Meaning {
     /// Answered without the network.
-    Answer(Box<ResponseFrame>),
+    Answer(Answer),
+    /// To be answered without the network, after some work that is done bit by bit.
+    Make(Box<Making>),
     /// For the core.
     Ask(Request),
     /// The client says goodbye.
     Close,
-    /// Nothing that is answered, as the daemon does.
-    Nothing,
     /// The daemon hangs up on such a frame.
     Hangup(&'static str),
 }
 
-/// Understands a frame that came at `wall`, a time since the Unix epoch.
-pub(super) fn understand(network: &Network, wall: Duration, frame: RequestFrame) -> Meaning {
-    if frame.thin_close.is_some() {
-        return Meaning::Close;
+/// What the daemon answers by itself.
+pub(super) struct Answer {
+    pub(super) frame: Box<ResponseFrame>,
+    /// How long that keeps the connection, in the network's own time.
+    pub(super) cost: Duration,
+    /// What another writer of the same channel stores before the answer is used.
+    pub(super) foreign: Option<Box<SealedBox>>,
+}
+
+impl Answer {
+    fn of(frame: impl Into<ResponseFrame>) -> Self {
+        Self { frame: Box::new(frame.into()), cost: Duration::ZERO, foreign: None }
     }
-    if let Some(lengths) = wrong_lengths(&frame) {
-        return Meaning::Hangup(lengths);
-    }
-    if let Some(request) = frame.session_token {
-        return match request.client_instance_token.as_deref().map(<[u8; ID_BYTES]>::try_from) {
-            Some(Ok(token)) => Meaning::Ask(Request::Token(token)),
-            _ => Meaning::Hangup("a session token of a wrong length"),
-        };
-    }
-    if let Some(answer) = answer(network, wall, &frame) {
-        return Meaning::Answer(Box::new(answer));
-    }
-    if let Some(request) = frame.cancel_resending_encrypted_message {
-        return match (id(&request.query_id), hash(&request.envelope_hash)) {
-            (Some(query_id), Some(hash)) => Meaning::Ask(Request::Cancel { query_id, hash }),
-            _ => Meaning::answer(CancelReply { query_id: request.query_id, error_code: INVALID_REQUEST }, |reply| {
-                ResponseFrame { cancel_resending_encrypted_message_reply: Some(reply), ..ResponseFrame::default() }
-            }),
-        };
-    }
-    if let Some(request) = frame.start_resending_encrypted_message {
-        return start(network, request);
-    }
-    if let Some(request) = frame.send_message {
-        return match request.with_surb {
-            true => Meaning::Answer(Box::new(
-                MessageSentEvent {
-                    message_id: request.id,
-                    surbid: request.surbid,
-                    sent_at: Some(wall.as_secs()),
-                    err: Some("localnet carries no legacy messages".to_owned()),
-                    ..MessageSentEvent::default()
-                }
-                .into(),
-            )),
-            false => Meaning::Nothing,
-        };
-    }
-    not_offered(frame)
 }
 
 impl Meaning {
-    fn answer<T>(reply: T, frame: impl FnOnce(T) -> ResponseFrame) -> Self {
-        Self::Answer(Box::new(frame(reply)))
+    fn answer(frame: impl Into<ResponseFrame>) -> Self {
+        Self::Answer(Answer::of(frame))
+    }
+}
+
+/// Understands a frame. Where it holds several requests, the daemon takes its goodbye first, then its session's token,
+/// then the first that it answers by itself, then the first that goes over the network (`thin-client-protocol.md` §3.2).
+pub(super) fn understand(network: &Network, present: &Present, rng: &mut StdRng, mut frame: RequestFrame) -> Meaning {
+    fit_query_ids(&mut frame);
+    if let Some(what) = wrong_length(&frame) {
+        return Meaning::Hangup(what);
+    }
+    if frame.thin_close.is_some() {
+        return Meaning::Close;
+    }
+    if let Some(request) = frame.session_token {
+        return match id(&request.client_instance_token) {
+            Some(token) => Meaning::Ask(Request::Token(token)),
+            None => Meaning::Hangup("no session token"),
+        };
+    }
+    if let Some(request) = frame.new_keypair {
+        return Meaning::answer(keys::new_keypair(request));
+    }
+    if let Some(request) = frame.encrypt_read {
+        return Meaning::Answer(encrypt::read(network, present, rng, request));
+    }
+    if let Some(request) = frame.encrypt_write {
+        return Meaning::Answer(encrypt::write(network, present, rng, request));
+    }
+    if let Some(request) = frame.cancel_resending_encrypted_message {
+        return resend::cancel(request);
+    }
+    if let Some(request) = frame.cancel_resending_copy_command {
+        return copy::cancel(request);
+    }
+    if let Some(request) = frame.next_message_box_index {
+        return Meaning::answer(keys::next_index(request));
+    }
+    if let Some(request) = frame.get_message_box_index_counter {
+        return Meaning::answer(keys::counter(request));
+    }
+    if let Some(request) = frame.get_pki_document {
+        return Meaning::answer(directory::document(network, present, request));
+    }
+    if let Some(request) = frame.get_directory_authorities {
+        return Meaning::answer(directory::authorities(network, request));
+    }
+    if let Some(request) = frame.create_courier_envelopes_from_payload {
+        return copy::from_payload(network, present, request);
+    }
+    if let Some(request) = frame.create_courier_envelopes_from_multi_payload {
+        return copy::from_multi_payload(network, present, request);
+    }
+    if let Some(request) = frame.create_courier_envelopes_from_tombstone_range {
+        return copy::from_tombstone_range(network, present, request);
+    }
+    if let Some(request) = frame.voucher_mint {
+        return Meaning::answer(voucher::mint(rng, request));
+    }
+    if let Some(request) = frame.voucher_induct {
+        return Meaning::answer(voucher::induct(rng, request));
+    }
+    if let Some(request) = frame.voucher_open {
+        return Meaning::answer(voucher::open(request));
+    }
+    if let Some(request) = frame.voucher_derive_stream {
+        return Meaning::answer(voucher::derive_stream(request));
+    }
+    if let Some(request) = frame.send_message {
+        return legacy::send(network, present, request);
+    }
+    if let Some(request) = frame.start_resending_encrypted_message {
+        return resend::start(network, request);
+    }
+    if let Some(request) = frame.start_resending_copy_command {
+        return copy::start(request);
+    }
+    // A frame that asks nothing takes its place among what waits to be sent, and that is all.
+    Meaning::Ask(Request::Empty)
+}
+
+/// What is echoed has been through the daemon's decoder.
+fn fit_query_ids(frame: &mut RequestFrame) {
+    macro_rules! fit {
+        ($($request:ident),+ $(,)?) => {
+            $(if let Some(request) = &mut frame.$request {
+                request.query_id = id(&request.query_id).map(Octets::from);
+            })+
+        };
+    }
+    fit! {
+        new_keypair, encrypt_read, encrypt_write, start_resending_encrypted_message,
+        cancel_resending_encrypted_message, start_resending_copy_command, cancel_resending_copy_command,
+        next_message_box_index, get_message_box_index_counter, get_pki_document, get_directory_authorities,
+        create_courier_envelopes_from_payload, create_courier_envelopes_from_multi_payload,
+        create_courier_envelopes_from_tombstone_range, voucher_mint, voucher_induct, voucher_open,
+        voucher_derive_stream,
     }
 }
 
 /// Capabilities and indices of a wrong length fail in the daemon's decoder, which then hangs up.
-fn wrong_lengths(frame: &RequestFrame) -> Option<&'static str> {
-    let wrong = |bytes: &Option<Octets>, expected: usize| bytes.as_ref().is_some_and(|bytes| bytes.len() != expected);
-    let caps = [
-        (frame.encrypt_read.as_ref().is_some_and(|r| wrong(&r.read_cap, READ_CAP_BYTES)), "a read capability"),
-        (frame.encrypt_read.as_ref().is_some_and(|r| wrong(&r.message_box_index, INDEX_BYTES)), "an index"),
-        (frame.encrypt_write.as_ref().is_some_and(|r| wrong(&r.write_cap, WRITE_CAP_BYTES)), "a write capability"),
-        (frame.encrypt_write.as_ref().is_some_and(|r| wrong(&r.message_box_index, INDEX_BYTES)), "an index"),
-        (frame.next_message_box_index.as_ref().is_some_and(|r| wrong(&r.message_box_index, INDEX_BYTES)), "an index"),
-        (
-            frame.get_message_box_index_counter.as_ref().is_some_and(|r| wrong(&r.message_box_index, INDEX_BYTES)),
-            "an index",
-        ),
-        (
-            frame.start_resending_encrypted_message.as_ref().is_some_and(|r| wrong(&r.read_cap, READ_CAP_BYTES)),
-            "a read capability",
-        ),
-        (
-            frame.start_resending_encrypted_message.as_ref().is_some_and(|r| wrong(&r.write_cap, WRITE_CAP_BYTES)),
-            "a write capability",
-        ),
-    ];
-    caps.into_iter().find_map(|(wrong, what)| wrong.then_some(what))
-}
-
-/// The requests that the daemon answers by itself.
-fn answer(network: &Network, wall: Duration, frame: &RequestFrame) -> Option<ResponseFrame> {
-    if let Some(request) = &frame.new_keypair {
-        let seed = request.seed.as_deref().and_then(|seed| <[u8; 32]>::try_from(seed).ok());
-        let query_id = request.query_id.clone();
-        let reply = match seed.map(|seed| WriteCap::from_seed(&seed)) {
-            Some(cap) => NewKeypairReply {
-                query_id,
-                error_code: 0,
-                write_cap: octets(&*cap.to_bytes()),
-                read_cap: octets(&*cap.read_cap().to_bytes()),
-                first_message_index: octets(cap.index().as_bytes()),
-            },
-            None => NewKeypairReply { query_id, error_code: INVALID_REQUEST, ..NewKeypairReply::default() },
-        };
-        return Some(reply.into());
+fn wrong_length(frame: &RequestFrame) -> Option<&'static str> {
+    let read_cap = |bytes: &Option<Octets>| wrong(bytes, READ_CAP_BYTES).then_some("a read capability");
+    let write_cap = |bytes: &Option<Octets>| wrong(bytes, WRITE_CAP_BYTES).then_some("a write capability");
+    let at = |bytes: &Option<Octets>| wrong(bytes, INDEX_BYTES).then_some("an index");
+    fn wrong(bytes: &Option<Octets>, length: usize) -> bool {
+        bytes.as_ref().is_some_and(|bytes| bytes.len() != length)
     }
+    let mut found = None;
     if let Some(request) = &frame.encrypt_read {
-        let query_id = request.query_id.clone();
-        let cap = request.read_cap.as_deref().and_then(|cap| ReadCap::from_bytes(cap).ok());
-        let reply = encrypted(network, wall, query_id, &request.message_box_index, |index| {
-            Some(Inner::Read(cap?.box_id(index)))
-        });
-        return Some(ResponseFrame { encrypt_read_reply: Some(reply), ..ResponseFrame::default() });
+        found = found.or(read_cap(&request.read_cap)).or(at(&request.message_box_index));
     }
     if let Some(request) = &frame.encrypt_write {
-        let query_id = request.query_id.clone();
-        let cap = request.write_cap.as_deref().and_then(|cap| WriteCap::from_bytes(cap).ok());
-        let reply = encrypted(network, wall, query_id, &request.message_box_index, |index| {
-            let (cap, plaintext) = (cap?, request.plaintext.as_deref()?);
-            if plaintext.is_empty() {
-                return Some(Inner::Write(cap.tombstone(index)));
-            }
-            cap.seal(index, plaintext, network.max_plaintext).ok().map(Inner::Write)
-        });
-        return Some(ResponseFrame { encrypt_write_reply: Some(reply), ..ResponseFrame::default() });
+        found = found.or(write_cap(&request.write_cap)).or(at(&request.message_box_index));
     }
     if let Some(request) = &frame.next_message_box_index {
-        let query_id = request.query_id.clone();
-        let (error_code, next) = match index(&request.message_box_index).map(|index| index.next()) {
-            None => (INVALID_REQUEST, None),
-            Some(Err(_)) => (INTERNAL_ERROR, None),
-            Some(Ok(next)) => (0, octets(next.as_bytes())),
-        };
-        return Some(NextIndexReply { query_id, error_code, next_message_box_index: next }.into());
+        found = found.or(at(&request.message_box_index));
     }
     if let Some(request) = &frame.get_message_box_index_counter {
-        let query_id = request.query_id.clone();
-        let counter = index(&request.message_box_index).map(|index| index.counter());
-        let error_code = if counter.is_some() { 0 } else { INVALID_REQUEST };
-        return Some(IndexCounterReply { query_id, error_code, counter: counter.unwrap_or(0) }.into());
+        found = found.or(at(&request.message_box_index));
     }
-    if let Some(request) = &frame.get_pki_document {
-        let epoch = mixnet_epoch(wall);
-        // Empty rather than null where there is none: one of upstream's clients cannot read a null here.
-        let known = request.epoch == 0 || request.epoch == epoch;
-        let (error_code, payload) = match known {
-            true => (0, document::pki_document(&network.identity, epoch, replica_epoch(wall))),
-            false => (SERVICE_UNAVAILABLE, Vec::new()),
-        };
-        let query_id = request.query_id.clone();
-        let epoch = if known { epoch } else { request.epoch };
-        return Some(GetPkiDocumentReply { query_id, error_code, payload: Some(payload.into()), epoch }.into());
+    // The index of a started operation is plain bytes to the daemon.
+    if let Some(request) = &frame.start_resending_encrypted_message {
+        found = found.or(read_cap(&request.read_cap)).or(write_cap(&request.write_cap));
     }
-    if let Some(request) = &frame.get_directory_authorities {
-        let authorities = Some(document::authorities(&network.identity));
-        return Some(
-            GetDirectoryAuthoritiesReply { query_id: request.query_id.clone(), error_code: 0, authorities }.into(),
-        );
+    if let Some(request) = &frame.start_resending_copy_command {
+        found = found.or(write_cap(&request.write_cap));
     }
-    None
-}
-
-fn encrypted(
-    network: &Network,
-    wall: Duration,
-    query_id: Option<Octets>,
-    at: &Option<Octets>,
-    inner: impl FnOnce(&BoxIndex) -> Option<Inner>,
-) -> EncryptReply {
-    let refused = |error_code| EncryptReply { query_id: query_id.clone(), error_code, ..EncryptReply::default() };
-    let Some(index) = index(at) else { return refused(INVALID_REQUEST) };
-    let Some(inner) = inner(&index) else { return refused(INVALID_REQUEST) };
-    let Ok(next) = index.next() else { return refused(INTERNAL_ERROR) };
-    let made = envelope::make(&network.identity.envelope_key, replica_epoch(wall), &inner, network.max_plaintext);
-    EncryptReply {
-        query_id,
-        error_code: 0,
-        message_ciphertext: Some(made.ciphertext.into()),
-        envelope_descriptor: Some(made.descriptor.into()),
-        envelope_hash: octets(&made.hash),
-        next_message_box_index: octets(next.as_bytes()),
+    if let Some(request) = &frame.create_courier_envelopes_from_payload {
+        found = found.or(write_cap(&request.dest_write_cap)).or(at(&request.dest_start_index));
     }
-}
-
-fn start(network: &Network, request: StartResending) -> Meaning {
-    let empty = |bytes: &Option<Octets>| bytes.as_deref().is_none_or(<[u8]>::is_empty);
-    let refused = |query_id: Option<Octets>| {
-        Meaning::Answer(Box::new(
-            StartResendingReply { query_id, error_code: INVALID_REQUEST, ..StartResendingReply::default() }.into(),
-        ))
-    };
-    let (Some(query_id), Some(hash)) = (id(&request.query_id), hash(&request.envelope_hash)) else {
-        return refused(request.query_id);
-    };
-    if empty(&request.message_ciphertext)
-        || empty(&request.envelope_descriptor)
-        || request.read_cap.is_some() == request.write_cap.is_some()
-    {
-        return refused(request.query_id);
+    if let Some(request) = &frame.create_courier_envelopes_from_tombstone_range {
+        found = found.or(write_cap(&request.dest_write_cap)).or(at(&request.dest_start_index));
     }
-    let opened =
-        request.message_ciphertext.as_deref().and_then(|query| envelope::open(&network.identity.envelope_key, query));
-    let authentic = opened.as_ref().is_some_and(|query| match &query.inner {
-        Inner::Read(_) => true,
-        Inner::Write(sealed) => verify_box(sealed),
-    });
-    let read = request.read_cap.as_deref().map(|cap| {
-        Box::new(ReadWith {
-            cap: ReadCap::from_bytes(cap).ok(),
-            index: request.message_box_index.as_deref().map(|index| BoxIndex::from_bytes(index).ok()),
-        })
-    });
-    Meaning::Ask(Request::Start(Box::new(Started {
-        query_id,
-        hash,
-        query: opened,
-        authentic,
-        read,
-        no_retry: request.no_retry_on_box_id_not_found,
-        strict: request.no_idempotent_box_already_exists,
-    })))
-}
-
-/// What a read is decrypted with: the request's own capability and index.
-#[derive(Clone)]
-pub(super) struct ReadWith {
-    cap: Option<ReadCap>,
-    index: Option<Option<BoxIndex>>,
-}
-
-impl ReadWith {
-    #[cfg(test)]
-    pub(super) fn new(cap: ReadCap, index: BoxIndex) -> Self {
-        Self { cap: Some(cap), index: Some(Some(index)) }
+    if let Some(request) = &frame.create_courier_envelopes_from_multi_payload {
+        let all = request.destinations.iter().flatten();
+        found = found.or(all.into_iter().find_map(|one| write_cap(&one.write_cap).or(at(&one.start_index))));
     }
-
-    /// The code and the plaintext that a box comes to.
-    pub(super) fn open(&self, sealed: &SealedBox) -> (u8, Option<Vec<u8>>) {
-        let tombstone = sealed.payload.is_empty();
-        let failed = if tombstone { INVALID_TOMBSTONE_SIGNATURE } else { BACAP_DECRYPTION_FAILED };
-        match (&self.cap, &self.index) {
-            (_, None) => (INTERNAL_ERROR, None),
-            (Some(cap), Some(Some(index))) => match cap.open(index, sealed) {
-                Ok(Opened::Message(bytes)) => (0, Some(bytes)),
-                Ok(Opened::Tombstone) => (super::replica::TOMBSTONE, None),
-                Err(OpenError::Framing) => (INTERNAL_ERROR, None),
-                Err(_) => (failed, None),
-            },
-            _ => (failed, None),
-        }
-    }
-}
-
-/// Requests of later parts of the protocol: an error in the protocol's own words, never silence.
-fn not_offered(frame: RequestFrame) -> Meaning {
-    let error_code = INTERNAL_ERROR;
-    macro_rules! refuse {
-        ($($request:ident => $reply:ident: $type:ty),+ $(,)?) => {
-            $(if let Some(request) = frame.$request {
-                warn!(request = stringify!($request), "localnet does not offer this");
-                let reply = <$type>::default();
-                return Meaning::Answer(Box::new(ResponseFrame {
-                    $reply: Some({
-                        let mut reply = reply;
-                        reply.query_id = request.query_id;
-                        reply.error_code = error_code;
-                        reply
-                    }),
-                    ..ResponseFrame::default()
-                }));
-            })+
-        };
-    }
-    refuse! {
-        start_resending_copy_command => start_resending_copy_command_reply: StartCopyReply,
-        cancel_resending_copy_command => cancel_resending_copy_command_reply: CancelReply,
-        create_courier_envelopes_from_payload => create_courier_envelopes_from_payload_reply: EnvelopesFromPayloadReply,
-        create_courier_envelopes_from_multi_payload => create_courier_envelopes_from_multi_payload_reply: EnvelopesFromMultiPayloadReply,
-        create_courier_envelopes_from_tombstone_range => create_courier_envelopes_from_tombstone_range_reply: EnvelopesFromTombstoneRangeReply,
-        voucher_mint => voucher_mint_reply: VoucherMintReply,
-        voucher_induct => voucher_induct_reply: VoucherInductReply,
-        voucher_open => voucher_open_reply: VoucherOpenReply,
-        voucher_derive_stream => voucher_derive_stream_reply: VoucherDeriveStreamReply,
-    }
-    Meaning::Nothing
+    found
 }
 
 fn index(bytes: &Option<Octets>) -> Option<BoxIndex> {

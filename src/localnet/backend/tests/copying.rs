@@ -1,5 +1,8 @@
 //! Copy commands, from their first contact to what is left of them.
 
+use rand::SeedableRng as _;
+use rand::rngs::StdRng;
+
 use super::*;
 use crate::localnet::copy_stream::Encoder;
 use crate::localnet::envelope;
@@ -18,9 +21,10 @@ struct Stream {
 impl Stream {
     /// Envelopes for the boxes, in their order.
     fn of(world: &World, boxes: &[SealedBox]) -> Self {
+        let mut dice = StdRng::seed_from_u64(1);
         let envelope = |sealed: &SealedBox| {
             let inner = Inner::Write(sealed.clone());
-            let made = envelope::make(&identity().envelope_key, replica_epoch(world.now), &inner, M);
+            let made = envelope::make(&identity().envelope_key, replica_epoch(world.now), [0, 1], &inner, M, &mut dice);
             made.ciphertext[1..].to_vec()
         };
         Self { cap: WriteCap::from_seed(&[77; 32]), envelopes: boxes.iter().map(envelope).collect() }

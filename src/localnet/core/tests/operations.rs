@@ -1,5 +1,8 @@
 //! What becomes of operations: their ends, cancels, copies and messages.
 
+use rand::SeedableRng as _;
+use rand::rngs::StdRng;
+
 use super::*;
 use crate::localnet::copy_stream::Encoder;
 use crate::localnet::envelope;
@@ -224,9 +227,10 @@ fn copy(world: &mut World, courier: Option<[u8; 32]>) -> Request {
 /// Writes the temporary stream of a copy of two boxes.
 fn plant_stream(world: &mut World, boxes: &[SealedBox]) {
     let mut encoder = Encoder::new(M, true, &[]);
-    let mut elements = Vec::new();
+    let (mut elements, mut dice) = (Vec::new(), StdRng::seed_from_u64(1));
     for sealed in boxes {
-        let made = envelope::make(&[5; 32], replica_epoch(world.now), &Inner::Write(sealed.clone()), M);
+        let made =
+            envelope::make(&[5; 32], replica_epoch(world.now), [0, 1], &Inner::Write(sealed.clone()), M, &mut dice);
         // The stream has envelopes without the type of query before them.
         elements.extend(encoder.push(&made.ciphertext[1..]));
     }
