@@ -40,7 +40,7 @@ pub(super) struct Typed {
 pub(super) async fn run(context: &Context, typed: Typed) -> Result<(), Stop> {
     let Typed { name, no_wait, timeout, daemon } = typed;
     context
-        .with_state(daemon.meant(), async |link: &mut Link| {
+        .with_state(daemon.meant()?, async |link: &mut Link| {
             let name = name.to_string();
             // Asked before stdin is read: a channel that takes nothing should not cost a pipeline its output.
             link.request(Request::Append { name: name.clone(), bytes: Vec::new() }).await?;

@@ -5,9 +5,10 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::context::Context;
+use super::localnet::PaceArgs;
 use crate::engine::Daemon;
 use crate::engine::control::{Failure, FailureKind};
-use crate::localnet::{Localnet, LocalnetError, Options};
+use crate::localnet::{Localnet, LocalnetError, Options, Settings};
 use crate::thin::{Config, ConfigError, Discovery, Environment};
 
 /// What was typed.
@@ -23,6 +24,8 @@ pub(super) struct DaemonArgs {
     /// Run an embedded network, kept in the state directory. It gives no anonymity
     #[arg(long)]
     localnet: bool,
+    #[command(flatten)]
+    pace: PaceArgs,
 }
 
 /// What is meant.
@@ -31,18 +34,26 @@ pub(super) enum DaemonChoice {
     /// The verb needs no network.
     Unneeded,
     /// The network in this process, or whichever process serves the state's own already.
-    Localnet,
+    Localnet(Box<Settings>),
     /// What was named, or what is found.
     Found(Discovery),
 }
 
 impl DaemonArgs {
-    pub(super) fn meant(self) -> DaemonChoice {
+    /// # Errors
+    /// The pace of an embedded network was chosen, and no such network.
+    pub(super) fn meant(self) -> Result<DaemonChoice, Failure> {
         if self.localnet {
-            return DaemonChoice::Localnet;
+            return Ok(DaemonChoice::Localnet(Box::new(self.pace.settings())));
+        }
+        if self.pace.is_given() {
+            return Err(Failure::new(
+                FailureKind::Usage,
+                "--profile and --time-scale are for the network of --localnet",
+            ));
         }
         let environment = Environment::of_process();
-        DaemonChoice::Found(Discovery { daemon: self.daemon, config: self.config, environment })
+        Ok(DaemonChoice::Found(Discovery { daemon: self.daemon, config: self.config, environment }))
     }
 }
 
@@ -58,7 +69,7 @@ impl DaemonChoice {
     pub(super) async fn choose(self, context: &Context) -> Result<Chosen, Failure> {
         let engine = match self {
             Self::Unneeded => Daemon::Unneeded,
-            Self::Localnet => return localnet(context).await,
+            Self::Localnet(settings) => return localnet(context, *settings).await,
             Self::Found(discovery) => match Config::discover(&discovery) {
                 Ok(config) => Daemon::Fixed(config),
                 Err(ConfigError::NotFound { .. }) => Daemon::Discover(discovery),
@@ -82,9 +93,9 @@ impl Chosen {
 }
 
 /// The state's own network: in this process, unless another one serves it already.
-async fn localnet(context: &Context) -> Result<Chosen, Failure> {
+async fn localnet(context: &Context, settings: Settings) -> Result<Chosen, Failure> {
     let directory = context.localnet_dir();
-    match Localnet::start(Options::new(&directory)).await {
+    match Localnet::start(Options { settings, ..Options::new(&directory) }).await {
         Ok(localnet) => Ok(Chosen { engine: Daemon::Fixed(localnet.config()), localnet: Some(localnet) }),
         Err(LocalnetError::Busy { .. }) => {
             let config = Config::load(&directory.join("thinclient.toml"))
@@ -99,7 +110,10 @@ async fn localnet(context: &Context) -> Result<Chosen, Failure> {
 pub(super) fn localnet_failure(error: &LocalnetError) -> Failure {
     let kind = match error {
         LocalnetError::Busy { .. } => FailureKind::Busy,
-        LocalnetError::NotLoopback { .. } | LocalnetError::PathTooLong { .. } => FailureKind::Usage,
+        LocalnetError::NotLoopback { .. }
+        | LocalnetError::PathTooLong { .. }
+        | LocalnetError::MaxPlaintext { .. }
+        | LocalnetError::Setting(_) => FailureKind::Usage,
         _ => FailureKind::Failed,
     };
     Failure::new(kind, error.to_string())

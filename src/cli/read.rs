@@ -47,7 +47,7 @@ pub(super) async fn run(context: &Context, typed: Typed) -> Result<(), Stop> {
     let timeout_ms = milliseconds(timeout.unwrap_or(PATIENCE));
     let follow_ms = if follow { BEAT_MS } else { 0 };
     context
-        .with_state(daemon.meant(), async |link: &mut Link| {
+        .with_state(daemon.meant()?, async |link: &mut Link| {
             loop {
                 let question = Request::Read { name: name.clone(), offset, follow_ms, timeout_ms };
                 match link.request(question).await {

@@ -36,7 +36,7 @@ pub(super) struct Typed {
 pub(super) async fn run(context: &Context, typed: Typed) -> Result<(), Stop> {
     let request =
         Request::Wait { name: typed.name.to_string(), bytes: typed.bytes, timeout_ms: typed.timeout.map(milliseconds) };
-    let answer = context.with_state(typed.daemon.meant(), async |link: &mut Link| Ok(link.request(request).await?));
+    let answer = context.with_state(typed.daemon.meant()?, async |link: &mut Link| Ok(link.request(request).await?));
     let channel = channel_of(answer.await?)?;
     if context.json { output::json(&channel) } else { Ok(()) }
 }

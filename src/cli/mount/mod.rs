@@ -107,7 +107,7 @@ pub(super) async fn run(context: &Context, typed: Typed) -> Result<(), Stop> {
     let signals = Signals::take()?;
     let mount_point = std::path::absolute(&typed.mount_point)
         .map_err(|error| Failure::new(FailureKind::Usage, format!("{}: {error}", typed.mount_point.display())))?;
-    let chosen = typed.daemon.clone().meant().choose(context).await?;
+    let chosen = typed.daemon.clone().meant()?.choose(context).await?;
     let opening = Opening {
         linger: typed.disk.linger(),
         limits: typed.disk.limits(),

@@ -19,6 +19,7 @@ use std::time::Duration;
 
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
+use serde::Serialize;
 use tracing::{info, warn};
 
 pub(super) use disk::Disk;
@@ -83,7 +84,8 @@ pub(super) enum CopyAnswer {
 }
 
 /// What is held, for statistics and for tests of leaks.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
 pub(super) struct BackendCensus {
     /// Envelopes in the couriers' caches; they leave 5 minutes after they came.
     pub(super) cached: usize,

@@ -1,13 +1,14 @@
 //! What the daemon has counted, and what it holds.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::localnet::backend::BackendCensus;
 
 /// What a localnet's daemon has done since it was started.
 ///
 /// `packets` over `ended` of a kind is the k of `network-performance.md` A.7: packets per operation.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, rename_all = "kebab-case")]
 pub struct Stats {
     /// Times at which the daemon could send.
     pub ticks: u64,
@@ -42,7 +43,8 @@ pub struct Stats {
 }
 
 /// A count for each kind of operation.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, rename_all = "kebab-case")]
 pub struct PerKind {
     /// Writes that a courier's word ends.
     pub write: u64,
@@ -79,6 +81,7 @@ impl PerKind {
 
 /// How much of everything the core holds: what must be nothing again when every client has gone.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
 pub(in crate::localnet) struct Census {
     pub(in crate::localnet) connections: usize,
     pub(in crate::localnet) sessions: usize,
@@ -101,7 +104,7 @@ pub(in crate::localnet) struct Census {
     /// Timers, and packets on their way.
     pub(in crate::localnet) steps: usize,
     /// What is behind the mixnet; it outlives the clients.
-    #[serde(skip)]
+    #[serde(flatten)]
     pub(in crate::localnet) backend: BackendCensus,
 }
 

@@ -1,5 +1,6 @@
 //! What a running network can be told, by its own process and over the control socket.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -7,13 +8,18 @@ use serde_json::{Map, Value};
 use tokio::sync::{mpsc, oneshot};
 
 use super::run::Input;
-use crate::localnet::Faults;
+use crate::localnet::{Faults, Stats};
 
 /// A command to a network. As JSON it is an object with its name, in kebab-case, under `command`, and its fields beside
 /// it: `{"command": "link", "up": false}`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "command", rename_all = "kebab-case", rename_all_fields = "kebab-case", deny_unknown_fields)]
 pub enum Command {
+    /// What the daemon has done since its start, and how much is under way. Answered with [`Answer::Stats`].
+    Stats,
+    /// How much of everything is held; when every client has gone, the daemon's part is nothing. Answered with
+    /// [`Answer::Census`].
+    Census,
     /// Which faults there are. Answered with [`Answer::Faults`].
     Faults,
     /// Changes the faults that are named and leaves the others. Answered with [`Answer::Faults`].
@@ -61,6 +67,10 @@ pub enum Command {
 pub enum Answer {
     /// Done, and there is nothing to say.
     Done {},
+    /// What the daemon has counted.
+    Stats(Stats),
+    /// Counts by what is counted.
+    Census(BTreeMap<String, u64>),
     /// The faults that there are now.
     Faults(Faults),
     /// What the network's clock shows.
@@ -115,6 +125,22 @@ impl Console {
             Ok(Answer::Error(error)) => Err(CommandError::Refused(error)),
             Ok(answer) => Ok(answer),
             Err(_) => Err(CommandError::Ended),
+        }
+    }
+
+    /// What the daemon has done since its start.
+    pub async fn stats(&self) -> Result<Stats, CommandError> {
+        match self.tell(Command::Stats).await? {
+            Answer::Stats(stats) => Ok(stats),
+            other => unreachable!("stats answered with {other:?}"),
+        }
+    }
+
+    /// How much of everything is held, by what it is.
+    pub async fn census(&self) -> Result<BTreeMap<String, u64>, CommandError> {
+        match self.tell(Command::Census).await? {
+            Answer::Census(census) => Ok(census),
+            other => unreachable!("a census answered with {other:?}"),
         }
     }
 

@@ -225,6 +225,11 @@ impl<S: Ledger> Runner<S> {
 
     fn command(&mut self, command: Command, effects: &mut Vec<Effect>) -> Answer {
         match command {
+            Command::Stats => return Answer::Stats(self.core.stats(self.shared.clock.now())),
+            Command::Census => {
+                let census = serde_json::to_value(self.core.census()).and_then(serde_json::from_value);
+                return census.map_or_else(|error| Answer::Error(error.to_string()), Answer::Census);
+            }
             Command::Faults => return Answer::Faults(self.faults.clone()),
             Command::SetFaults { set } => match changed(&self.faults, &set) {
                 Ok(faults) => return self.set_faults(faults, effects),

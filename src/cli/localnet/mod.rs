@@ -1,0 +1,145 @@
+//! `pigeonfs localnet`
+
+mod ctl;
+mod network;
+
+use std::io::{IsTerminal, Write};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Subcommand};
+use serde_json::json;
+
+use super::context::Context;
+use super::daemon::localnet_failure;
+use super::signals::Signals;
+use super::{Stop, output};
+use crate::localnet::{Listen, Localnet, Options};
+use crate::thin::Address;
+pub(super) use network::PaceArgs;
+
+/// Run an embedded network in the foreground, for mounts and for upstream's own clients
+#[derive(Args, Debug)]
+#[command(
+    args_conflicts_with_subcommands = true,
+    after_help = "\
+It speaks the protocol of kpclientd, with real capabilities and real boxes, and no mixnet behind
+it: it gives no anonymity. It prints a line for each address when it is ready, and keeps its boxes
+in the directory.
+
+Examples:
+  pigeonfs localnet --state /tmp/net --listen 127.0.0.1:0 --config-out thinclient.toml
+  pigeonfs mount --config thinclient.toml ~/pigeons
+  pigeonfs localnet --state /tmp/net --profile docker --time-scale 50 --loss 0.05
+  pigeonfs localnet ctl --state /tmp/net stats"
+)]
+pub(super) struct Typed {
+    #[command(subcommand)]
+    sub: Option<Sub>,
+    /// An address besides the socket in the directory: HOST:PORT (loopback; port 0 takes a free one), a path or @NAME; may repeat
+    #[arg(long, value_name = "ADDR")]
+    listen: Vec<Address>,
+    /// Let --listen name addresses that other machines reach: anybody there can then use this network, unencrypted
+    #[arg(long)]
+    allow_non_loopback: bool,
+    /// Write a thinclient.toml that dials the first --listen
+    #[arg(long, value_name = "FILE")]
+    config_out: Option<PathBuf>,
+    #[command(flatten)]
+    network: network::NetworkArgs,
+    #[command(flatten)]
+    faults: network::FaultArgs,
+}
+
+#[derive(Debug, Subcommand)]
+enum Sub {
+    Ctl(ctl::Typed),
+}
+
+pub(super) async fn run(context: &Context, typed: Typed) -> Result<(), Stop> {
+    match typed.sub {
+        Some(Sub::Ctl(typed)) => ctl::run(context, typed).await,
+        None => serve(context, typed).await,
+    }
+}
+
+async fn serve(context: &Context, typed: Typed) -> Result<(), Stop> {
+    let settings = typed.network.settings(&typed.faults)?;
+    let signals = Signals::take()?;
+    // A state that was named is the network's own directory; else it is where `mount --localnet` keeps its network.
+    let directory = if context.state_is_default { context.localnet_dir() } else { context.state.clone() };
+    let asked = typed.listen.len();
+    let listen = typed.listen.into_iter().map(Listen).collect();
+    let profile = settings.profile.name;
+    let options = Options {
+        state: directory.clone(),
+        listen,
+        allow_non_loopback: typed.allow_non_loopback,
+        config_out: typed.config_out,
+        settings,
+    };
+    let localnet = Localnet::start(options).await.map_err(|error| localnet_failure(&error))?;
+    let addresses = localnet.addresses();
+    if std::io::stderr().is_terminal() && !context.json {
+        let mut stderr = std::io::stderr().lock();
+        // A person who cannot be told is told by the log.
+        let _ = writeln!(stderr, "localnet: an embedded network for trying and testing. It gives NO ANONYMITY.");
+        let _ = writeln!(stderr, "  profile   {profile}");
+        for address in addresses {
+            let _ = writeln!(stderr, "  at        {address}");
+        }
+        let _ = writeln!(stderr, "  clients   {}", directory.join("thinclient.toml").display());
+        let _ = writeln!(stderr, "  commands  pigeonfs localnet ctl --state {} ...", directory.display());
+    }
+    // The socket in the directory comes first; it is worth a line only where nothing else was asked for.
+    let told = if asked == 0 { addresses } else { &addresses[1..] };
+    for address in told {
+        if context.json {
+            output::json(&json!({
+                "listening": address.to_string(),
+                "localnet": true,
+                "anonymity": false,
+                "profile": profile,
+            }))?;
+        } else {
+            output::line(&format!("listening {address}"))?;
+        }
+    }
+    signals.came().await;
+    localnet.shutdown().await;
+    Ok(())
+}
+
+/// Reads a time: seconds, or a number with its unit, of ms, s, m, h, d and w.
+fn span(text: &str) -> Result<Duration, String> {
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let seconds = match &text[digits.len()..] {
+        "ms" => 0.001,
+        "" | "s" => 1.0,
+        "m" => 60.0,
+        "h" => 3600.0,
+        "d" => 86_400.0,
+        "w" => 604_800.0,
+        _ => f64::NAN,
+    };
+    let number = digits.parse::<f64>().unwrap_or(f64::NAN);
+    match Duration::try_from_secs_f64(number * seconds) {
+        Ok(span) if span <= Duration::from_secs(100 * 366 * 86_400) => Ok(span),
+        _ => Err(format!("{text:?} is no time such as 30, 90m, 8d")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_have_units_and_must_make_sense() {
+        assert_eq!(span("8d"), Ok(Duration::from_secs(8 * 86_400)));
+        assert_eq!(span("0.5"), Ok(Duration::from_millis(500)));
+        assert_eq!(span("20ms"), Ok(Duration::from_millis(20)));
+        for text in ["", "d", "-1s", "5y", "nan", "1e300", "999999w"] {
+            assert!(span(text).is_err(), "{text:?}");
+        }
+    }
+}

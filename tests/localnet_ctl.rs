@@ -1,0 +1,173 @@
+//! Commands to a running localnet: by the console of its process, by the control socket, and over the in-memory network.
+
+use std::os::unix::fs::PermissionsExt;
+use std::time::Duration;
+
+use pigeonfs::bacap::WriteCap;
+use pigeonfs::localnet::{Answer, Command, CommandError, Faults, InMemory, Localnet, Options, Settings, ask};
+use pigeonfs::thin::message::{RequestFrame, ResponseFrame, SessionToken};
+use pigeonfs::thin::{Client, ClientOptions, Missing, ReadOutcome, WriteMode, WriteOutcome, frame};
+use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::UnixStream;
+use tokio::time::{Instant, timeout};
+
+const SOON: Duration = Duration::from_secs(30);
+
+async fn next(stream: &mut (impl AsyncRead + Unpin)) -> ResponseFrame {
+    let body = timeout(SOON, frame::read_body(stream)).await.expect("in time").expect("read").expect("a frame");
+    frame::decode(&body).expect("a response")
+}
+
+/// The daemon's two greetings: whether its link is up, its instance token, and whether there is a document.
+async fn greeted(stream: &mut (impl AsyncRead + Unpin)) -> (bool, Vec<u8>, bool) {
+    let status = next(stream).await.connection_status_event.expect("the status comes first");
+    let document = next(stream).await.new_pki_document_event.expect("then the document");
+    let token = status.instance_token.expect("a token").to_vec();
+    (status.is_connected, token, document.payload.is_some())
+}
+
+async fn ended(stream: &mut (impl AsyncRead + Unpin)) -> Vec<u8> {
+    let mut rest = Vec::new();
+    let _ = timeout(SOON, stream.read_to_end(&mut rest)).await.expect("it is closed");
+    rest
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_control_socket_takes_a_command_a_line_and_survives_nonsense() {
+    let root = tempfile::tempdir().expect("a directory");
+    let network = Localnet::start(Options::new(root.path())).await.expect("started");
+    let socket = root.path().join("ctl.sock");
+    assert_eq!(std::fs::metadata(&socket).expect("there").permissions().mode() & 0o777, 0o600);
+    let stream = UnixStream::connect(&socket).await.expect("connected");
+    let (read, mut write) = stream.into_split();
+    let mut lines = BufReader::new(read).lines();
+    for (line, answer) in [
+        (r#"{"command": "link", "up": true}"#, r#"{"done":{}}"#),
+        ("nonsense", "no command"),
+        (r#"{"command": "set-faults", "set": {"loss": 7}}"#, "probability"),
+        (r#"{"command": "set-faults", "set": {"lost": 0.1}}"#, "there is no fault"),
+        (r#"{"command": "set-faults", "set": {"loss": 0.5}}"#, r#""loss":0.5"#),
+        (r#"{"command": "clear-faults"}"#, r#""loss":0.0"#),
+        (r#"{"command": "stats"}"#, r#""ticks":"#),
+        (r#"{"command": "census"}"#, r#""operations":0"#),
+        (r#"{"command": "clock"}"#, r#""moved-ms":0"#),
+    ] {
+        write.write_all(format!("{line}\n").as_bytes()).await.expect("written");
+        let said = timeout(SOON, lines.next_line()).await.expect("in time").expect("read").expect("a line");
+        assert!(said.contains(answer), "{line} was answered with {said}");
+    }
+    write.write_all(&vec![b'x'; 70_000]).await.expect("written");
+    let said = timeout(SOON, lines.next_line()).await.expect("in time").expect("read").expect("a line");
+    assert!(said.contains("a line has at most"), "{said}");
+    let answer = ask(root.path(), &Command::ClearFaults).await.expect("another client is answered");
+    assert_eq!(answer, Answer::Faults(Faults::default()));
+    let console = network.console().clone();
+    network.shutdown().await;
+    assert_eq!(console.tell(Command::Stats).await, Err(CommandError::Ended));
+    assert!(!socket.exists());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_is_told_of_the_link_the_document_and_the_daemon_s_end() {
+    let root = tempfile::tempdir().expect("a directory");
+    let network = Localnet::start(Options::new(root.path())).await.expect("started");
+    let (socket, console) = (root.path().join("kpclientd.sock"), network.console().clone());
+    let connect = async || UnixStream::connect(&socket).await.expect("connected");
+    let mut client = connect().await;
+    let (link, token, document) = greeted(&mut client).await;
+    assert!(link && document);
+
+    console.tell(Command::Link { up: false }).await.expect("told");
+    assert!(!next(&mut client).await.connection_status_event.expect("an event").is_connected);
+    assert!(!greeted(&mut connect().await).await.0, "a client that comes now is told so too");
+    console.tell(Command::Link { up: true }).await.expect("told");
+    assert!(next(&mut client).await.connection_status_event.expect("an event").is_connected);
+    console.tell(Command::Epoch).await.expect("told");
+    assert!(next(&mut client).await.new_pki_document_event.expect("an event").payload.is_some());
+
+    console.tell(Command::Restart { killed: false }).await.expect("told");
+    assert!(next(&mut client).await.shutdown_event.is_some());
+    assert!(ended(&mut client).await.is_empty());
+    let mut client = connect().await;
+    let (_, other, _) = greeted(&mut client).await;
+    assert_ne!(token, other, "a daemon that was started anew");
+    console.tell(Command::Restart { killed: true }).await.expect("told");
+    assert!(ended(&mut client).await.is_empty(), "nothing is said");
+    let mut client = connect().await;
+    greeted(&mut client).await;
+    console.tell(Command::Disconnect).await.expect("told");
+    assert!(ended(&mut client).await.is_empty());
+    network.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_are_cut_in_the_middle_of_a_frame() {
+    let root = tempfile::tempdir().expect("a directory");
+    let mut options = Options::new(root.path());
+    options.settings.faults = Faults { disconnect_after_bytes: 777, ..Faults::default() };
+    let network = Localnet::start(options).await.expect("started");
+    let socket = root.path().join("kpclientd.sock");
+    let mut client = UnixStream::connect(&socket).await.expect("connected");
+    assert_eq!(ended(&mut client).await.len(), 777);
+    let faults = Faults { disconnect_after_bytes_in: 11, ..Faults::default() };
+    network.console().set_faults(&faults).await.expect("told");
+    let mut client = UnixStream::connect(&socket).await.expect("connected");
+    greeted(&mut client).await;
+    // The other end may be gone in the middle of it.
+    let _ = client.write_all(&[0, 0, 0, 200, 1, 2, 3, 4, 5, 6, 7, 8, 9]).await;
+    assert!(ended(&mut client).await.is_empty());
+    network.shutdown().await;
+}
+
+/// Writes and reads boxes over a network in memory, with what it is told going wrong; all that one connection said, and
+/// how long it took.
+async fn run(seed: u64) -> (Vec<u8>, Duration, u64) {
+    let begin = Instant::now();
+    let settings = Settings {
+        profile: pigeonfs::localnet::Profile::docker(),
+        faults: Faults { loss: 0.2, reply_loss: 0.1, duplication: 0.1, ..Faults::default() },
+        seed: Some(seed),
+        ..Settings::default()
+    };
+    let network = InMemory::start(settings).expect("started");
+    let mut listener = network.connect().expect("connected");
+    let token = SessionToken { client_instance_token: Some([7; 16].to_vec().into()) };
+    let hello = frame::encode(&RequestFrame::from(token)).expect("short");
+    listener.write_all(&hello).await.expect("written");
+    let client = Client::over(network.clone(), ClientOptions { seed: Some(seed), ..ClientOptions::default() });
+    let cap = WriteCap::from_seed(&[3; 32]);
+    let deadline = || Instant::now() + Duration::from_secs(600);
+    let mut at = cap.index().clone();
+    for text in [&b"one"[..], b"two", b"three"] {
+        let envelope = client.encrypt_write(&cap, &at, text, deadline()).await.expect("encrypted");
+        let written = client.start_write(&cap, &envelope, WriteMode::Strict, deadline()).await;
+        assert_eq!(written.expect("written"), WriteOutcome::Done);
+        let envelope = client.encrypt_read(cap.read_cap(), &at, deadline()).await.expect("encrypted");
+        let read = client.start_read(cap.read_cap(), &at, &envelope, Missing::Retry, deadline()).await;
+        assert_eq!(read.expect("read"), ReadOutcome::Box(text.to_vec()));
+        at = at.next().expect("a next one");
+    }
+    let packets = network.console().stats().await.expect("told").ticks_sent;
+    let took = begin.elapsed();
+    client.close().await;
+    network.console().tell(Command::Restart { killed: false }).await.expect("told");
+    let heard = ended(&mut listener).await;
+    let census = network.console().census().await.expect("told");
+    for held in ["connections", "sessions", "operations", "steps", "requests"] {
+        assert_eq!(census.get(held), Some(&0), "{held} are left: {census:?}");
+    }
+    network.shutdown().await;
+    (heard, took, packets)
+}
+
+#[test]
+fn the_same_seed_gives_the_same_run() {
+    let simulated = |seed| {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build();
+        runtime.expect("a runtime").block_on(run(seed))
+    };
+    let first = simulated(1);
+    assert!(first == simulated(1), "another run of the same seed");
+    let other = simulated(2);
+    assert!(first.1 != other.1 && first.0 != other.0, "another seed is another run");
+}
