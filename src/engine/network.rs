@@ -100,7 +100,8 @@ pub(super) async fn keep(daemon: Daemon, view: watch::Sender<View>) {
         let mut retry = None;
         match &status.link {
             Link::NoDaemon { error } => told.error = Some(error.clone()),
-            Link::Connecting => {}
+            Link::Connecting | Link::Disconnected => {}
+            Link::ShuttingDown => told.error = Some("the daemon is shutting down".to_owned()),
             Link::Refused { error } => {
                 told.link = LinkStatus::Refused;
                 told.error = Some(error.clone());

@@ -25,13 +25,13 @@ mod session;
 mod transport;
 
 pub use client::{
-    Client, ClientOptions, CopyStream, Courier, Elements, Envelope, Induction, KeyPair, MAX_CALL_BYTES,
-    MAX_PAYLOAD_BYTES, MAX_TOMBSTONES, MintedVoucher, Missing, OpenedReply, Part, Payload, ReadOutcome, TombstoneRange,
-    Voucher, VoucherStream, WriteMode, WriteOutcome,
+    CancelOutcome, Client, ClientOptions, CopyStream, Courier, Destination, Elements, Envelope, Induction, KeyPair,
+    MAX_CALL_BYTES, MAX_PAYLOAD_BYTES, MAX_TOMBSTONES, MintedVoucher, Missing, OpenedReply, Part, Payload, ReadOutcome,
+    SentMessage, TombstoneRange, Voucher, VoucherStream, WriteMode, WriteOutcome,
 };
 pub use config::{Address, AddressError, Config, ConfigError, TcpNetwork};
 pub use discovery::{Discovery, Environment};
-pub use error::{Error, ErrorKind, Operation};
+pub use error::{Error, ErrorKind, Operation, ReplyType, error_text};
 pub use pki::Document;
-pub use session::{Link, Status};
+pub use session::{Event, Events, Link, Status};
 pub use transport::{Dial, Socket};

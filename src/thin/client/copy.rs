@@ -4,11 +4,11 @@
 //! consecutive indices from the one in the stream's write capability on. Source: `thin-client-protocol.md` §4.5,
 //! `pigeonhole-internals.md` §5.
 
-use tokio::time::{Instant, timeout_at};
+use tokio::time::Instant;
 
-use super::{Client, check, hash256, malformed, octets, query};
+use super::{CancelOutcome, Client, hash256, malformed, octets, query};
 use crate::bacap::WriteCap;
-use crate::thin::message::{CancelCopy, HASH_BYTES, Octets, StartCopy};
+use crate::thin::message::{HASH_BYTES, Octets, StartCopy};
 use crate::thin::pki::Service;
 use crate::thin::session::CancelKey;
 use crate::thin::{Error, ErrorKind, Operation};
@@ -60,8 +60,6 @@ impl Client {
             }
             Some(Courier::Random) | None => (None, None),
         };
-        let room = timeout_at(deadline, self.started.acquire()).await;
-        let _room = room.map_err(|_| self.too_late(operation))?.expect("the semaphore is never closed");
         let cap = stream.clone();
         let frame = move |id| {
             StartCopy {
@@ -88,13 +86,8 @@ impl Client {
 
     /// Ends the copy command of `stream`, by whichever client it was started: that one's wait ends as cancelled. What
     /// the courier has begun, it goes on with.
-    pub async fn cancel_copy(&self, stream: &WriteCap, deadline: Instant) -> Result<(), Error> {
-        let operation = Operation::CancelCopy;
-        let hash = copy_hash(stream);
-        let frame = move |id| CancelCopy { query_id: query(id), write_cap_hash: octets(&hash) }.into();
-        let reply = self.call(operation, deadline, None, frame).await?;
-        let reply = reply.cancel_resending_copy_command_reply.ok_or_else(|| malformed(operation, "another reply"))?;
-        check(operation, reply.error_code)
+    pub async fn cancel_copy(&self, stream: &WriteCap, deadline: Instant) -> Result<CancelOutcome, Error> {
+        self.cancel_key(Operation::CancelCopy, CancelKey::Copy(copy_hash(stream)), deadline).await
     }
 }
 

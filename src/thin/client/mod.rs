@@ -1,9 +1,12 @@
 //! The client: what a program asks of the daemon, with typed arguments and answers.
 
+mod cancel;
 mod copy;
 mod copy_stream;
 mod directory;
 mod elements;
+mod legacy;
+mod life;
 mod pigeonhole;
 mod tombstones;
 mod vouchers;
@@ -13,27 +16,27 @@ use std::sync::Arc;
 
 use blake2::digest::consts::U32;
 use blake2::{Blake2b, Digest};
-use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, broadcast, mpsc, oneshot, watch};
 use tokio::time::{Instant, timeout_at};
 
+pub use self::cancel::CancelOutcome;
 pub use self::copy::Courier;
 pub use self::copy_stream::CopyStream;
 pub use self::elements::{Elements, MAX_CALL_BYTES, MAX_PAYLOAD_BYTES, MAX_TOMBSTONES, Part, Payload};
+pub use self::legacy::{Destination, SentMessage};
 pub use self::pigeonhole::{Envelope, KeyPair, Missing, ReadOutcome, WriteMode, WriteOutcome};
 pub use self::tombstones::TombstoneRange;
 pub use self::vouchers::{Induction, MintedVoucher, OpenedReply, Voucher, VoucherStream};
 use super::message::{HASH_BYTES, ID_BYTES, Octets, RequestFrame, ResponseFrame};
-use super::session::{self, Body, Call, CancelKey, Command};
-use super::{Config, Dial, Error, ErrorKind, Link, Operation, Status};
+use super::session::{self, Answered, Body, Call, CancelKey, Command, Handle, LOCAL, STARTED};
+use super::{Config, Dial, Error, ErrorKind, Event, Operation, Status};
 use crate::bacap::BoxIndex;
-
-/// The daemon's queue of a connection; with more than that unanswered it stops reading us.
-const STARTED: usize = 16;
 
 /// How a client behaves.
 #[derive(Clone, Debug)]
 pub struct ClientOptions {
-    /// Started operations that may be unanswered at once, at most 16.
+    /// Started operations and legacy messages that the daemon may not be done with at once, at most 16: more than its
+    /// queue of a connection holds would keep it from reading anything else of ours. Others wait for room.
     pub started: usize,
     /// Where all of the client's randomness (query ids, tokens, jitter) comes from, so that a run can be repeated. Only
     /// for tests and simulations: who guesses a session's token can take the session over. `None` is the system's.
@@ -51,7 +54,10 @@ impl Default for ClientOptions {
 pub struct Client {
     commands: mpsc::Sender<Command>,
     status: watch::Receiver<Status>,
+    events: broadcast::WeakSender<Event>,
+    dropped: Arc<Notify>,
     started: Arc<Semaphore>,
+    local: Arc<Semaphore>,
 }
 
 impl fmt::Debug for Client {
@@ -62,15 +68,14 @@ impl fmt::Debug for Client {
 
 /// Wakes the session when a future that waits for an answer is dropped.
 struct Waiting<'a> {
-    commands: &'a mpsc::Sender<Command>,
+    dropped: &'a Notify,
     answered: bool,
 }
 
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
         if !self.answered {
-            // A session that is too busy to be told finds out at the call's deadline, or at its next sweep.
-            let _ = self.commands.try_send(Command::Sweep);
+            self.dropped.notify_one();
         }
     }
 }
@@ -84,37 +89,13 @@ impl Client {
 
     /// As [`Self::start`], over the streams that `dialer` gives.
     pub fn over(dialer: impl Dial, options: ClientOptions) -> Self {
-        let (commands, status) = session::start(dialer, &options);
-        Self { commands, status, started: Arc::new(Semaphore::new(options.started.clamp(1, STARTED))) }
+        let Handle { commands, status, events, dropped } = session::start(dialer, &options);
+        let started = Arc::new(Semaphore::new(options.started.clamp(1, STARTED)));
+        Self { commands, status, events, dropped, started, local: Arc::new(Semaphore::new(LOCAL)) }
     }
 
-    /// How the session stands, now and later.
-    pub fn status(&self) -> watch::Receiver<Status> {
-        self.status.clone()
-    }
-
-    /// Waits until the network can be used.
-    pub async fn wait_connected(&self, deadline: Instant) -> Result<Status, ErrorKind> {
-        let mut status = self.status.clone();
-        match timeout_at(deadline, status.wait_for(|status| status.link == Link::Connected)).await {
-            Ok(Ok(status)) => return Ok(status.clone()),
-            Ok(Err(_)) => return Err(ErrorKind::Closed),
-            Err(_) => {}
-        }
-        match &self.status.borrow().link {
-            Link::NoDaemon { error } | Link::Refused { error } => Err(ErrorKind::NoDaemon(error.clone())),
-            _ => Err(ErrorKind::Timeout),
-        }
-    }
-
-    /// Ends the session: unanswered requests fail, and the daemon forgets all of it. Bounded.
-    pub async fn close(&self) {
-        let (done, closed) = oneshot::channel();
-        if self.commands.send(Command::Close(done)).await.is_ok() {
-            let _ = closed.await;
-        }
-    }
-
+    /// Asks once there is room, and again after each reconnect. Operations that were started, and `cancel` set, count
+    /// among the sixteen.
     async fn call(
         &self,
         operation: Operation,
@@ -122,27 +103,52 @@ impl Client {
         cancel: Option<CancelKey>,
         frame: impl Fn([u8; ID_BYTES]) -> RequestFrame + Send + 'static,
     ) -> Result<ResponseFrame, Error> {
-        let (answer, answered) = oneshot::channel();
-        let mut waiting = Waiting { commands: &self.commands, answered: false };
-        let body = Body { frame: Box::new(frame), cancel, sent: false };
-        let call = Command::Call(Call { body, deadline, answer });
-        match timeout_at(deadline, self.commands.send(call)).await {
-            Ok(Ok(())) => {}
-            Ok(Err(_)) => return Err(Error { operation, kind: ErrorKind::Closed }),
-            Err(_) => return Err(self.too_late(operation)),
-        }
-        // The session keeps the deadline; it tells more than a timer here could.
-        let reply = answered.await;
-        waiting.answered = true;
-        reply.unwrap_or(Err(ErrorKind::Closed)).map_err(|kind| Error { operation, kind })
+        let body = Body { frame: Box::new(frame), cancel, cancels: None };
+        Ok(self.ask(operation, deadline, body).await?.frame)
     }
 
+    async fn ask(&self, operation: Operation, deadline: Instant, body: Body) -> Result<Answered, Error> {
+        let kind = if body.cancel.is_some() { &self.started } else { &self.local };
+        let room = self.room(operation, deadline, kind).await?;
+        let (answer, answered) = oneshot::channel();
+        self.command(operation, deadline, Command::Call(Call { body, deadline, answer, room })).await?;
+        self.answer(operation, answered).await
+    }
+
+    /// A place among the requests of a kind.
+    async fn room(
+        &self,
+        operation: Operation,
+        deadline: Instant,
+        kind: &Arc<Semaphore>,
+    ) -> Result<OwnedSemaphorePermit, Error> {
+        let room = timeout_at(deadline, Arc::clone(kind).acquire_owned()).await;
+        Ok(room.map_err(|_| self.too_late(operation))?.expect("the semaphore is never closed"))
+    }
+
+    async fn command(&self, operation: Operation, deadline: Instant, command: Command) -> Result<(), Error> {
+        match timeout_at(deadline, self.commands.send(command)).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(_)) => Err(Error { operation, kind: ErrorKind::Closed }),
+            Err(_) => Err(self.too_late(operation)),
+        }
+    }
+
+    /// The session keeps the deadline; it tells more than a timer here could.
+    async fn answer<T>(
+        &self,
+        operation: Operation,
+        answered: oneshot::Receiver<Result<T, ErrorKind>>,
+    ) -> Result<T, Error> {
+        let mut waiting = Waiting { dropped: &self.dropped, answered: false };
+        let answer = answered.await;
+        waiting.answered = true;
+        answer.unwrap_or(Err(ErrorKind::Closed)).map_err(|kind| Error { operation, kind })
+    }
+
+    /// The deadline passed before anything was sent.
     fn too_late(&self, operation: Operation) -> Error {
-        let kind = match &self.status.borrow().link {
-            Link::NoDaemon { error } | Link::Refused { error } => ErrorKind::NoDaemon(error.clone()),
-            _ => ErrorKind::Timeout,
-        };
-        Error { operation, kind }
+        Error { operation, kind: session::late(&self.status.borrow().link, false) }
     }
 }
 

@@ -2,15 +2,14 @@
 
 use std::fmt;
 
-use tokio::time::{Instant, timeout_at};
+use tokio::time::Instant;
 use zeroize::Zeroizing;
 
 use super::{Client, check, index, malformed, octets, query};
 use crate::bacap::{BoxIndex, ReadCap, WriteCap};
 use crate::thin::error::started;
 use crate::thin::message::{
-    CancelResending, EncryptRead, EncryptReply, EncryptWrite, HASH_BYTES, IndexCounter, NewKeypair, NextIndex, Octets,
-    StartResending,
+    EncryptRead, EncryptReply, EncryptWrite, HASH_BYTES, IndexCounter, NewKeypair, NextIndex, Octets, StartResending,
 };
 use crate::thin::session::CancelKey;
 use crate::thin::{Error, ErrorKind, Operation};
@@ -231,8 +230,6 @@ impl Client {
         envelope: &Envelope,
         deadline: Instant,
     ) -> Result<Option<Octets>, Error> {
-        let room = timeout_at(deadline, self.started.acquire()).await;
-        let _room = room.map_err(|_| self.too_late(operation))?.expect("the semaphore is never closed");
         let frame = move |id| StartResending { query_id: query(id), ..request.clone() }.into();
         let reply = self.call(operation, deadline, Some(CancelKey::Envelope(envelope.hash)), frame).await?;
         let reply =
@@ -241,17 +238,6 @@ impl Client {
             0 => Ok(reply.plaintext),
             code => Err(Error { operation, kind: started(code, reply.courier_identity_hash.is_some()) }),
         }
-    }
-
-    /// Ends whatever was started with this envelope, by whichever client.
-    pub async fn cancel(&self, hash: &[u8; HASH_BYTES], deadline: Instant) -> Result<(), Error> {
-        let operation = Operation::Cancel;
-        let hash = *hash;
-        let frame = move |id| CancelResending { query_id: query(id), envelope_hash: octets(&hash) }.into();
-        let reply = self.call(operation, deadline, None, frame).await?;
-        let reply =
-            reply.cancel_resending_encrypted_message_reply.ok_or_else(|| malformed(operation, "another reply"))?;
-        check(operation, reply.error_code)
     }
 
     /// The index behind `at`, as the daemon derives it.

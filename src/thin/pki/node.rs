@@ -6,7 +6,7 @@ use ciborium::Value;
 use serde::Deserialize;
 
 use super::lenient::or_default;
-use crate::thin::client::{Courier, hash256};
+use crate::thin::client::{Courier, Destination, hash256};
 use crate::thin::frame;
 use crate::thin::message::{HASH_BYTES, Octets};
 
@@ -112,6 +112,12 @@ impl Service {
 impl From<Service> for Courier {
     fn from(service: Service) -> Self {
         Self::Pinned { identity_hash: service.identity_hash, queue_id: service.queue_id }
+    }
+}
+
+impl From<&Service> for Destination {
+    fn from(service: &Service) -> Self {
+        Self { identity_hash: service.identity_hash, queue_id: service.queue_id.clone() }
     }
 }
 

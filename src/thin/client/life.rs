@@ -1,0 +1,60 @@
+//! The life of a session: how it stands, what happens in it, and its end.
+
+use tokio::sync::{broadcast, oneshot, watch};
+use tokio::time::{Instant, timeout_at};
+
+use super::Client;
+use crate::thin::session::{self, Command};
+use crate::thin::{ErrorKind, Events, Link, Status};
+
+impl Client {
+    /// How the session stands, now and later.
+    pub fn status(&self) -> watch::Receiver<Status> {
+        self.status.clone()
+    }
+
+    /// What happens in the session from now on. A subscriber that is slow loses the oldest events and is told how many;
+    /// the session waits for none.
+    pub fn events(&self) -> Events {
+        // Of a client that is closed there is nothing to come.
+        Events(self.events.upgrade().unwrap_or_else(|| broadcast::Sender::new(1)).subscribe())
+    }
+
+    /// Waits until the network can be used.
+    pub async fn wait_connected(&self, deadline: Instant) -> Result<Status, ErrorKind> {
+        let mut status = self.status.clone();
+        match timeout_at(deadline, status.wait_for(|status| status.link == Link::Connected)).await {
+            Ok(Ok(status)) => Ok(status.clone()),
+            Ok(Err(_)) => Err(ErrorKind::Closed),
+            Err(_) => Err(match session::late(&self.status.borrow().link, false) {
+                ErrorKind::Busy => ErrorKind::Timeout,
+                kind => kind,
+            }),
+        }
+    }
+
+    /// Drops the connection and keeps the session, which the daemon remembers for its grace period (10 minutes unless
+    /// configured otherwise). The next request connects again and resumes it, and so does [`Self::reconnect`]; what was
+    /// unanswered goes on then, and until then its deadlines count on.
+    pub async fn disconnect(&self) {
+        let (done, disconnected) = oneshot::channel();
+        if self.commands.send(Command::Disconnect(done)).await.is_ok() {
+            let _ = disconnected.await;
+        }
+    }
+
+    /// Connects now, without waiting for the next attempt's turn. Does nothing while connected.
+    pub async fn reconnect(&self) {
+        // A session that is closed has nothing to connect.
+        let _ = self.commands.send(Command::Reconnect).await;
+    }
+
+    /// Ends the session: unanswered requests fail, and the daemon forgets all of it. If it is not connected, one attempt
+    /// is made to tell the daemon. Takes 7 seconds at most. Dropping the last clone does the same, without waiting.
+    pub async fn close(&self) {
+        let (done, closed) = oneshot::channel();
+        if self.commands.send(Command::Close(done)).await.is_ok() {
+            let _ = closed.await;
+        }
+    }
+}

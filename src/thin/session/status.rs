@@ -1,0 +1,120 @@
+//! What a subscriber sees of the session: its state, and what happens in it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::broadcast;
+
+use crate::thin::Document;
+use crate::thin::message::{ID_BYTES, PigeonholeGeometry, SphinxGeometry};
+use crate::thin::pki::Documents;
+
+/// Events that wait for one subscriber; a slower one loses the oldest.
+pub(super) const EVENTS: usize = 256;
+
+/// The session as it stands.
+#[derive(Clone, Debug, Default)]
+pub struct Status {
+    /// How the link stands.
+    pub link: Link,
+    /// Sizes of the network's boxes, once a daemon told.
+    pub pigeonhole: Option<PigeonholeGeometry>,
+    /// Sizes of the network's packets.
+    pub sphinx: Option<SphinxGeometry>,
+    /// The daemon process; another token is another process.
+    pub instance_token: Option<[u8; ID_BYTES]>,
+    /// The newest PKI document.
+    pub pki: Option<Arc<Document>>,
+    /// The documents of the last epochs, the newest among them.
+    pub documents: Documents,
+    /// Grows with each connection that came to work.
+    pub generation: u64,
+    /// How often another daemon process was met than before. It knows nothing of what was started: all of that was
+    /// started again.
+    pub restarts: u64,
+}
+
+/// How the link to the daemon stands.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Link {
+    /// The first attempt is under way.
+    #[default]
+    Connecting,
+    /// Nothing answers, or what answered has gone.
+    NoDaemon {
+        /// Why.
+        error: String,
+    },
+    /// What answers is no daemon.
+    Refused {
+        /// What it did.
+        error: String,
+    },
+    /// The daemon has no gateway, or no PKI document.
+    NoConsensus,
+    /// It can be used. A daemon that was just started may say so wrongly until its first attempt at a gateway has ended
+    /// (`thin-client-protocol.md` §3.3); requests then wait in it.
+    Connected,
+    /// The daemon says that it stops.
+    ShuttingDown,
+    /// [`Client::disconnect`](crate::thin::Client::disconnect) was called: the next request connects again.
+    Disconnected,
+}
+
+impl Link {
+    /// Why no daemon can be spoken to, where that is so.
+    pub(in crate::thin) fn trouble(&self) -> Option<&str> {
+        match self {
+            Self::NoDaemon { error } | Self::Refused { error } => Some(error),
+            _ => None,
+        }
+    }
+}
+
+/// What happened in a session.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum Event {
+    /// The link stands otherwise than before.
+    Link(Link),
+    /// A PKI document came: one at each connection, and one an epoch.
+    PkiDocument(Arc<Document>),
+    /// Another daemon process answers than before.
+    Restarted,
+    /// The daemon forgot the session, though it was not restarted: its grace period has passed, or it lost it.
+    SessionLost,
+    /// A legacy message with a reply left, or failed to.
+    MessageSent {
+        /// As [`Client::send_message`](crate::thin::Client::send_message) gave it.
+        surb_id: [u8; ID_BYTES],
+        /// How long the reply is expected to take.
+        reply_eta: Duration,
+        /// Why it did not leave.
+        error: Option<String>,
+    },
+    /// The reply to a legacy message.
+    MessageReply {
+        /// As [`Client::send_message`](crate::thin::Client::send_message) gave it.
+        surb_id: [u8; ID_BYTES],
+        /// Zero-padded to the geometry's payload length.
+        payload: Arc<[u8]>,
+    },
+    /// The subscriber was too slow, and so many events before the next one are lost.
+    Missed(u64),
+}
+
+/// A subscription to a session's events. Nothing waits for it: a subscriber that is slow by more than 256 events loses
+/// the oldest and is told how many.
+#[derive(Debug)]
+pub struct Events(pub(in crate::thin) broadcast::Receiver<Event>);
+
+impl Events {
+    /// The next event; `None` once the client is closed. Cancel-safe.
+    pub async fn next(&mut self) -> Option<Event> {
+        match self.0.recv().await {
+            Ok(event) => Some(event),
+            Err(broadcast::error::RecvError::Lagged(missed)) => Some(Event::Missed(missed)),
+            Err(broadcast::error::RecvError::Closed) => None,
+        }
+    }
+}
