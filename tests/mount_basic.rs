@@ -112,6 +112,18 @@ fn ordinary_tools_write_and_read_back() {
 }
 
 #[test]
+fn a_private_map_shows_the_bytes_and_a_shared_one_is_refused() {
+    let Some(mounted) = Mounted::new(false) else { return };
+    mounted.ok("printf abc > f");
+    let map = |kind: &str| {
+        let map = format!("mmap.mmap(f.fileno(), 0, flags=mmap.{kind}, prot=mmap.PROT_READ)");
+        format!("python3 -c \"import mmap; f = open('f', 'rb'); print({map}[:])\"")
+    };
+    assert_eq!(mounted.ok(&map("MAP_PRIVATE")), "b'abc'\n");
+    mounted.fails(&map("MAP_SHARED"), "No such device");
+}
+
+#[test]
 fn what_has_not_left_can_be_taken_back_and_what_can_only_grow_says_so() {
     let Some(mounted) = Mounted::new(false) else { return };
     mounted.ok("echo first > f && echo second > f");

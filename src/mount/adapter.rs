@@ -11,18 +11,18 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use fuser::{
-    Errno, FileAttr, FileHandle, FileType, Filesystem, FopenFlags, Generation, INodeNo, InitFlags, KernelConfig,
-    LockOwner, OpenFlags, PollEvents, PollFlags, PollNotifier, RenameFlags, ReplyAttr, ReplyCreate, ReplyData,
-    ReplyDirectory, ReplyEmpty, ReplyEntry, ReplyLseek, ReplyOpen, ReplyPoll, ReplyStatfs, ReplyWrite, ReplyXattr,
-    Request, TimeOrNow, WriteFlags,
+    Errno, FileHandle, Filesystem, FopenFlags, Generation, INodeNo, InitFlags, KernelConfig, LockOwner, OpenFlags,
+    PollEvents, PollFlags, PollNotifier, RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory, ReplyEmpty,
+    ReplyEntry, ReplyLseek, ReplyOpen, ReplyPoll, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
 use tokio::runtime::Handle;
 use tokio::task::AbortHandle;
-use tokio::time::{Instant, sleep_until};
 use tracing::{debug, warn};
 
+use super::attr::{attr, file_type, time};
 use super::interrupt::interrupted;
-use crate::fs::{Answer, Attributes, Change, Fs, FsError, Kind, Node, Opened, Rename};
+use super::waiting::{answer, look};
+use crate::fs::{Attributes, Change, Fs, FsError, Node, Opened, Rename};
 use crate::store::Claim;
 
 /// Sizes and times change behind the kernel's back.
@@ -87,40 +87,6 @@ fn errno(operation: &'static str, error: &FsError) -> Errno {
 
 fn node(inode: INodeNo) -> Result<Node, FsError> {
     Node::from_inode(inode.0).ok_or_else(|| FsError::quiet(libc::ENOENT, "there is no such file"))
-}
-
-fn attr(attributes: &Attributes) -> FileAttr {
-    FileAttr {
-        ino: INodeNo(attributes.node.inode()),
-        size: attributes.size,
-        blocks: attributes.held.div_ceil(512),
-        atime: attributes.accessed,
-        mtime: attributes.modified,
-        ctime: attributes.changed,
-        crtime: attributes.created,
-        kind: file_type(attributes.node),
-        perm: u16::try_from(attributes.mode).unwrap_or(0),
-        nlink: if attributes.node.kind() == Kind::Directory { 2 } else { 1 },
-        uid: attributes.uid,
-        gid: attributes.gid,
-        rdev: 0,
-        blksize: attributes.block,
-        flags: 0,
-    }
-}
-
-fn file_type(node: Node) -> FileType {
-    match node.kind() {
-        Kind::Directory => FileType::Directory,
-        Kind::File => FileType::RegularFile,
-    }
-}
-
-fn time(time: TimeOrNow) -> SystemTime {
-    match time {
-        TimeOrNow::SpecificTime(time) => time,
-        TimeOrNow::Now => SystemTime::now(),
-    }
 }
 
 fn entry(reply: ReplyEntry, result: Result<Attributes, Errno>) {
@@ -569,43 +535,5 @@ fn xattr(reply: ReplyXattr, size: u32, found: Result<Vec<u8>, FsError>) {
         Ok(bytes) if bytes.len() > size as usize => reply.error(Errno::ERANGE),
         Ok(bytes) => reply.data(&bytes),
         Err(error) => reply.error(errno("xattr", &error)),
-    }
-}
-
-/// Asks the file system off the threads that serve others.
-async fn look<T: Send + 'static>(
-    fs: &Arc<Fs>,
-    question: impl FnOnce(&Fs) -> Result<T, FsError> + Send + 'static,
-) -> Result<T, FsError> {
-    let fs = Arc::clone(fs);
-    let asked = tokio::task::spawn_blocking(move || question(&fs)).await;
-    asked.map_err(|error| FsError::new(libc::EIO, error.to_string()))?
-}
-
-/// An answer that is waited for where it must be: until the channel changes so that there is one, the patience is at its
-/// end, or the caller is signalled.
-async fn answer<T: Send + 'static>(
-    fs: &Arc<Fs>,
-    caller: u32,
-    question: impl Fn(&Fs) -> Result<Answer<T>, FsError> + Clone + Send + 'static,
-) -> Result<T, FsError> {
-    let started = Instant::now();
-    let pause = match look(fs, question.clone()).await? {
-        Answer::Now(answer) => return Ok(answer),
-        Answer::Later(pause) => pause,
-    };
-    let mut changes = fs.owner().store().changes().watch(pause.channel);
-    let mut signal = std::pin::pin!(interrupted(caller));
-    loop {
-        // Looked at after the watch began, so that no change falls between.
-        let pause = match look(fs, question.clone()).await? {
-            Answer::Now(answer) => return Ok(answer),
-            Answer::Later(pause) => pause,
-        };
-        tokio::select! {
-            _ = changes.changed() => {}
-            () = &mut signal => return Err(FsError::quiet(libc::EINTR, "interrupted")),
-            () = sleep_until(started + pause.patience) => return Err(pause.timed_out()),
-        }
     }
 }

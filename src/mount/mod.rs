@@ -6,11 +6,13 @@
 
 mod adapter;
 mod attach;
+mod attr;
 mod error;
 mod interrupt;
 mod mounts;
 mod point;
 mod session;
+mod waiting;
 
 pub use error::MountError;
 pub use point::unmount;

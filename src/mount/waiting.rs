@@ -1,0 +1,46 @@
+//! Questions to the file system off the threads that serve others, and answers that are waited for.
+
+use std::sync::Arc;
+
+use tokio::time::{Instant, sleep_until};
+
+use super::interrupt::interrupted;
+use crate::fs::{Answer, Fs, FsError};
+
+/// Asks, on a thread that may block.
+pub(super) async fn look<T: Send + 'static>(
+    fs: &Arc<Fs>,
+    question: impl FnOnce(&Fs) -> Result<T, FsError> + Send + 'static,
+) -> Result<T, FsError> {
+    let fs = Arc::clone(fs);
+    let asked = tokio::task::spawn_blocking(move || question(&fs)).await;
+    asked.map_err(|error| FsError::new(libc::EIO, error.to_string()))?
+}
+
+/// An answer that is waited for where it must be: until the channel changes so that there is one, the patience is at its
+/// end, or the caller is signalled.
+pub(super) async fn answer<T: Send + 'static>(
+    fs: &Arc<Fs>,
+    caller: u32,
+    question: impl Fn(&Fs) -> Result<Answer<T>, FsError> + Clone + Send + 'static,
+) -> Result<T, FsError> {
+    let started = Instant::now();
+    let pause = match look(fs, question.clone()).await? {
+        Answer::Now(answer) => return Ok(answer),
+        Answer::Later(pause) => pause,
+    };
+    let mut changes = fs.owner().store().changes().watch(pause.channel);
+    let mut signal = std::pin::pin!(interrupted(caller));
+    loop {
+        // Looked at after the watch began, so that no change falls between.
+        let pause = match look(fs, question.clone()).await? {
+            Answer::Now(answer) => return Ok(answer),
+            Answer::Later(pause) => pause,
+        };
+        tokio::select! {
+            _ = changes.changed() => {}
+            () = &mut signal => return Err(FsError::quiet(libc::EINTR, "interrupted")),
+            () = sleep_until(started + pause.patience) => return Err(pause.timed_out()),
+        }
+    }
+}
