@@ -1,0 +1,48 @@
+//! Cancel what is in flight: `cargo run --example 13_cancel [thinclient.toml]`
+#![allow(clippy::print_stdout)] // It is a program that prints.
+
+use std::error::Error;
+use std::time::Duration;
+
+use pigeonfs::bacap::WriteCap;
+use pigeonfs::thin::{Client, ClientOptions, Config, Discovery, Environment, ErrorKind, Missing};
+use tokio::time::Instant;
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn Error>> {
+    let discovery = Discovery {
+        config: std::env::args_os().nth(1).map(Into::into),
+        environment: Environment::of_process(),
+        ..Discovery::default()
+    };
+    let client = Client::start(Config::discover(&discovery)?, ClientOptions::default());
+    let deadline = Instant::now() + Duration::from_secs(120);
+    client.wait_connected(deadline).await?;
+
+    let cap = WriteCap::from_seed(&rand::random());
+    let (read_cap, at) = (cap.read_cap(), cap.index());
+    let envelope = client.encrypt_read(read_cap, at, deadline).await?;
+
+    // Nobody ever writes this box, so the daemon asks for it until it is told to stop.
+    let reading = client.start_read(read_cap, at, &envelope, Missing::Retry, deadline);
+    // Dropping a future cancels its operation, here and at the daemon; so a timeout is all that a limit takes.
+    let dropped = tokio::time::timeout(Duration::from_millis(200), reading).await;
+    assert!(dropped.is_err());
+    println!("dropped");
+
+    // By its hash it is cancelled from anywhere: another task, or another client.
+    let envelope = client.encrypt_read(read_cap, at, deadline).await?;
+    let reading = client.start_read(read_cap, at, &envelope, Missing::Retry, deadline);
+    let cancelling = async {
+        // The daemon finds only what it has begun with.
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        client.cancel(envelope.hash(), deadline).await
+    };
+    let (read, cancelled) = tokio::join!(reading, cancelling);
+    cancelled?;
+    assert_eq!(read.map_err(|error| error.kind), Err(ErrorKind::Cancelled));
+    println!("cancelled");
+
+    client.close().await;
+    Ok(())
+}

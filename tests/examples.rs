@@ -1,0 +1,163 @@
+//! The library's how-to, run: each example against a localnet, with what it prints.
+//!
+//! `cargo test` builds the examples; with `cargo test --test examples` alone, `cargo build --examples` comes first.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+use std::time::Duration;
+
+use pigeonfs::bacap::WriteCap;
+use pigeonfs::localnet::{Localnet, Options};
+use pigeonfs::thin::{Client, ClientOptions, WriteMode};
+use tokio::sync::Mutex;
+use tokio::time::Instant;
+
+/// Held while a program is started: between its fork and its exec it holds every lock file of this process.
+static STARTING: Mutex<()> = Mutex::const_new(());
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// An example that runs, and the lines that it has printed. Dropping it ends it.
+struct Example {
+    child: Child,
+    lines: Receiver<String>,
+    name: &'static str,
+}
+
+impl Example {
+    fn start(name: &'static str, config: &Path, stdin: &str) -> Self {
+        let own = std::env::current_exe().expect("our own path");
+        let program = own.ancestors().nth(2).expect("target/PROFILE/deps/examples").join("examples").join(name);
+        assert!(program.exists(), "{} is not built: run `cargo build --examples`", program.display());
+        let starting = STARTING.blocking_lock();
+        let mut child = Command::new(&program)
+            .arg(config)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("started");
+        drop(starting);
+        child.stdin.take().expect("piped").write_all(stdin.as_bytes()).expect("taken");
+        let (told, lines) = channel();
+        let stdout = BufReader::new(child.stdout.take().expect("piped"));
+        std::thread::spawn(move || stdout.lines().map_while(Result::ok).try_for_each(|line| told.send(line)));
+        Self { child, lines, name }
+    }
+
+    /// Waits for a line that holds `text`.
+    fn until(&self, text: &str) {
+        let line = std::iter::from_fn(|| self.lines.recv_timeout(PATIENCE).ok()).find(|line| line.contains(text));
+        assert!(line.is_some(), "{}: {text:?} does not come", self.name);
+    }
+
+    /// Waits for its end, which must be a success; gives what it has printed.
+    fn end(mut self) -> String {
+        let lines: Vec<_> = std::iter::from_fn(|| self.lines.recv_timeout(PATIENCE).ok()).collect();
+        // Its stdout is at its end, or it has hung: then it is ended.
+        let hung = matches!(self.lines.try_recv(), Err(std::sync::mpsc::TryRecvError::Empty));
+        if hung {
+            self.child.kill().expect("killed");
+        }
+        let status = self.child.wait().expect("waited for");
+        let mut errors = String::new();
+        self.child.stderr.take().expect("piped").read_to_string(&mut errors).expect("text");
+        assert!(status.success() && !hung, "{} ({status}):\n{}\n{errors}", self.name, lines.join("\n"));
+        lines.join("\n")
+    }
+}
+
+impl Drop for Example {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+struct Net {
+    localnet: Localnet,
+    config: PathBuf,
+    root: tempfile::TempDir,
+}
+
+impl Net {
+    async fn start() -> Self {
+        let root = tempfile::tempdir().expect("a directory");
+        let localnet = Localnet::start(Options::new(root.path())).await.expect("started");
+        Self { localnet, config: root.path().join("thinclient.toml"), root }
+    }
+
+    async fn run(&self, name: &'static str, stdin: &str) -> String {
+        let (config, stdin) = (self.config.clone(), stdin.to_owned());
+        tokio::task::spawn_blocking(move || Example::start(name, &config, &stdin).end()).await.expect("ran")
+    }
+}
+
+fn soon() -> Instant {
+    Instant::now() + PATIENCE
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn connect_look_around_and_verify() {
+    let net = Net::start().await;
+    let connected = net.run("01_connect", "").await;
+    assert!(connected.contains("link: Connected") && connected.contains("a box carries 1549 bytes"), "{connected}");
+    let services = net.run("02_discover_services", "").await;
+    assert!(services.contains("courier on ") && services.contains("of an embedded network"), "{services}");
+    let verified = net.run("03_verify_the_pki_document", "").await;
+    assert!(verified.contains("consensus: true") || verified.contains("not signed"), "{verified}");
+    net.localnet.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_channel_is_made_written_read_and_deleted() {
+    let net = Net::start().await;
+    let made = net.run("05_create_a_channel", "").await;
+    let (write, read) = made.split_once('\n').expect("two lines");
+    assert!(net.run("07_read_a_message", read).await.starts_with("nothing more"));
+    assert!(net.run("06_write_a_message", write).await.starts_with("stored"));
+    assert!(net.run("06_write_a_message", write).await.starts_with("stored"), "the same bytes");
+    assert!(net.run("07_read_a_message", read).await.starts_with("message: hello, reader\nnothing more"));
+    let deleted = net.run("08_delete_with_tombstones", write).await;
+    assert_eq!(deleted.lines().count(), 4, "{deleted}");
+    assert!(net.run("06_write_a_message", write).await.starts_with("another writer's"));
+    assert!(net.run("07_read_a_message", read).await.starts_with("deleted\ndeleted\ndeleted\ndeleted\nnothing more"));
+    net.localnet.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_in_flight_is_cancelled() {
+    let net = Net::start().await;
+    assert_eq!(net.run("13_cancel", "").await, "dropped\ncancelled");
+    net.localnet.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_read_outlives_the_daemon() {
+    let Net { localnet, config, root } = Net::start().await;
+    let cap = WriteCap::from_seed(&[14; 32]);
+    let read_cap = cap.read_cap().to_base64().to_string();
+    let example = tokio::task::spawn_blocking(move || {
+        let example = Example::start("14_survive_a_restart", &config, &read_cap);
+        example.until("waiting");
+        example
+    });
+    let example = example.await.expect("waiting");
+    let nothing_starts = STARTING.lock().await;
+    localnet.shutdown().await;
+    let localnet = Localnet::start(Options::new(root.path())).await.expect("started again");
+    drop(nothing_starts);
+    let example = tokio::task::spawn_blocking(move || {
+        example.until("the daemon was restarted");
+        example
+    });
+    let example = example.await.expect("restarted");
+    let client = Client::start(localnet.config(), ClientOptions::default());
+    let envelope = client.encrypt_write(&cap, cap.index(), b"at last", soon()).await.expect("encrypted");
+    client.start_write(&cap, &envelope, WriteMode::Strict, soon()).await.expect("written");
+    let told = tokio::task::spawn_blocking(move || example.end()).await.expect("ended");
+    assert!(told.ends_with("read: Box(7 bytes)"), "{told}");
+    client.close().await;
+    localnet.shutdown().await;
+}
