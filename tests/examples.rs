@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use pigeonfs::bacap::WriteCap;
 use pigeonfs::localnet::{Localnet, Options};
-use pigeonfs::thin::{Client, ClientOptions, WriteMode};
+use pigeonfs::thin::{Client, ClientOptions, Missing, ReadOutcome, WriteMode};
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
@@ -92,10 +92,39 @@ impl Net {
         let (config, stdin) = (self.config.clone(), stdin.to_owned());
         tokio::task::spawn_blocking(move || Example::start(name, &config, &stdin).end()).await.expect("ran")
     }
+
+    fn client(&self) -> Client {
+        Client::start(self.localnet.config(), ClientOptions::default())
+    }
 }
 
 fn soon() -> Instant {
     Instant::now() + PATIENCE
+}
+
+/// A channel of our own, as the examples want its capability.
+fn channel_of(seed: u8) -> (WriteCap, String) {
+    let cap = WriteCap::from_seed(&[seed; 32]);
+    let text = cap.to_base64().to_string();
+    (cap, text)
+}
+
+async fn read(client: &Client, cap: &WriteCap, steps: u64) -> ReadOutcome {
+    let at = cap.index().advance_to(cap.index().counter() + steps).expect("forward");
+    let envelope = client.encrypt_read(cap.read_cap(), &at, soon()).await.expect("encrypted");
+    client.start_read(cap.read_cap(), &at, &envelope, Missing::Report, soon()).await.expect("read")
+}
+
+/// What a channel's first boxes hold together, up to the first that is not there.
+async fn contents(client: &Client, cap: &WriteCap) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for steps in 0.. {
+        match read(client, cap, steps).await {
+            ReadOutcome::Box(message) => bytes.extend(message),
+            _ => break,
+        }
+    }
+    bytes
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -127,6 +156,27 @@ async fn a_channel_is_made_written_read_and_deleted() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn couriers_copy_to_one_channel_to_several_and_in_parts() {
+    let net = Net::start().await;
+    let client = net.client();
+    let (cap, text) = channel_of(9);
+    assert!(net.run("09_copy_to_one_channel", &text).await.starts_with("copied"));
+    assert_eq!(contents(&client, &cap).await, vec![b'x'; 4000]);
+    assert_eq!(net.run("10_copy_to_several_channels", "").await, "copied to 2 channels");
+    let (cap, text) = channel_of(11);
+    let told = net.run("11_copy_in_parts", &text).await;
+    assert!(told.contains("boxes are written again") && told.contains("copied"), "{told}");
+    let expected = [&b"one ".repeat(500)[..], &b"two ".repeat(500), &b"three".repeat(500)].concat();
+    assert_eq!(contents(&client, &cap).await, expected);
+    assert!(net.run("12_tombstone_a_range_by_copy", &text).await.starts_with("5 boxes are deleted"));
+    for steps in 0..5 {
+        assert_eq!(read(&client, &cap, steps).await, ReadOutcome::Tombstone, "box {steps}");
+    }
+    client.close().await;
+    net.localnet.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_is_in_flight_is_cancelled() {
     let net = Net::start().await;
     assert_eq!(net.run("13_cancel", "").await, "dropped\ncancelled");
@@ -136,7 +186,7 @@ async fn what_is_in_flight_is_cancelled() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_read_outlives_the_daemon() {
     let Net { localnet, config, root } = Net::start().await;
-    let cap = WriteCap::from_seed(&[14; 32]);
+    let (cap, _) = channel_of(14);
     let read_cap = cap.read_cap().to_base64().to_string();
     let example = tokio::task::spawn_blocking(move || {
         let example = Example::start("14_survive_a_restart", &config, &read_cap);
