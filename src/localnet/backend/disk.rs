@@ -54,6 +54,7 @@ pub(in crate::localnet) struct Disk {
     connection: Connection,
     /// The first thing that could not be kept since the last commit.
     failed: Option<rusqlite::Error>,
+    changed: bool,
 }
 
 impl Disk {
@@ -88,7 +89,7 @@ impl Disk {
                 .execute_batch(&format!("BEGIN IMMEDIATE; {change} PRAGMA user_version = {VERSION}; COMMIT;"))
                 .map_err(told)?;
         }
-        Ok(Self { connection, failed: None })
+        Ok(Self { connection, failed: None, changed: false })
     }
 
     /// The network's keys, made at its first start.
@@ -115,7 +116,13 @@ impl Disk {
 
     pub(in crate::localnet) fn begin(&mut self) -> rusqlite::Result<()> {
         self.failed = None;
+        self.changed = false;
         self.connection.execute_batch("BEGIN IMMEDIATE")
+    }
+
+    /// Whether anything is to be committed since [`Self::begin`].
+    pub(in crate::localnet) fn is_changed(&self) -> bool {
+        self.changed
     }
 
     /// Commits what was kept since [`Self::begin`], all of it or nothing.
@@ -137,6 +144,7 @@ impl Disk {
     }
 
     fn change(&mut self, sql: &str, values: impl rusqlite::Params) -> usize {
+        self.changed = true;
         let changed = self.connection.prepare_cached(sql).and_then(|mut statement| statement.execute(values));
         changed.unwrap_or_else(|error| {
             self.failed.get_or_insert(error);

@@ -6,6 +6,8 @@ use crate::localnet::backend::{BoxStore, Disk, Memory};
 pub(super) trait Ledger: BoxStore {
     /// Begins a group.
     fn begin(&mut self) -> Result<(), String>;
+    /// Whether the group has changed anything: until then there is nothing that a commit could lose.
+    fn is_changed(&self) -> bool;
     /// Keeps the group, all of it or nothing.
     fn commit(&mut self) -> Result<(), String>;
 }
@@ -13,6 +15,10 @@ pub(super) trait Ledger: BoxStore {
 impl Ledger for Disk {
     fn begin(&mut self) -> Result<(), String> {
         Self::begin(self).map_err(|error| error.to_string())
+    }
+
+    fn is_changed(&self) -> bool {
+        Self::is_changed(self)
     }
 
     fn commit(&mut self) -> Result<(), String> {
@@ -24,6 +30,10 @@ impl Ledger for Disk {
 impl Ledger for Memory {
     fn begin(&mut self) -> Result<(), String> {
         Ok(())
+    }
+
+    fn is_changed(&self) -> bool {
+        false
     }
 
     fn commit(&mut self) -> Result<(), String> {

@@ -1,8 +1,8 @@
 //! The loop that owns the core: it takes in what the connections and the console say, and gives out what the core makes
 //! of it.
 //!
-//! Inputs that wait are handled together and committed in one transaction; only then do their replies leave, so that
-//! what a client was told is on the disk.
+//! Inputs that wait are handled together and committed in one transaction; what was changed is on the disk before any
+//! client hears of it.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -106,6 +106,8 @@ impl<S: Ledger> Runner<S> {
     /// Runs until nobody can say anything any more.
     pub(super) async fn run(mut self, mut inbox: mpsc::Receiver<Input>) {
         let mut group = Vec::with_capacity(GROUP);
+        // The network's time begins now, and not with its first client.
+        self.turn(&mut group);
         loop {
             let now = self.shared.clock.now();
             let wait = self.core.next_deadline().map_or(LOOK, |at| at.saturating_sub(now).min(LOOK));
@@ -150,6 +152,10 @@ impl<S: Ledger> Runner<S> {
                 Input::Command(command, answer) => {
                     answers.push((answer, self.command(command, &mut effects)));
                 }
+            }
+            // What rests on nothing that is still to be committed, a read above all, waits for no disk.
+            if !self.core.store().is_changed() {
+                self.take_effect(std::mem::take(&mut effects));
             }
         }
         if let Err(error) = self.core.store().commit() {
