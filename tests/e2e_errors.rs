@@ -102,7 +102,7 @@ fn a_mount_cannot_be_made() {
         run(work.command().args(["mount", "--localnet", "--state"]).arg(work.path(state)).arg(point), b"")
     };
     fs::create_dir(work.path("other")).expect("made");
-    at("s", "other").failed(6, &["another mount owns this state", "pigeonfs umount"]);
+    at("s", "other").failed(6, &["is mounted at", "by process", "pigeonfs umount"]);
     at("t", "mnt").failed(6, &["is a mount of pigeonfs already"]);
     at("t", "missing").failed(2, &["missing does not exist", "mkdir"]);
     fs::write(work.path("other/file"), b"").expect("written");
