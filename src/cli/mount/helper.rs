@@ -64,8 +64,7 @@ pub(crate) fn translate(
             places.push(argument.clone());
             continue;
         };
-        let mut letters = flags.char_indices();
-        while let Some((at, letter)) = letters.next() {
+        for (at, letter) in flags.char_indices() {
             match letter {
                 's' => sloppy = true,
                 'f' => fake = true,
