@@ -176,10 +176,7 @@ fn make(network: &Network, present: &Present, asked: Asked) -> Meaning {
     let Some(destinations) = destinations else { return refuse(query_id, INVALID_REQUEST) };
     let max_plaintext = network.max_plaintext;
     let envelopes: usize = destinations.iter().map(|destination| destination.left(max_plaintext)).sum();
-    // An element has a head of its own in the stream, and another one in the reply.
-    let stream = envelopes.saturating_mul(4 + max_plaintext + OVERHEAD - 1).saturating_add(buffer.len());
-    let reply = stream.saturating_add(stream.div_ceil(max_plaintext - 5).saturating_mul(10));
-    if reply.saturating_add(destinations.len() * 106 + REPLY_OVERHEAD) > MAX_BODY_BYTES {
+    if longest_reply(max_plaintext, envelopes, buffer.len(), destinations.len()) > MAX_BODY_BYTES {
         return refuse(query_id, INVALID_REQUEST);
     }
     if !present.consensus {
@@ -196,6 +193,14 @@ fn make(network: &Network, present: &Present, asked: Asked) -> Meaning {
         next: Vec::new(),
         cost: network.profile.encrypt.saturating_mul(u32::try_from(envelopes).unwrap_or(u32::MAX)),
     }))
+}
+
+/// What the reply's body is no longer than, in bytes.
+pub(super) fn longest_reply(max_plaintext: usize, envelopes: usize, buffer: usize, destinations: usize) -> usize {
+    let stream = envelopes.saturating_mul(4 + max_plaintext + OVERHEAD - 1).saturating_add(buffer);
+    // An element has a head of its own in the stream, and another one in the reply.
+    let elements = stream.div_ceil(max_plaintext - 5).saturating_mul(10);
+    stream.saturating_add(elements).saturating_add(destinations * 106 + REPLY_OVERHEAD)
 }
 
 impl Destination {

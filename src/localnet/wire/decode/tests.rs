@@ -171,26 +171,20 @@ fn what_a_client_of_ours_writes_is_read_as_it_was_meant() {
     assert_eq!(decode(&frame::encode(&frame).expect("small")[4..]), Ok(frame));
 }
 
-/// Forty megabytes that are mostly heads: they are read once, with an array for a stack, and nothing is kept of them.
+/// Bytes that are mostly heads are read once, with an array for a stack, and nothing is kept of them: a mebibyte of empty
+/// arrays would be thirty-two of values.
 #[test]
-fn a_hostile_body_of_the_greatest_length_costs_no_more_than_its_bytes() {
-    let deep = vec![0x81; frame::MAX_BODY_BYTES];
-    assert!(decode::<RequestFrame>(&deep).is_err());
-    let open = vec![0x9f; frame::MAX_BODY_BYTES];
-    assert!(decode::<RequestFrame>(&open).is_err());
+fn a_hostile_body_costs_no_more_than_its_bytes() {
+    for head in [0x81, 0x9f, 0xbf, 0xc1] {
+        assert!(decode::<RequestFrame>(&vec![head; frame::MAX_BODY_BYTES]).is_err());
+    }
     let mut wide = item("a1 'later' 9f");
-    while wide.len() < frame::MAX_BODY_BYTES - 200_000 {
+    while wide.len() < 1 << 20 {
         wide.extend([0x9a, 0, 2, 0, 0]);
         wide.extend([0x80; 131_072]);
     }
     wide.push(0xff);
     assert_eq!(decode(&wide), Ok(RequestFrame::default()));
-    let mut twice = vec![0xbf];
-    while twice.len() < frame::MAX_BODY_BYTES / 8 {
-        twice.extend(item("'new_keypair' a1 'seed' 41 01"));
-    }
-    twice.push(0xff);
-    assert!(decode::<RequestFrame>(&twice).is_err(), "more pairs than a map may have");
 }
 
 proptest! {
