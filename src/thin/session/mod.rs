@@ -266,15 +266,18 @@ impl<D: Dial> Session<D> {
                 return self.say_goodbye().await;
             }
             self.vigil.expect(timer);
+            self.send_now();
             let sending = self.wants_to_send();
             let writer = self.connection.as_ref().filter(|_| sending).and_then(Connection::writer);
-            // In this order, and one of each a round where there is one: answers make room, so they go first.
+            // Answers first, as they make room; with each of them goes one of everything else, so that a daemon that
+            // talks without a pause keeps nobody out.
             tokio::select! {
                 biased;
                 Some((attempt, wire)) = self.wire.recv() => {
                     if attempt == self.attempt {
                         self.hear(wire);
                     }
+                    self.sweep();
                     if let Ok(command) = self.inbox.try_recv() {
                         self.obey(command);
                     }
@@ -293,6 +296,21 @@ impl<D: Dial> Session<D> {
                     None => self.lost(Link::NoDaemon { error: format!("the connection to {} broke", self.address) }),
                 },
                 () = sleep_until(timer) => {}
+            }
+        }
+    }
+
+    /// Gives the writer what it has room for.
+    fn send_now(&mut self) {
+        while self.wants_to_send() {
+            let Some(Ok(permit)) =
+                self.connection.as_ref().and_then(Connection::writer).map(mpsc::Sender::try_reserve_owned)
+            else {
+                return;
+            };
+            match self.next_frame() {
+                Some(frame) => drop(permit.send(frame)),
+                None => return,
             }
         }
     }
