@@ -33,13 +33,10 @@ async fn main() -> Result<(), Box<dyn Error>> {
     // By its hash it is cancelled from anywhere: another task, or another client.
     let envelope = client.encrypt_read(read_cap, at, deadline).await?;
     let reading = client.start_read(read_cap, at, &envelope, Missing::Retry, deadline);
-    let cancelling = async {
-        // The daemon finds only what it has begun with.
-        tokio::time::sleep(Duration::from_millis(200)).await;
-        client.cancel(envelope.hash(), deadline).await
-    };
+    let cancelling = client.cancel(envelope.hash(), deadline);
     let (read, cancelled) = tokio::join!(reading, cancelling);
-    cancelled?;
+    // `NothingFound` is not the end at a real daemon: what waits in its queue may still start. The client sees to it.
+    println!("{:?}", cancelled?);
     assert_eq!(read.map_err(|error| error.kind), Err(ErrorKind::Cancelled));
     println!("cancelled");
 

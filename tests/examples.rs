@@ -128,14 +128,17 @@ async fn contents(client: &Client, cap: &WriteCap) -> Vec<u8> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn connect_look_around_and_verify() {
+async fn connect_look_around_verify_and_call_out() {
     let net = Net::start().await;
     let connected = net.run("01_connect", "").await;
     assert!(connected.contains("link: Connected") && connected.contains("a box carries 1549 bytes"), "{connected}");
+    assert!(connected.contains("the document of epoch "), "{connected}");
     let services = net.run("02_discover_services", "").await;
     assert!(services.contains("courier on ") && services.contains("of an embedded network"), "{services}");
     let verified = net.run("03_verify_the_pki_document", "").await;
-    assert!(verified.contains("consensus: true") || verified.contains("not signed"), "{verified}");
+    assert!(verified.contains("consensus: true") && !verified.contains("NOT"), "{verified}");
+    let echoed = net.run("04_echo", "").await;
+    assert!(echoed.ends_with(": is anybody there?"), "{echoed}");
     net.localnet.shutdown().await;
 }
 
@@ -179,7 +182,7 @@ async fn couriers_copy_to_one_channel_to_several_and_in_parts() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_in_flight_is_cancelled() {
     let net = Net::start().await;
-    assert_eq!(net.run("13_cancel", "").await, "dropped\ncancelled");
+    assert_eq!(net.run("13_cancel", "").await, "dropped\nCancelled\ncancelled");
     net.localnet.shutdown().await;
 }
 

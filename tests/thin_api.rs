@@ -4,7 +4,8 @@
 use std::time::Duration;
 
 use ciborium::Value;
-use pigeonfs::bacap::{BoxIndex, WriteCap};
+use pigeonfs::bacap::{BoxIndex, ReadCap, WriteCap};
+use pigeonfs::localnet::{Localnet, Options};
 use pigeonfs::thin::frame;
 use pigeonfs::thin::message::{
     ConnectionStatusEvent, NewPkiDocumentEvent, Octets, PigeonholeGeometry, ResponseFrame, SessionTokenReply,
@@ -550,4 +551,52 @@ async fn what_the_daemon_knows_of_its_network() {
     let reply = [("error_code", 0.into()), ("authorities", Value::Null)];
     let call = call!(peer, |client| client.directory_authorities(soon()));
     assert_eq!(peer.exchange(call, "get_directory_authorities", &[], &reply).await, Ok(Vec::new()));
+}
+
+/// The whole story over an embedded network: a joiner and an inductor who share 32 bytes.
+#[tokio::test(flavor = "multi_thread")]
+async fn two_who_share_a_voucher_come_to_share_a_channel() {
+    let root = tempfile::tempdir().expect("a directory");
+    let localnet = Localnet::start(Options::new(root.path())).await.expect("started");
+    let joiner = Client::start(localnet.config(), ClientOptions::default());
+    let inductor = Client::start(localnet.config(), ClientOptions::default());
+    let write = async |client: &Client, cap: &WriteCap, at: &BoxIndex, message: &[u8]| {
+        let envelope = client.encrypt_write(cap, at, message, soon()).await.expect("encrypted");
+        let written = client.start_write(cap, &envelope, WriteMode::Strict, soon()).await;
+        assert_eq!(written, Ok(WriteOutcome::Done));
+    };
+    let read = async |client: &Client, cap: &ReadCap, at: &BoxIndex| {
+        let envelope = client.encrypt_read(cap, at, soon()).await.expect("encrypted");
+        client.start_read(cap, at, &envelope, Missing::Retry, soon()).await.expect("read")
+    };
+
+    let message = WriteCap::from_seed(&[21; 32]);
+    let minted = joiner.voucher_mint(&message, "alice", soon()).await.expect("minted");
+    let first = minted.stream.write_cap.index().clone();
+    write(&joiner, &minted.stream.write_cap, &first, &minted.payload).await;
+
+    let stream = inductor.voucher_derive_stream(&minted.voucher, soon()).await.expect("derived");
+    assert_eq!(stream, minted.stream);
+    let ReadOutcome::Box(payload) = read(&inductor, &stream.read_cap, &first).await else { panic!("the payload") };
+    let inducted = inductor.voucher_induct(&minted.voucher, &payload, b"I am Bob", soon()).await.expect("inducted");
+    assert_eq!((&inducted.display_name[..], &inducted.stream), ("alice", &stream));
+    let second = first.next().expect("a next one");
+    write(&inductor, &stream.write_cap, &second, &inducted.sealed_reply).await;
+
+    let ReadOutcome::Box(sealed) = read(&joiner, &stream.read_cap, &second).await else { panic!("the reply") };
+    let opened = joiner.voucher_open(&minted.secret_key, &sealed, &message, soon()).await.expect("opened");
+    assert_eq!((&opened.who_reply[..], &opened.salt), (&b"I am Bob"[..], &inducted.salt));
+    assert_eq!(opened.write_cap.read_cap(), &inducted.read_cap, "one writes what the other reads");
+    write(&joiner, &opened.write_cap, opened.write_cap.index(), b"hello, Bob").await;
+    let heard = read(&inductor, &inducted.read_cap, inducted.read_cap.index()).await;
+    assert_eq!(heard, ReadOutcome::Box(b"hello, Bob".to_vec()));
+
+    // Another's voucher, a payload that was altered, and a reply that was sealed for somebody else.
+    let other = joiner.voucher_mint(&message, "eve", soon()).await.expect("minted");
+    let error = inductor.voucher_induct(&other.voucher, &payload, b"", soon()).await.expect_err("another's");
+    assert_eq!(error.kind, ErrorKind::Voucher(28));
+    let error = joiner.voucher_open(&other.secret_key, &sealed, &message, soon()).await.expect_err("not for it");
+    assert_eq!(error.kind, ErrorKind::Voucher(30));
+    tokio::join!(joiner.close(), inductor.close());
+    localnet.shutdown().await;
 }

@@ -10,9 +10,97 @@
 //!     |== requests and replies, both ways ==|
 //! ```
 //!
-//! A [`Client`] keeps one connection alive. Requests that were not answered when it broke are put again on the next one, with
-//! new query ids, until their deadlines; every wait has one. A dropped future cancels its operation.
-//! Source: `thin-client-protocol.md`; the hazards of its §6 are what this room is built to not have.
+//! The daemon (kpclientd) does the mixing, the encryption and the retransmission; a thin client asks it over a local
+//! socket, which is neither encrypted nor authenticated. It gets capabilities and plaintexts, so mind whose it is.
+//!
+//! ```no_run
+//! # async fn run() -> Result<(), Box<dyn std::error::Error>> {
+//! use std::time::Duration;
+//! use pigeonfs::thin::{Client, ClientOptions, Config, WriteMode};
+//! use tokio::time::Instant;
+//!
+//! let client = Client::start(Config::load("thinclient.toml".as_ref())?, ClientOptions::default());
+//! let deadline = Instant::now() + Duration::from_secs(120);
+//! client.wait_connected(deadline).await?;
+//! let pair = client.new_keypair(&rand::random(), deadline).await?;
+//! let envelope = client.encrypt_write(&pair.write_cap, &pair.first, b"hello", deadline).await?;
+//! client.start_write(&pair.write_cap, &envelope, WriteMode::Strict, deadline).await?;
+//! client.close().await;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! More such pages are the crate's `examples/`, one a task.
+//!
+//! # Life cycle
+//!
+//! A [`Client`] is a handle on one session; clones share it, and when the last one is dropped, or by [`Client::close`],
+//! the daemon is told to forget it. [`Client::start`] returns at once. The session dials, shakes hands, and does so
+//! again with growing and jittered pauses whenever the connection breaks. [`Client::status`] holds how it stands
+//! ([`Link`]), [`Client::events`] tells what happens ([`Event`]). After each reconnect every request that is unanswered
+//! is put again under a new query id, and a started operation is cancelled first, so that no survivor runs beside it;
+//! this holds for a daemon that was restarted, too. Legacy messages are the exception: they are sent once. Envelopes
+//! outlive the daemon, and go stale with the network's weeks: keep plaintexts, not envelopes.
+//!
+//! # Deadlines and back-pressure
+//!
+//! Every call takes a deadline, and waits no longer, whatever it waits for: a connection, room, an answer. At most 16
+//! started operations are unanswered at once ([`ClientOptions::started`]), as a daemon stops reading from those with
+//! more; further ones wait for their turn, and so do local questions beyond a bound of their own. Nothing is queued
+//! without a bound. Who needs more than 16 at once opens a second client; long encryptions are best on one of their
+//! own, as a daemon answers a connection's questions in order.
+//!
+//! # Errors
+//!
+//! An [`Error`] says which [`Operation`] failed and why ([`ErrorKind`]), whether asking again can help
+//! ([`Error::is_retryable`]) and whether it may have happened all the same ([`Error::may_have_happened`]). The daemon's
+//! error byte means different things in different replies; it is read as what it is in each, and outcomes that are none
+//! of an error are no errors: a box that is not there or was deleted ([`ReadOutcome`]), other contents at an index
+//! ([`WriteOutcome`]).
+//!
+//! # Cancellation
+//!
+//! Dropping a future cancels its operation, here and at the daemon. [`Client::cancel`] and [`Client::cancel_copy`] do
+//! so by key, from anywhere. The daemon does not find what still waits in its queue; the client remembers what it
+//! cancelled and does so again when it surfaces. Packets that have left may arrive all the same.
+//!
+//! # Coming from upstream's clients
+//!
+//! | Go | here |
+//! | --- | --- |
+//! | `LoadFile`, `FromConfig` | [`Config::load`], [`Config::parse`], [`Config::new`]; [`Config::discover`] finds one |
+//! | `NewThinClient`, `Dial` | [`Client::start`], [`Client::wait_connected`]; [`Client::over`] any stream |
+//! | `Close`; `Disconnect`; `Shutdown` | [`Client::close`]; [`Client::disconnect`]; dropping the last clone |
+//! | `IsConnected` | [`Status::link`] of [`Client::status`] |
+//! | `GetConfig`, `GetLogger` | the caller's own [`Config`]; the `tracing` crate |
+//! | `GetSphinxGeometry`, `GetPigeonholeGeometry` | [`Status::sphinx`], [`Status::pigeonhole`] |
+//! | `EventSink`, `StopEventSink` | [`Client::events`]; dropping it |
+//! | `PKIDocument`, `PKIDocumentForEpoch` | [`Client::pki_document`], [`Client::pki_document_for_epoch`] |
+//! | `GetPKIDocumentRaw` | [`Client::pki_document_raw`], [`pki::SignedDocument`] |
+//! | `GetDirectoryAuthorities` | [`Client::directory_authorities`] |
+//! | `GetServices`, `GetService` | [`Document::services`], [`Document::service`], [`Document::couriers`] |
+//! | `pretty_print_pki_doc` (Rust, Python) | [`Document`]'s `Display` |
+//! | `NewMessageID`, `NewSURBID`, `NewQueryID` | made by the client, which never uses one twice |
+//! | `SendMessage`, `SendMessageWithoutReply` | [`Client::send_message`], [`Client::send_message_without_reply`] |
+//! | `BlockingSendMessage` | [`Client::blocking_send_message`] |
+//! | `NewKeypair` | [`Client::new_keypair`]; [`WriteCap::from_seed`](crate::bacap::WriteCap::from_seed) needs no daemon |
+//! | `EncryptRead`, `EncryptWrite` | [`Client::encrypt_read`], [`Client::encrypt_write`], [`Client::encrypt_tombstone`] |
+//! | `NextMessageBoxIndex`, `GetMessageBoxIndexCounter` | [`Client::next_index`], [`Client::index_counter`] |
+//! | `StartResendingEncryptedMessage` | [`Client::start_read`] with [`Missing::Retry`], [`Client::start_write`] with [`WriteMode::Default`] |
+//! | `…NoRetry`, `…ReturnBoxExists` | [`Missing::Report`], [`WriteMode::Strict`] |
+//! | `CancelResendingEncryptedMessage` | [`Client::cancel`], or dropping the future |
+//! | `TombstoneRange` | [`Client::tombstone_range`] |
+//! | `CreateCourierEnvelopesFromPayload` | [`Client::envelopes_from_payload`] |
+//! | `…FromMultiPayload`, `…FromTombstoneRange` | [`Client::envelopes_from_multi_payload`], [`Client::envelopes_from_tombstone_range`]; [`CopyStream`] makes them in order |
+//! | `StartResendingCopyCommand` | [`Client::start_copy`], with a [`Courier`] drawn or pinned |
+//! | `CancelResendingCopyCommand` | [`Client::cancel_copy`], or dropping the future |
+//! | `VoucherMint`, `VoucherInduct` | [`Client::voucher_mint`], [`Client::voucher_induct`] |
+//! | `VoucherOpen`, `VoucherDeriveStream` | [`Client::voucher_open`], [`Client::voucher_derive_stream`] |
+//! | `ThinClientErrorToString` | [`error_text`]; [`Error`]'s `Display` |
+//! | `IsExpectedOutcome` | the outcomes [`ReadOutcome`] and [`WriteOutcome`] |
+//!
+//! WebSocket is the one transport that is not here. Source: `thin-client-protocol.md`; the hazards of its §6 are what
+//! this room is built to not have.
 
 mod client;
 mod config;

@@ -121,6 +121,12 @@ impl From<&Service> for Destination {
     }
 }
 
+impl From<Service> for Destination {
+    fn from(service: Service) -> Self {
+        Self { identity_hash: service.identity_hash, queue_id: service.queue_id }
+    }
+}
+
 /// A value that a service publishes of itself.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(from = "Value")]
