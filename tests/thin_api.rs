@@ -600,3 +600,60 @@ async fn two_who_share_a_voucher_come_to_share_a_channel() {
     tokio::join!(joiner.close(), inductor.close());
     localnet.shutdown().await;
 }
+
+/// A program that crashes behind each step, and one that gives up a write in the middle: what was saved before goes on.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_copy_stream_goes_on_from_what_was_saved() {
+    let root = tempfile::tempdir().expect("a directory");
+    let localnet = Localnet::start(Options::new(root.path())).await.expect("started");
+    let client = Client::start(localnet.config(), ClientOptions::default());
+    let dest = WriteCap::from_seed(&[31; 32]);
+    let crash = |stream: CopyStream| CopyStream::from_bytes(&stream.to_bytes()).expect("saved");
+
+    let mut stream = CopyStream::new(WriteCap::from_seed(&[30; 32]));
+    let (mut start, mut expected) = (dest.index().clone(), Vec::new());
+    for (part, bytes) in [20_000, 1, 0, 5000].into_iter().enumerate() {
+        let bytes = vec![u8::try_from(part).expect("few"); bytes];
+        expected.extend_from_slice(&bytes);
+        let payload = Payload { write_cap: dest.clone(), start: start.clone(), bytes };
+        start = stream.add(&client, &[payload], soon()).await.expect("added").remove(0);
+        let saved = stream.to_bytes();
+        // Given up in the middle: it stands where it stood.
+        let before = stream.unwritten();
+        tokio::select! {
+            biased;
+            () = tokio::task::yield_now() => {}
+            written = stream.write(&client, soon()) => written.expect("written"),
+        }
+        assert!(stream.unwritten() == before || before == 0);
+        // Written, and then lost: the same boxes are written again.
+        stream.write(&client, soon()).await.expect("written");
+        assert_eq!(stream.unwritten(), 0);
+        stream = CopyStream::from_bytes(&saved).expect("saved");
+        assert_eq!(stream.unwritten(), before);
+    }
+    stream = crash(stream);
+    stream.finish(&client, soon()).await.expect("finished");
+    stream = crash(stream);
+    stream.finish(&client, soon()).await.expect("finished already");
+    stream.write(&client, soon()).await.expect("written");
+    stream = crash(stream);
+    for _ in 0..2 {
+        // A command that is repeated is no conflict.
+        stream.copy(&client, Courier::Random, soon()).await.expect("copied");
+    }
+
+    let (mut at, mut read) = (dest.index().clone(), Vec::new());
+    while at != start {
+        let envelope = client.encrypt_read(dest.read_cap(), &at, soon()).await.expect("encrypted");
+        match client.start_read(dest.read_cap(), &at, &envelope, Missing::Report, soon()).await.expect("read") {
+            ReadOutcome::Box(bytes) => read.extend(bytes),
+            other => panic!("box {}: {other:?}", at.counter()),
+        }
+        at = envelope.next().clone();
+    }
+    assert!(read == expected, "{} of {} bytes", read.len(), expected.len());
+    assert!(CopyStream::from_bytes(b"something else").is_none());
+    client.close().await;
+    localnet.shutdown().await;
+}
