@@ -6,7 +6,6 @@
 
 mod backend;
 mod copy_stream;
-#[allow(dead_code)] // The wire and the shell come to use all of it.
 mod core;
 mod document;
 mod envelope;

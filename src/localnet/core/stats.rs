@@ -110,6 +110,7 @@ pub(in crate::localnet) struct Census {
 
 impl Census {
     /// Whether the daemon holds nothing.
+    #[cfg(test)]
     pub(in crate::localnet) fn is_empty(&self) -> bool {
         Self { backend: BackendCensus::default(), ..*self } == Self::default()
     }
