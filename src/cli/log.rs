@@ -60,10 +60,13 @@ struct Destination;
 
 impl Write for Destination {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        match FILE.get() {
+        // A log that cannot be written to, as on a full disk, is no reason to stop: an error from here would be printed
+        // to a stderr that may be the same file, and nobody survives that.
+        let _ = match FILE.get() {
             Some(file) => file.lock().unwrap_or_else(PoisonError::into_inner).append(line),
             None => io::stderr().write(line),
-        }
+        };
+        Ok(line.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {

@@ -64,10 +64,13 @@ fn by_helper(path: &Path, options: &MountOptions) -> Result<OwnedFd, MountError>
     // A comma in the name would begin an option.
     let source = options.source.replace('\\', "\\\\").replace(',', "\\,");
     asked.push_str(&format!(",fsname={source}"));
-    let mut helper = Command::new(HELPER);
-    helper.args(["-o", &asked, "--"]).arg(path).env("_FUSE_COMMFD", "0");
-    let helper = helper.stdin(Stdio::from(OwnedFd::from(theirs))).stdout(Stdio::null()).stderr(Stdio::piped());
-    let child = helper.spawn().map_err(|error| without_helper(error, told))?;
+    let child = {
+        let mut helper = Command::new(HELPER);
+        helper.args(["-o", &asked, "--"]).arg(path).env("_FUSE_COMMFD", "0");
+        helper.stdin(Stdio::from(OwnedFd::from(theirs))).stdout(Stdio::null()).stderr(Stdio::piped());
+        // Its end of the socket goes with the command here: else a helper that fails would not be heard to close it.
+        helper.spawn().map_err(|error| without_helper(error, told))?
+    };
     let device = received(&ours);
     let output = child.wait_with_output().map_err(told)?;
     match device {

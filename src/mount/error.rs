@@ -21,8 +21,8 @@ pub enum MountError {
     /// There is one of ours.
     #[error("{} is a mount of pigeonfs already: end it with `pigeonfs umount {}` first", .0.display(), .0.display())]
     AlreadyMounted(PathBuf),
-    /// A dead mount that is not ours to clear.
-    #[error("a dead mount of {owner} stands at {}: its owner can end it with `fusermount3 -u`, or root with `umount`",
+    /// A mount that is not ours to clear: another user's, or a dead one of something else.
+    #[error("a mount of {owner} stands at {}: its owner can end it with `fusermount3 -u`, or root with `umount`",
         path.display())]
     Stranger {
         /// Where.

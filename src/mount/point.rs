@@ -17,7 +17,8 @@ pub(super) fn prepare(path: &Path) -> Result<PathBuf, MountError> {
     attach::device()?;
     let path = resolved(path)?;
     if let Some(mounted) = mounts::at(&path) {
-        if is_dead(&path) {
+        // Of somebody else's we may not even learn whether it is dead.
+        if is_dead(&path) || (mounted.is_ours() && mounted.user != Some(geteuid().as_raw())) {
             clear(&path, &mounted)?;
         } else if mounted.is_ours() {
             return Err(MountError::AlreadyMounted(path));

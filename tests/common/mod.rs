@@ -303,6 +303,11 @@ impl Mount {
         self.wait();
     }
 
+    /// Waits until it has ended, and says how.
+    pub fn ended_with(mut self) -> Option<i32> {
+        eventually("the end of the mount", || self.child.0.try_wait().expect("our child")).code()
+    }
+
     /// Waits until it has ended by itself, and in order.
     pub fn wait(&mut self) {
         let status = eventually("the end of the mount", || self.child.0.try_wait().expect("our child"));
