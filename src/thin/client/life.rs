@@ -20,6 +20,12 @@ impl Client {
         Events(self.events.upgrade().unwrap_or_else(|| broadcast::Sender::new(1)).subscribe())
     }
 
+    /// Requests that have not left the session yet or that the daemon is not rid of, those that nobody waits for any more
+    /// included: 0 once nothing is under way.
+    pub fn places_taken(&self) -> usize {
+        self.places - self.started.available_permits() - self.local.available_permits()
+    }
+
     /// Waits until the network can be used.
     pub async fn wait_connected(&self, deadline: Instant) -> Result<Status, ErrorKind> {
         let mut status = self.status.clone();

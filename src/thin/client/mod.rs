@@ -58,6 +58,8 @@ pub struct Client {
     dropped: Arc<Notify>,
     started: Arc<Semaphore>,
     local: Arc<Semaphore>,
+    /// Of both together.
+    places: usize,
 }
 
 impl fmt::Debug for Client {
@@ -90,8 +92,9 @@ impl Client {
     /// As [`Self::start`], over the streams that `dialer` gives.
     pub fn over(dialer: impl Dial, options: ClientOptions) -> Self {
         let Handle { commands, status, events, dropped } = session::start(dialer, &options);
-        let started = Arc::new(Semaphore::new(options.started.clamp(1, STARTED)));
-        Self { commands, status, events, dropped, started, local: Arc::new(Semaphore::new(LOCAL)) }
+        let places = options.started.clamp(1, STARTED);
+        let (started, local) = (Arc::new(Semaphore::new(places)), Arc::new(Semaphore::new(LOCAL)));
+        Self { commands, status, events, dropped, started, local, places: places + LOCAL }
     }
 
     /// Asks once there is room, and again after each reconnect. Operations that were started, and `cancel` set, count
