@@ -1,21 +1,22 @@
 # Upstream's own clients, unmodified, from their registries; sourced by scripts/test. They are kept outside the tree, in
 # $XDG_CACHE_HOME/pigeonfs-peers, and made anew where they are missing or broken.
 #
-# Sets PIGEONFS_TEST_PIGEONHOLE_CP (the program) and PIGEONFS_TEST_PYTHON (a Python that has the package).
+# Sets PIGEONFS_TEST_PIGEONHOLE_CP (the program), PIGEONFS_TEST_RUST_PEER (a program on the Rust client) and
+# PIGEONFS_TEST_PYTHON (a Python that has the package).
 
 peers=${XDG_CACHE_HOME:-$HOME/.cache}/pigeonfs-peers
 thin_client=0.0.25
 
-rust_peer() {
-    local root=$peers/katzenpost_thin_client-$thin_client
-    PIGEONFS_TEST_PIGEONHOLE_CP=$root/bin/pigeonhole-cp
-    "$PIGEONFS_TEST_PIGEONHOLE_CP" --help >/dev/null 2>&1 && return
-    say "building upstream's pigeonhole-cp"
-    rm -rf "$root"
-    # In a directory of its own: this tree's toolchain file and configuration are not the peer's.
-    (cd "$peers" && cargo install --quiet --locked --debug --root "$root" --target-dir "$peers/build" \
-        --version "=$thin_client" --features cli katzenpost_thin_client) || die "pigeonhole-cp could not be built"
-    rm -rf "$peers/build"
+# pigeonhole-cp, and our program that calls the whole API (tests/peers/rust): one build, so that what both depend on is
+# built once. Its lock file pins the version.
+rust_peers() {
+    local target=$peers/build manifest=$PWD/tests/peers/rust/Cargo.toml
+    PIGEONFS_TEST_PIGEONHOLE_CP=$target/debug/pigeonhole-cp
+    PIGEONFS_TEST_RUST_PEER=$target/debug/whole-api
+    [ -x "$PIGEONFS_TEST_RUST_PEER" ] || say "building upstream's pigeonhole-cp and Rust client"
+    # Elsewhere: this tree's configuration is not the peers'.
+    (cd "$peers" && cargo build --quiet --locked --manifest-path "$manifest" --target-dir "$target" \
+        --package whole-api --package katzenpost_thin_client --bins) || die "upstream's Rust client could not be built"
 }
 
 python_peer() {
@@ -32,6 +33,6 @@ mkdir -p "$peers"
 # One at a time: two runs of the tests may share the cache.
 exec 9>"$peers/lock"
 flock 9
-rust_peer
+rust_peers
 python_peer
 exec 9>&-

@@ -172,6 +172,11 @@ impl Work {
 
     /// Starts a localnet in the directory `name`.
     pub fn localnet(&self, name: &str) -> Localnet {
+        self.localnet_at(name, &[])
+    }
+
+    /// Starts a localnet in the directory `name` that listens at these addresses too.
+    pub fn localnet_at(&self, name: &str, further: &[&str]) -> Localnet {
         let config = self.path(&format!("{name}.toml"));
         let log = std::fs::File::create(self.path(&format!("{name}.log"))).expect("a log");
         let mut child = self
@@ -180,15 +185,18 @@ impl Work {
             .arg(self.path(name))
             .arg("--config-out")
             .arg(&config)
+            .args(further.iter().flat_map(|address| ["--listen", address]))
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(log)
             .spawn()
             .expect("the binary");
-        let mut ready = String::new();
-        let stdout = child.stdout.take().expect("piped");
+        let mut stdout = BufReader::new(child.stdout.take().expect("piped"));
         let child = Kill(child);
-        BufReader::new(stdout).read_line(&mut ready).expect("a pipe");
+        let mut ready = String::new();
+        for _ in 0..=further.len() {
+            stdout.read_line(&mut ready).expect("a pipe");
+        }
         assert!(ready.starts_with("listening tcp://127.0.0.1:"), "{ready:?}");
         Localnet { child, tcp_config: config, unix_config: self.path(name).join("thinclient.toml") }
     }
