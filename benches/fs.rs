@@ -1,0 +1,347 @@
+//! The mount beside what it is built on, in one run on one disk: appends beside a raw SQLite loop with the same
+//! durability, reads beside a plain scan of the same rows, metadata beside bindfs; then how soon an interrupt ends a
+//! wait, and how much memory the mount has taken. There is no network: what is measured is this machine's side.
+//!
+//! `scripts/bench fs` runs it. The disk is that of the build directory; a tmpfs is refused.
+
+#![allow(clippy::print_stdout, clippy::print_stderr, clippy::unwrap_used)]
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{Read, Write};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use rusqlite::Connection;
+
+/// Plaintext of a box, as on the networks that there are.
+const BOX: usize = 1549;
+const CHANNELS: usize = 10_000;
+const MIB: usize = 1 << 20;
+
+fn main() {
+    let arguments: Vec<String> = std::env::args().collect();
+    match arguments.get(1).map(String::as_str) {
+        // This program again, as one of several that write at once.
+        Some("append-file") => return append_file(Path::new(&arguments[2]), arguments[3].parse().unwrap()),
+        Some("append-rows") => return append_rows(Path::new(&arguments[2]), arguments[3].parse().unwrap()),
+        _ => {}
+    }
+    let dir = tempfile::Builder::new().prefix("bench-fs").tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let kind = run("stat", &["-f", "-c", "%T", dir.path().to_str().unwrap()]);
+    assert_ne!(kind.trim(), "tmpfs", "a disk is wanted: give another CARGO_TARGET_DIR");
+    println!("disk: {}  cores: {}", kind.trim(), std::thread::available_parallelism().unwrap());
+    println!("{:<34} {:>12} {:>22} {:>7}  goal", "", "mount", "beside it", "ratio");
+
+    let mount = Mount::start(dir.path());
+    let idle = mount.memory();
+    let raw = dir.path().join("raw.db");
+    appends(&mount, &raw, "append, 4 kB a write", 4096, 2000);
+    appends(&mount, &raw, "append, 1 MiB a write", MIB, 64);
+    reads(&mount, &raw, "read again, 64 MiB", 64 * MIB);
+    many_writers(&mount, dir.path());
+    metadata(&mount, dir.path());
+    interrupts(&mount, dir.path());
+    let (now, most) = mount.memory();
+    line("memory, idle and in the end", &format!("{} MiB", idle.0 / 1024), &format!("{} MiB", now / 1024), None, "");
+    line("memory, at most", &format!("{} MiB", most / 1024), "", None, "");
+}
+
+/// One line of the table. A ratio comes with whether it meets its goal.
+fn line(what: &str, ours: &str, beside: &str, ratio: Option<(f64, bool)>, goal: &str) {
+    let ratio = ratio.map_or_else(String::new, |(ratio, met)| format!("{ratio:>6.2}{}", if met { " " } else { "!" }));
+    println!("{what:<34} {ours:>12} {beside:>22} {ratio:>7}  {goal}");
+}
+
+fn rate(bytes: usize, time: Duration) -> f64 {
+    bytes as f64 / MIB as f64 / time.as_secs_f64()
+}
+
+fn appends(mount: &Mount, raw: &Path, what: &str, size: usize, count: usize) {
+    let bytes = vec![0x5a; size];
+    // In turns, so that both see the same disk.
+    let rounds = 4;
+    let mut file = OpenOptions::new().append(true).create(true).open(mount.file(&format!("append-{size}"))).unwrap();
+    let mut connection = open(raw);
+    connection.execute_batch("DELETE FROM box").unwrap();
+    let (mut ours, mut theirs) = (Duration::ZERO, Duration::ZERO);
+    for _ in 0..rounds {
+        ours += timed(|| (0..count / rounds).for_each(|_| file.write_all(&bytes).unwrap()));
+        theirs += timed(|| (0..count / rounds).for_each(|_| insert(&mut connection, &bytes)));
+    }
+    let (ours, theirs) = (rate(size * count, ours), rate(size * count, theirs));
+    let ratio = ours / theirs;
+    line(
+        what,
+        &format!("{ours:.1} MiB/s"),
+        &format!("SQLite {theirs:.1} MiB/s"),
+        Some((ratio, ratio >= 0.4)),
+        ">= 0.40",
+    );
+}
+
+fn open(path: &Path) -> Connection {
+    let connection = Connection::open(path).unwrap();
+    connection.busy_timeout(Duration::from_secs(60)).unwrap();
+    connection
+        .execute_batch(
+            "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;
+             CREATE TABLE IF NOT EXISTS box (seq INTEGER PRIMARY KEY, payload BLOB NOT NULL)",
+        )
+        .unwrap();
+    connection
+}
+
+/// One write: its boxes, in one transaction that is on the disk when it returns.
+fn insert(connection: &mut Connection, bytes: &[u8]) {
+    let transaction = connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate).unwrap();
+    {
+        let mut insert = transaction.prepare_cached("INSERT INTO box (payload) VALUES (?1)").unwrap();
+        for piece in bytes.chunks(BOX) {
+            insert.execute([piece]).unwrap();
+        }
+    }
+    transaction.commit().unwrap();
+}
+
+fn reads(mount: &Mount, raw: &Path, what: &str, size: usize) {
+    let file = File::open(mount.file(&format!("append-{MIB}"))).unwrap();
+    assert_eq!(file.metadata().unwrap().len(), size as u64);
+    let mut buffer = vec![0; MIB];
+    let connection = open(raw);
+    let (mut ours, mut theirs) = (Duration::MAX, Duration::MAX);
+    for _ in 0..5 {
+        ours = ours.min(timed(|| {
+            for at in 0..size / MIB {
+                file.read_exact_at(&mut buffer, (at * MIB) as u64).unwrap();
+            }
+        }));
+        theirs = theirs.min(timed(|| {
+            let mut scan = connection.prepare_cached("SELECT payload FROM box ORDER BY seq").unwrap();
+            let mut rows = scan.query([]).unwrap();
+            let mut at = 0;
+            while let Some(row) = rows.next().unwrap() {
+                let piece = row.get_ref(0).unwrap().as_blob().unwrap();
+                let from = at % MIB;
+                buffer[from..from + piece.len()].copy_from_slice(piece);
+                at += piece.len();
+            }
+            assert_eq!(at, size);
+        }));
+    }
+    let (ours, theirs) = (rate(size, ours), rate(size, theirs));
+    let ratio = ours / theirs;
+    line(
+        what,
+        &format!("{ours:.0} MiB/s"),
+        &format!("SQLite {theirs:.0} MiB/s"),
+        Some((ratio, ratio >= 0.5)),
+        ">= 0.50",
+    );
+}
+
+fn many_writers(mount: &Mount, dir: &Path) {
+    const WRITERS: usize = 8;
+    const WRITES: usize = 200;
+    let all = |verb: &str, path: &Path| {
+        let start = || {
+            let program = std::env::current_exe().unwrap();
+            Command::new(program).arg(verb).arg(path).arg(WRITES.to_string()).spawn().unwrap()
+        };
+        timed(|| {
+            let children: Vec<Child> = (0..WRITERS).map(|_| start()).collect();
+            children.into_iter().for_each(|mut child| assert!(child.wait().unwrap().success()));
+        })
+    };
+    let raw = dir.join("many.db");
+    drop(open(&raw));
+    let (ours, theirs) = (all("append-file", &mount.file("many")), all("append-rows", &raw));
+    let per_second = |time: Duration| (WRITERS * WRITES) as f64 / time.as_secs_f64();
+    let (ours, theirs) = (per_second(ours), per_second(theirs));
+    line(
+        "appends of 100 B, 8 processes",
+        &format!("{ours:.0} /s"),
+        &format!("SQLite {theirs:.0} /s"),
+        Some((ours / theirs, true)),
+        "",
+    );
+}
+
+fn append_file(path: &Path, count: usize) {
+    let mut file = OpenOptions::new().append(true).create(true).open(path).unwrap();
+    (0..count).for_each(|_| file.write_all(&[b'x'; 100]).unwrap());
+}
+
+fn append_rows(path: &Path, count: usize) {
+    let mut connection = open(path);
+    (0..count).for_each(|_| insert(&mut connection, &[b'x'; 100]));
+}
+
+fn metadata(mount: &Mount, dir: &Path) {
+    let (plain, bound) = (dir.join("plain"), dir.join("bound"));
+    fs::create_dir(&plain).unwrap();
+    fs::create_dir(&bound).unwrap();
+    let names: Vec<String> = (0..CHANNELS).map(|n| format!("channel-{:05}", n * 7919 % CHANNELS)).collect();
+    let made = timed(|| {
+        std::thread::scope(|scope| {
+            for names in names.chunks(CHANNELS / 16) {
+                scope.spawn(move || names.iter().for_each(|name| drop(File::create(mount.file(name)).unwrap())));
+            }
+        });
+    });
+    names.iter().for_each(|name| drop(File::create(plain.join(name)).unwrap()));
+    line("create, 16 threads", &format!("{:.0} /s", CHANNELS as f64 / made.as_secs_f64()), "", None, "");
+    run("bindfs", &["-o", "fsname=bench", plain.to_str().unwrap(), bound.to_str().unwrap()]);
+    let _unbind = Unmount(bound.clone());
+    let stat = |root: &Path| {
+        let pass = || timed(|| names.iter().for_each(|name| assert!(fs::metadata(root.join(name)).unwrap().is_file())));
+        // What bindfs has the kernel keep is given a second to be forgotten.
+        (0..3).map(|_| (std::thread::sleep(Duration::from_millis(1100)), pass()).1).min().unwrap()
+    };
+    let list = |root: &Path| {
+        let pass = || timed(|| assert!(fs::read_dir(root).unwrap().filter(Result::is_ok).count() >= CHANNELS));
+        (0..3).map(|_| pass()).min().unwrap()
+    };
+    let micros = |time: Duration| time.as_secs_f64() * 1e6 / CHANNELS as f64;
+    let (ours, theirs) = (micros(stat(mount.path())), micros(stat(&bound)));
+    let ratio = ours / theirs;
+    line(
+        "stat, 10,000 channels, each",
+        &format!("{ours:.1} us"),
+        &format!("bindfs {theirs:.1} us"),
+        Some((ratio, ratio <= 1.5)),
+        "<= 1.50",
+    );
+    let (ours, theirs) = (list(mount.path()), list(&bound));
+    let ratio = ours.as_secs_f64() / theirs.as_secs_f64();
+    line(
+        "readdir, 10,000 channels",
+        &format!("{:.1} ms", ours.as_secs_f64() * 1e3),
+        &format!("bindfs {:.1} ms", theirs.as_secs_f64() * 1e3),
+        Some((ratio, true)),
+        "",
+    );
+}
+
+fn interrupts(mount: &Mount, dir: &Path) {
+    mount.reader(dir, "unknown");
+    let mut times: Vec<Duration> = (0..100).map(|n| interrupt(&mount.file("unknown"), n)).collect();
+    times.sort();
+    let of = |part: usize| times[(times.len() - 1) * part / 100].as_secs_f64() * 1e3;
+    let met = of(99) <= 200.0;
+    line(
+        "Ctrl-C ends a waiting read, p50, p99",
+        &format!("{:.0} ms", of(50)),
+        &format!("{:.0} ms", of(99)),
+        Some((of(99) / 200.0, met)),
+        "p99 <= 200 ms",
+    );
+}
+
+/// How long after its signal a `cat` that waits is gone. The signal comes at another time of its wait in each round.
+fn interrupt(file: &Path, round: u64) -> Duration {
+    let mut cat = Command::new("cat").arg(file).stdout(Stdio::null()).spawn().unwrap();
+    let call = format!("/proc/{}/syscall", cat.id());
+    while !fs::read_to_string(&call).is_ok_and(|call| call.starts_with(&format!("{} ", libc::SYS_read))) {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    std::thread::sleep(Duration::from_millis(round * 7 % 300));
+    let pid = rustix::process::Pid::from_child(&cat);
+    timed(|| {
+        rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
+        assert!(!cat.wait().unwrap().success());
+    })
+}
+
+fn timed(work: impl FnOnce()) -> Duration {
+    let start = Instant::now();
+    work();
+    start.elapsed()
+}
+
+fn run(program: &str, arguments: &[&str]) -> String {
+    let output = Command::new(program).args(arguments).output().unwrap_or_else(|error| panic!("{program}: {error}"));
+    assert!(output.status.success(), "{program}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// The program itself, mounted, with no network to be had.
+struct Mount {
+    child: Child,
+    path: Unmount,
+    state: PathBuf,
+}
+
+impl Mount {
+    fn start(dir: &Path) -> Self {
+        let (path, state) = (dir.join("mnt"), dir.join("state"));
+        fs::create_dir(&path).unwrap();
+        let mut child = command(&state);
+        let child = child.arg("mount").arg("--json").arg(&path).stdout(Stdio::piped()).spawn().unwrap();
+        let mut mount = Self { child, path: Unmount(path), state };
+        let mut ready = [0; 1];
+        mount.child.stdout.as_mut().unwrap().read_exact(&mut ready).unwrap();
+        mount
+    }
+
+    fn path(&self) -> &Path {
+        &self.path.0
+    }
+
+    fn file(&self, name: &str) -> PathBuf {
+        self.path.0.join(name)
+    }
+
+    /// A channel of which nothing is known: a read of it waits.
+    fn reader(&self, dir: &Path, name: &str) {
+        let other = dir.join("other");
+        run_command(command(&other).args(["new", name]), b"");
+        let capability = run_command(command(&other).args(["share", name]), b"");
+        run_command(command(&self.state).args(["add", name]), &capability);
+    }
+
+    /// Resident memory now and at most, in KiB.
+    fn memory(&self) -> (u64, u64) {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let field = |key: &str| {
+            let line = status.lines().find_map(|line| line.strip_prefix(key)).unwrap();
+            line.split_whitespace().next().unwrap().parse().unwrap()
+        };
+        (field("VmRSS:"), field("VmHWM:"))
+    }
+}
+
+impl Drop for Mount {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(&self.path.0).status();
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn command(state: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_pigeonfs"));
+    for name in ["XDG_CONFIG_HOME", "XDG_RUNTIME_DIR", "PIGEONFS_THINCLIENT"] {
+        command.env_remove(name);
+    }
+    command.args(["--quiet", "--state"]).arg(state).env("HOME", state);
+    command
+}
+
+fn run_command(command: &mut Command, stdin: &[u8]) -> Vec<u8> {
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    child.stdin.take().unwrap().write_all(stdin).unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success());
+    output.stdout
+}
+
+/// A place that is unmounted when it goes.
+struct Unmount(PathBuf);
+
+impl Drop for Unmount {
+    fn drop(&mut self) {
+        let _ = Command::new("fusermount3").args(["-uzq"]).arg(&self.0).status();
+    }
+}
