@@ -87,10 +87,7 @@ impl Fs {
         if name.len() > MAX_NAME_BYTES {
             return Err(FsError::quiet(libc::ENAMETOOLONG, "no name is that long"));
         }
-        let channel = || -> Result<ChannelId, FsError> {
-            let name = ChannelName::from_os(name).map_err(|_| missing())?;
-            Ok(self.owner.store().by_name(&name)?.ok_or_else(missing)?.id)
-        };
+        let channel = || Ok(self.channel_named(name)?.id);
         match parent {
             Node::Root if name == ".pigeonfs" => Ok(Node::Control),
             Node::Root => channel().map(Node::Channel),
@@ -102,6 +99,21 @@ impl Fs {
             }
             _ => Err(missing()),
         }
+    }
+
+    /// Looks a name up, and its attributes with it: for a channel one question, where [`Self::lookup`] and
+    /// [`Self::attributes`] would be two.
+    pub fn find(&self, parent: Node, name: &OsStr) -> Result<Attributes, FsError> {
+        if parent == Node::Root && name != ".pigeonfs" && name.len() <= MAX_NAME_BYTES {
+            return Ok(Attributes::of_channel(&self.channel_named(name)?, &self.options));
+        }
+        self.attributes(self.lookup(parent, name)?, None)
+    }
+
+    fn channel_named(&self, name: &OsStr) -> Result<Channel, FsError> {
+        let missing = || FsError::quiet(libc::ENOENT, "there is no such file");
+        let name = ChannelName::from_os(name).map_err(|_| missing())?;
+        self.owner.store().by_name(&name)?.ok_or_else(missing)
     }
 
     /// The attributes of a file or directory; a report that is open is as long as it was made.

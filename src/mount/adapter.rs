@@ -27,6 +27,9 @@ use crate::store::Claim;
 
 /// Sizes and times change behind the kernel's back.
 const TTL: Duration = Duration::ZERO;
+/// The least that the kernel can count, a tick of its clock: a stat(2) looks a name up and then asks for what it was
+/// just told. So it is not asked.
+const TTL_OF_LOOKUP: Duration = Duration::from_nanos(1);
 
 type Listing = Vec<(Node, String)>;
 
@@ -91,7 +94,7 @@ fn node(inode: INodeNo) -> Result<Node, FsError> {
 
 fn entry(reply: ReplyEntry, result: Result<Attributes, Errno>) {
     match result {
-        Ok(attributes) => reply.entry(&TTL, &attr(&attributes), Generation(0)),
+        Ok(attributes) => reply.entry_with_ttls(&TTL_OF_LOOKUP, &TTL, &attr(&attributes), Generation(0)),
         Err(error) => reply.error(error),
     }
 }
@@ -112,9 +115,7 @@ impl Filesystem for Adapter {
     }
 
     fn lookup(&self, _request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
-        let found = node(parent)
-            .and_then(|parent| self.fs.lookup(parent, name))
-            .and_then(|node| self.fs.attributes(node, None));
+        let found = node(parent).and_then(|parent| self.fs.find(parent, name));
         entry(reply, found.map_err(|error| errno("lookup", &error)));
     }
 
