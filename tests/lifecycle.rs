@@ -317,6 +317,8 @@ fn apart(work: &Work, script: &str) -> Option<Run> {
             [ $code = "$want" ] || {{ echo "exit $code, not $want: $*"; cat said; exit 99; }}
             grep -qF -- "$words" said || {{ echo "not said by $*: $words"; cat said; exit 99; }}
         }}
+        # The mounts of this script. The namespace began as a copy, with whatever other tests had mounted at that moment.
+        ours() {{ grep " $PWD/.* - fuse.pigeonfs " /proc/self/mountinfo; }}
         # A process that is told to end needs its time.
         gone() {{ for n in $(seq 2000); do [ -e "$1" ] || return 0; sleep 0.02; done; echo "$1 is still there"; exit 99; }}
         "#,
@@ -361,7 +363,7 @@ fn a_user_mounts_through_fusermount3() {
         as_user pigeonfs mount --daemonize mnt
         as_user kill "$(cat home/.local/state/pigeonfs/lock)"
         gone home/.local/state/pigeonfs/control.sock
-        ! grep -q fuse.pigeonfs /proc/self/mountinfo
+        [ -z "$(ours)" ]
         # Killed: cleared by the next.
         as_user pigeonfs mount --daemonize mnt
         pid=$(cat home/.local/state/pigeonfs/lock)
@@ -413,7 +415,7 @@ fn nobody_elses_mount_is_touched() {
         pid=$(cat home/.local/state/pigeonfs/lock)
         kill -9 $pid; gone /proc/$pid
         fails 6 "a mount of user 65534 (fuse.pigeonfs)" pigeonfs mount --state s mnt
-        grep -q fuse.pigeonfs /proc/self/mountinfo
+        [ -n "$(ours)" ]
         as_user pigeonfs umount mnt
         # Something else came to the place of a mount that was ended from outside.
         pigeonfs mount --daemonize --state s mnt
@@ -437,7 +439,7 @@ fn nobody_elses_mount_is_touched() {
         # Moved, and bound to another place: both go.
         mount --move mnt theirs; mount --bind theirs mnt
         kill "$(cat s/lock)"; gone s/control.sock
-        ! grep -q fuse.pigeonfs /proc/self/mountinfo
+        [ -z "$(ours)" ]
         "#,
     );
 }
@@ -506,11 +508,11 @@ fn mount_8_and_fstab_know_it() {
         echo "$PWD/s $PWD/mnt pigeonfs defaults 0 0" >fstab
         mount -a
         mount -a
-        [ "$(grep -c fuse.pigeonfs /proc/self/mountinfo)" = 1 ]
+        [ "$(ours | wc -l)" = 1 ]
         umount mnt; gone s/control.sock
         # Pretended.
         mount -f -t pigeonfs $PWD/s mnt
-        ! grep -q fuse.pigeonfs /proc/self/mountinfo
+        [ -z "$(ours)" ]
         "#,
     );
 }
