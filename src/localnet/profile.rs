@@ -5,6 +5,9 @@
 
 use std::time::Duration;
 
+use rand::RngExt as _;
+use rand::rngs::StdRng;
+
 /// What sets the pace of a localnet, in the network's own time.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Profile {
@@ -138,6 +141,11 @@ impl Profile {
 /// Events per millisecond of a mean interval; what takes no time has the rate `at_once`.
 fn rate(mean: Duration, at_once: f64) -> f64 {
     if mean.is_zero() { at_once } else { 1.0 / (mean.as_secs_f64() * 1000.0) }
+}
+
+/// A time until the next event of a Poisson process, drawn; a mean of zero draws nothing.
+pub(super) fn exponential(dice: &mut StdRng, mean: Duration) -> Duration {
+    if mean.is_zero() { mean } else { mean.mul_f64(-(1.0 - dice.random::<f64>()).ln()) }
 }
 
 #[cfg(test)]

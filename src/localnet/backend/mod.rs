@@ -32,7 +32,7 @@ use self::store::Holders;
 use super::document::{Identity, replica_keys};
 use super::envelope::{Inner, Query};
 use super::faults::Faults;
-use super::profile::Profile;
+use super::profile::{Profile, exponential};
 use super::replica::{
     BOX_ALREADY_EXISTS, BOX_ID_NOT_FOUND, DATABASE_FAILURE, INVALID_EPOCH, SUCCESS, TOMBSTONE, replica_epoch,
 };
@@ -500,15 +500,6 @@ impl<S: BoxStore> Backend<S> {
         self.serial += 1;
         self.steps.insert((at, self.serial), step);
     }
-}
-
-/// A time until the next event of a Poisson process.
-fn exponential(dice: &mut StdRng, mean: Duration) -> Duration {
-    if mean.is_zero() {
-        return mean;
-    }
-    let left: f64 = 1.0 - dice.random::<f64>();
-    mean.mul_f64(-left.ln())
 }
 
 #[cfg(test)]

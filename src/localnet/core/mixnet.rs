@@ -8,7 +8,7 @@ use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 
 use crate::localnet::faults::Faults;
-use crate::localnet::profile::Profile;
+use crate::localnet::profile::{Profile, exponential};
 
 /// Above this mean a Poisson count is drawn as the normal that it is close to.
 const MANY: f64 = 64.0;
@@ -133,10 +133,6 @@ impl Mixnet {
 /// What certainly happens, or never does, draws nothing: a fault that is off changes no run.
 fn chance(dice: &mut StdRng, probability: f64) -> bool {
     probability > 0.0 && dice.random::<f64>() < probability
-}
-
-fn exponential(dice: &mut StdRng, mean: Duration) -> Duration {
-    if mean.is_zero() { mean } else { mean.mul_f64(-(1.0 - dice.random::<f64>()).ln()) }
 }
 
 #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // A count, rounded, of at least 0.
