@@ -58,7 +58,7 @@ async fn use_it(client: &Client, seed: u8) {
 async fn every_transport_carries_the_whole_protocol() {
     let root = tempfile::tempdir().expect("a directory");
     let name = format!("pigeonfs-test-{}", std::process::id());
-    let listen = ["127.0.0.1:0".parse().expect("an address"), Address::Abstract(name)];
+    let listen = ["127.0.0.1:0", &format!("@{name}"), "ws://127.0.0.1:0"].map(|text| text.parse().expect("an address"));
     let config_out = root.path().join("out.toml");
     let options = Options {
         listen: listen.into_iter().map(Listen).collect(),
@@ -66,7 +66,7 @@ async fn every_transport_carries_the_whole_protocol() {
         ..Options::new(root.path().join("net"))
     };
     let network = Localnet::start(options).await.expect("started");
-    assert_eq!(network.addresses().len(), 3);
+    assert_eq!(network.addresses().len(), 4);
     assert_eq!(
         Config::load(&config_out).expect("written").dial,
         network.addresses()[1],

@@ -18,7 +18,7 @@ pub(super) struct DaemonArgs {
     /// The daemon's thinclient.toml
     #[arg(long, value_name = "FILE", conflicts_with_all = ["daemon", "localnet"])]
     config: Option<PathBuf>,
-    /// The daemon's address: tcp://HOST:PORT, unix:///PATH or @NAME
+    /// The daemon's address: tcp://HOST:PORT, unix:///PATH, @NAME or ws://HOST:PORT
     #[arg(long, value_name = "ADDR", conflicts_with = "localnet")]
     daemon: Option<String>,
     /// Run an embedded network, kept in the state directory. It gives no anonymity

@@ -20,6 +20,8 @@ pub enum Address {
     Unix(PathBuf),
     /// A Linux abstract socket, without the leading `@`.
     Abstract(String),
+    /// A WebSocket without TLS, `ws://host[:port][/path]`; the port is 80 if none is named.
+    WebSocket(String),
 }
 
 /// The address family that a TCP address is limited to.
@@ -36,7 +38,7 @@ pub enum TcpNetwork {
 
 /// Why text is no address.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{text:?} is no address: use tcp://HOST:PORT, HOST:PORT, a path, unix:///PATH or @NAME")]
+#[error("{text:?} is no address: use tcp://HOST:PORT, HOST:PORT, a path, unix:///PATH, @NAME or ws://HOST:PORT")]
 pub struct AddressError {
     text: String,
 }
@@ -51,6 +53,9 @@ impl FromStr for Address {
         }
         if text.starts_with('@') || text.starts_with('/') || text.starts_with("./") {
             return Self::unix(text).ok_or_else(error);
+        }
+        if text.starts_with("ws://") {
+            return super::websocket::host_port(text).map(|_| Self::WebSocket(text.to_owned())).ok_or_else(error);
         }
         let host_port = text.strip_prefix("tcp://").unwrap_or(text);
         match host_port.rsplit_once(':') {
@@ -79,6 +84,7 @@ impl fmt::Display for Address {
             Self::Tcp { host_port, .. } => write!(out, "tcp://{host_port}"),
             Self::Unix(path) => write!(out, "unix://{}", path.display()),
             Self::Abstract(name) => write!(out, "@{name}"),
+            Self::WebSocket(url) => out.write_str(url),
         }
     }
 }
@@ -134,9 +140,9 @@ struct Dial {
     #[serde(skip_serializing_if = "Option::is_none")]
     tcp: Option<Tcp>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    unix: Option<Unix>,
-    #[serde(skip_serializing)]
-    ws: Option<Unix>,
+    unix: Option<Plain>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ws: Option<Plain>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -149,7 +155,7 @@ struct Tcp {
 
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "PascalCase")]
-struct Unix {
+struct Plain {
     address: String,
 }
 
@@ -170,14 +176,15 @@ impl Config {
     pub fn parse(text: &str) -> Result<Self, String> {
         let file: File = toml::from_str(text).map_err(|error| error.message().to_owned())?;
         let dial = match file.dial {
-            Dial { ws: Some(_), .. } => {
-                return Err("[Dial.Ws] is not supported: use [Dial.Unix] or [Dial.Tcp]".to_owned());
-            }
-            Dial { tcp: Some(tcp), unix: None, .. } => Self::tcp(tcp)?,
-            Dial { tcp: None, unix: Some(unix), .. } => {
+            Dial { tcp: Some(tcp), unix: None, ws: None } => Self::tcp(tcp)?,
+            Dial { tcp: None, unix: Some(unix), ws: None } => {
                 Address::unix(&unix.address).ok_or_else(|| format!("{:?} is no path and no @name", unix.address))?
             }
-            _ => return Err("[Dial] must have exactly one of [Dial.Tcp] and [Dial.Unix]".to_owned()),
+            Dial { tcp: None, unix: None, ws: Some(ws) } => match ws.address.parse() {
+                Ok(address @ Address::WebSocket(_)) => address,
+                _ => return Err(format!("{:?} is no ws://HOST:PORT (and TLS is not spoken)", ws.address)),
+            },
+            _ => return Err("[Dial] must have exactly one of [Dial.Tcp], [Dial.Unix] and [Dial.Ws]".to_owned()),
         };
         Ok(Self { dial })
     }
@@ -195,7 +202,7 @@ impl Config {
         }
     }
 
-    /// The text of a `thinclient.toml` that every client of upstream's reads.
+    /// The text of a `thinclient.toml`. Every client of upstream's reads it, but that only Go's knows `[Dial.Ws]`.
     pub fn to_toml(&self) -> String {
         let mut dial = Dial::default();
         match &self.dial {
@@ -207,8 +214,9 @@ impl Config {
                 };
                 dial.tcp = Some(Tcp { address: host_port.clone(), network: network.to_owned() });
             }
-            Address::Unix(path) => dial.unix = Some(Unix { address: path.display().to_string() }),
-            Address::Abstract(name) => dial.unix = Some(Unix { address: format!("@{name}") }),
+            Address::Unix(path) => dial.unix = Some(Plain { address: path.display().to_string() }),
+            Address::Abstract(name) => dial.unix = Some(Plain { address: format!("@{name}") }),
+            Address::WebSocket(url) => dial.ws = Some(Plain { address: url.clone() }),
         }
         toml::to_string(&File { dial }).expect("strings in two tables")
     }
@@ -225,6 +233,8 @@ mod tests {
             ("[Dial.Tcp]\nAddress = \"[::1]:64331\"", "tcp://[::1]:64331"),
             ("[Dial.Unix]\nAddress = \"@katzenpost\"", "@katzenpost"),
             ("[Dial.Unix]\nAddress = \"/run/x/kpclientd.sock\"", "unix:///run/x/kpclientd.sock"),
+            ("[Dial.Ws]\nAddress = \"ws://localhost:12345\"", "ws://localhost:12345"),
+            ("[Dial.Ws]\nAddress = \"ws://[::1]:12345/daemon\"", "ws://[::1]:12345/daemon"),
         ] {
             let config = Config::parse(text).expect(text);
             assert_eq!(config.dial.to_string(), address);
@@ -242,7 +252,9 @@ mod tests {
             ("[Dial.Unix]\naddress=\"/x\"", "unknown field `address`"),
             ("[Dial.Tcp]\nAddress=\"a:1\"\nNetwork=\"udp\"", "none of tcp, tcp4, tcp6"),
             ("[Dial.Tcp]\nAddress=\"nowhere\"", "no HOST:PORT"),
-            ("[Dial.Ws]\nAddress=\"ws://x\"", "not supported"),
+            ("[Dial.Ws]\nAddress=\"wss://x:1\"", "TLS is not spoken"),
+            ("[Dial.Ws]\nAddress=\"localhost:1\"", "no ws://HOST:PORT"),
+            ("[Dial.Ws]\nAddress=\"ws://x:1\"\n[Dial.Unix]\nAddress=\"/x\"", "exactly one"),
         ] {
             let error = Config::parse(text).expect_err(text);
             assert!(error.contains(told), "{text:?}: {error}");

@@ -99,8 +99,7 @@
 //! | `ThinClientErrorToString` | [`error_text`]; [`Error`]'s `Display` |
 //! | `IsExpectedOutcome` | the outcomes [`ReadOutcome`] and [`WriteOutcome`] |
 //!
-//! WebSocket is the one transport that is not here. Source: `thin-client-protocol.md`; the hazards of its §6 are what
-//! this room is built to not have.
+//! Source: `thin-client-protocol.md`; the hazards of its §6 are what this room is built to not have.
 
 mod client;
 mod config;
@@ -111,6 +110,7 @@ pub mod message;
 pub mod pki;
 mod session;
 mod transport;
+pub(crate) mod websocket;
 
 pub use client::{
     CancelOutcome, Client, ClientOptions, CopyStream, Courier, Destination, Elements, Envelope, Induction, KeyPair,

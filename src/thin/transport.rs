@@ -9,6 +9,7 @@ use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream, lookup_host};
 
+use super::websocket::{self, WebSocket};
 use super::{Address, Config, TcpNetwork};
 
 /// Gives a client its stream to the daemon, at the start and again after each loss. [`Config`] dials sockets; anything
@@ -47,6 +48,7 @@ pub struct Socket(Stream);
 enum Stream {
     Tcp(TcpStream),
     Unix(UnixStream),
+    WebSocket(Box<WebSocket<TcpStream>>),
 }
 
 impl Stream {
@@ -63,6 +65,11 @@ impl Stream {
                     Ok::<_, io::Error>(stream)
                 });
                 stream.await.map_err(io::Error::other)?.and_then(UnixStream::from_std).map(Self::Unix)
+            }
+            Address::WebSocket(url) => {
+                let told = || io::Error::new(io::ErrorKind::InvalidInput, "no ws://HOST:PORT");
+                let stream = connect_tcp(&websocket::host_port(url).ok_or_else(told)?, TcpNetwork::Any).await?;
+                WebSocket::connect(url, stream).await.map(Box::new).map(Self::WebSocket)
             }
         }
     }
@@ -95,6 +102,7 @@ impl AsyncRead for Socket {
         match &mut self.get_mut().0 {
             Stream::Tcp(stream) => Pin::new(stream).poll_read(context, into),
             Stream::Unix(stream) => Pin::new(stream).poll_read(context, into),
+            Stream::WebSocket(stream) => Pin::new(stream).poll_read(context, into),
         }
     }
 }
@@ -104,6 +112,7 @@ impl AsyncWrite for Socket {
         match &mut self.get_mut().0 {
             Stream::Tcp(stream) => Pin::new(stream).poll_write(context, bytes),
             Stream::Unix(stream) => Pin::new(stream).poll_write(context, bytes),
+            Stream::WebSocket(stream) => Pin::new(stream).poll_write(context, bytes),
         }
     }
 
@@ -111,6 +120,7 @@ impl AsyncWrite for Socket {
         match &mut self.get_mut().0 {
             Stream::Tcp(stream) => Pin::new(stream).poll_flush(context),
             Stream::Unix(stream) => Pin::new(stream).poll_flush(context),
+            Stream::WebSocket(stream) => Pin::new(stream).poll_flush(context),
         }
     }
 
@@ -118,6 +128,7 @@ impl AsyncWrite for Socket {
         match &mut self.get_mut().0 {
             Stream::Tcp(stream) => Pin::new(stream).poll_shutdown(context),
             Stream::Unix(stream) => Pin::new(stream).poll_shutdown(context),
+            Stream::WebSocket(stream) => Pin::new(stream).poll_shutdown(context),
         }
     }
 }

@@ -1,6 +1,8 @@
-//! Where clients connect: TCP, Unix and abstract sockets, and the tasks that take what comes.
+//! Where clients connect: TCP, Unix and abstract sockets and WebSockets, and the tasks that take what comes.
 
+use std::future::{Future, ready};
 use std::io;
+use std::net::SocketAddr;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::Path;
@@ -8,19 +10,22 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, UnixListener};
+use tokio::net::{TcpListener, TcpStream, UnixListener};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
-use tracing::warn;
+use tracing::{debug, warn};
 
 use super::serve::{serve, stopped};
 use super::{Front, LocalnetError};
 use crate::thin::Address;
+use crate::thin::websocket::{self, WebSocket};
 
 /// The longest path that a socket address holds.
 pub(super) const SOCKET_PATH: usize = 107;
 /// Clients of one address; further ones wait in the socket's backlog.
 const CLIENTS: usize = 1024;
+/// How long a client of a WebSocket has to ask for the upgrade.
+const UPGRADE: Duration = Duration::from_secs(10);
 /// How long clients have to take their last words.
 const PARTING: Duration = Duration::from_secs(2);
 
@@ -35,26 +40,23 @@ pub(super) async fn listen(
     let front = Arc::clone(front);
     match address {
         Address::Tcp { host_port, network } => {
-            let found = tokio::net::lookup_host(host_port).await.map_err(told)?.next();
-            let at = found.ok_or_else(|| told(io::Error::new(io::ErrorKind::NotFound, "no such host")))?;
-            if !at.ip().is_loopback() {
-                if !everywhere {
-                    return Err(LocalnetError::NotLoopback { address: address.to_string() });
-                }
-                warn!(%at, "listening where other machines reach it: whoever can connect can use this network, unencrypted");
-            }
-            let listener = TcpListener::bind(at).await.map_err(told)?;
-            let bound = listener.local_addr().map_err(told)?;
-            acceptors.spawn(accept(front, async move || {
-                let (stream, _) = listener.accept().await?;
-                stream.set_nodelay(true)?;
-                Ok(stream)
-            }));
+            let (listener, bound) = bind_tcp(host_port, everywhere, address).await?;
+            acceptors.spawn(accept(front, async move || Ok(ready(Ok(accept_tcp(&listener).await?)))));
             Ok(Address::Tcp { host_port: bound.to_string(), network: *network })
+        }
+        Address::WebSocket(url) => {
+            let host_port = websocket::host_port(url).ok_or_else(|| told(io::ErrorKind::InvalidInput.into()))?;
+            let (listener, bound) = bind_tcp(&host_port, everywhere, address).await?;
+            // A client that is slow to ask for the upgrade keeps nobody else waiting.
+            acceptors.spawn(accept(front, async move || {
+                let stream = accept_tcp(&listener).await?;
+                Ok(async { timeout(UPGRADE, WebSocket::accept(stream)).await.map_err(io::Error::from)? })
+            }));
+            Ok(Address::WebSocket(format!("ws://{bound}")))
         }
         Address::Unix(path) => {
             let listener = bind(path)?;
-            acceptors.spawn(accept(front, async move || Ok(listener.accept().await?.0)));
+            acceptors.spawn(accept(front, async move || Ok(ready(Ok(listener.accept().await?.0)))));
             Ok(address.clone())
         }
         Address::Abstract(name) => {
@@ -62,7 +64,7 @@ pub(super) async fn listen(
             let listener = std::os::unix::net::UnixListener::bind_addr(&at).map_err(told)?;
             listener.set_nonblocking(true).map_err(told)?;
             let listener = UnixListener::from_std(listener).map_err(told)?;
-            acceptors.spawn(accept(front, async move || Ok(listener.accept().await?.0)));
+            acceptors.spawn(accept(front, async move || Ok(ready(Ok(listener.accept().await?.0)))));
             Ok(address.clone())
         }
     }
@@ -84,9 +86,36 @@ pub(super) fn bind(path: &Path) -> Result<UnixListener, LocalnetError> {
     Ok(listener)
 }
 
-/// Takes connections until the network stops, and ends when they have.
-async fn accept<S>(front: Arc<Front>, next: impl AsyncFn() -> io::Result<S>)
+async fn bind_tcp(
+    host_port: &str,
+    everywhere: bool,
+    address: &Address,
+) -> Result<(TcpListener, SocketAddr), LocalnetError> {
+    let told = |error| LocalnetError::Listen { address: address.to_string(), error };
+    let found = tokio::net::lookup_host(host_port).await.map_err(told)?.next();
+    let at = found.ok_or_else(|| told(io::Error::new(io::ErrorKind::NotFound, "no such host")))?;
+    if !at.ip().is_loopback() {
+        if !everywhere {
+            return Err(LocalnetError::NotLoopback { address: address.to_string() });
+        }
+        warn!(%at, "listening where other machines reach it: whoever can connect can use this network, unencrypted");
+    }
+    let listener = TcpListener::bind(at).await.map_err(told)?;
+    let bound = listener.local_addr().map_err(told)?;
+    Ok((listener, bound))
+}
+
+async fn accept_tcp(listener: &TcpListener) -> io::Result<TcpStream> {
+    let (stream, _) = listener.accept().await?;
+    stream.set_nodelay(true)?;
+    Ok(stream)
+}
+
+/// Takes connections until the network stops, and ends when they have. What `next` accepted becomes a stream in the
+/// connection's own time.
+async fn accept<S, F>(front: Arc<Front>, next: impl AsyncFn() -> io::Result<F>)
 where
+    F: Future<Output = io::Result<S>> + Send + 'static,
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
     let mut stop = front.stop.clone();
@@ -97,7 +126,15 @@ where
             () = stopped(&mut stop) => break,
             Some(_) = connections.join_next() => {}
             accepted = next(), if connections.len() < CLIENTS => match accepted {
-                Ok(stream) => drop(connections.spawn(serve(Arc::clone(&front), stream))),
+                Ok(stream) => {
+                    let front = Arc::clone(&front);
+                    connections.spawn(async move {
+                        match stream.await {
+                            Ok(stream) => serve(front, stream).await,
+                            Err(error) => debug!(%error, "a connection did not become a client's"),
+                        }
+                    });
+                }
                 Err(error) => {
                     warn!(%error, "a client could not be accepted");
                     tokio::time::sleep(Duration::from_millis(100)).await;

@@ -4,6 +4,7 @@
 //! keeps them (`thin-client-protocol.md` §4.1). What the daemon answers by itself, at no cost and with nothing else at
 //! work, is answered here: the order is the same, and no other thread is asked.
 
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -192,7 +193,7 @@ async fn write_all<W: AsyncWrite + Unpin>(
             out = outgoing.recv() => out,
             () = stopped(&mut stop) => {
                 if let Ok(bytes) = frame::encode(&ResponseFrame::from(ShutdownEvent {})) {
-                    let _ = timeout(Duration::from_secs(1), write.write_all(&bytes)).await;
+                    let _ = timeout(Duration::from_secs(1), send(&mut write, &bytes)).await;
                 }
                 return;
             }
@@ -223,13 +224,18 @@ async fn write_all<W: AsyncWrite + Unpin>(
             }
             next = if bytes.len() < WRITE_BYTES { outgoing.try_recv().ok() } else { None };
         }
-        if !matches!(timeout(WRITE_DEADLINE, write.write_all(&bytes)).await, Ok(Ok(()))) || last {
+        if !matches!(timeout(WRITE_DEADLINE, send(&mut write, &bytes)).await, Ok(Ok(()))) || last {
             return;
         }
         backlog.add_permits(local as usize);
         // One big answer must not keep its memory for as long as the connection lives.
         bytes.shrink_to(WRITE_BYTES);
     }
+}
+
+async fn send<W: AsyncWrite + Unpin>(write: &mut W, bytes: &[u8]) -> io::Result<()> {
+    write.write_all(bytes).await?;
+    write.flush().await
 }
 
 /// What a frame takes of the backlog; the longest that there may be still fits.
