@@ -36,7 +36,7 @@ Examples:
 pub(super) struct Typed {
     #[command(subcommand)]
     sub: Option<Sub>,
-    /// An address besides the socket in the directory: HOST:PORT (loopback; port 0 takes a free one), a path or @NAME; may repeat
+    /// An address besides the socket in the directory: HOST:PORT (loopback; port 0 takes a free one), a path, @NAME or ws://HOST:PORT; may repeat
     #[arg(long, value_name = "ADDR")]
     listen: Vec<Address>,
     /// Let --listen name addresses that other machines reach: anybody there can then use this network, unencrypted
