@@ -3,6 +3,7 @@
 pub mod bacap;
 pub mod channel;
 pub mod cli;
+pub mod drop;
 pub mod engine;
 pub mod fs;
 pub mod localnet;
