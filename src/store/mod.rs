@@ -8,13 +8,14 @@
 //!   were submitted, each in a savepoint of its own, and share one COMMIT with `synchronous=FULL`. A [`Commit`]
 //!   resolves after that commit and never before: what it says survives a power cut.
 //! * Queries are synchronous, see every commit that was acknowledged, and answer from counters and indices: none costs
-//!   more for a long channel than for a short one.
+//!   more for a long channel than for a short one. What a channel is, they answer from memory (`catalog.rs`).
 //! * What must never happen to a box is forbidden by the schema itself (`schema.rs`), not by the callers' care.
 //!
 //! A channel's boxes hang on its *chain*. Emptying or forgetting a channel abandons the chain in one row; its boxes are
 //! deleted afterwards in slices, so that neither a transaction nor a wait grows with the backlog.
 
 mod append;
+mod catalog;
 mod changes;
 mod channels;
 mod claim;

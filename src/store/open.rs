@@ -7,15 +7,17 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 
+use super::catalog::Catalog;
 use super::migrations::{MIGRATIONS, migrate};
 use super::queue::Queue;
 use super::readers::Readers;
 use super::reserve::{self, Reserve};
 use super::state_dir::{private, sync_dir};
 use super::writer::Writer;
-use super::{Changes, Limits, StateDir, StoreError};
+use super::{Changes, Limits, StateDir, StoreError, queries};
 
 /// Set aside on the disk, so that confirmations can be kept when it is full.
 const RESERVE_BYTES: u64 = 16 << 20;
@@ -27,6 +29,7 @@ pub struct Store(Arc<Inner>);
 struct Inner {
     queue: Arc<Queue>,
     readers: Readers,
+    catalog: Arc<Catalog>,
     changes: Changes,
     limits: Limits,
     dir: PathBuf,
@@ -62,12 +65,15 @@ impl Store {
             Err(error) => return Err(error),
         };
         let reserve = reserve.unwrap_or_else(|| Reserve::open(state.reserve(), reserve_bytes));
+        let catalog = Arc::new(Catalog::new(limits));
+        catalog.take(queries::everything(&db)?);
         let queue = Arc::new(Queue::default());
         let changes = Changes::default();
         let writer = Writer {
             db,
             dir: state.path().to_owned(),
             queue: Arc::clone(&queue),
+            catalog: Arc::clone(&catalog),
             changes: changes.clone(),
             limits,
             reserve,
@@ -82,6 +88,7 @@ impl Store {
         Ok(Self(Arc::new(Inner {
             queue,
             readers: Readers::new(state.database()),
+            catalog,
             changes,
             limits,
             dir: state.path().to_owned(),
@@ -116,6 +123,10 @@ impl Store {
         &self.0.readers
     }
 
+    pub(super) fn catalog(&self) -> &Catalog {
+        &self.0.catalog
+    }
+
     pub(super) fn queue(&self) -> &Queue {
         &self.0.queue
     }
@@ -127,6 +138,7 @@ impl Inner {
         let running = self.running().take();
         if let Some(Running { writer, _state }) = running {
             self.readers.close();
+            self.catalog.close();
             // A writer that panicked has said so, and its requests are settled.
             drop(writer.join());
         }
@@ -183,6 +195,8 @@ pub(super) fn configure(db: &Connection) -> Result<(), StoreError> {
     db.pragma_update(None, "foreign_keys", true)?;
     // Nothing of it may reach a directory for temporary files.
     db.pragma_update(None, "temp_store", "MEMORY")?;
+    // Else a statement is planned anew each time that it is run with another number, which takes longer than to run it.
+    db.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
     db.set_prepared_statement_cache_capacity(32);
     Ok(())
 }

@@ -1,54 +1,38 @@
-//! Questions, answered from counters and indices by connections that only read.
+//! Questions, answered from memory, or from counters and indices by connections that only read.
 
 use rusqlite::{Connection, OptionalExtension, Params, Row, params};
 use zeroize::Zeroizing;
 
+use super::catalog::News;
 use super::channels::capability;
 use super::ledger::{index, int, role, seq, state, uint};
 use super::model::{MAX_AHEAD_BOXES, from_nanos};
-use super::{
-    BoxSeq, Capability, Channel, ChannelId, ChannelName, Limits, NetworkId, OutBox, Role, Store, StoreError, Usage,
-};
+use super::{BoxSeq, Capability, Channel, ChannelId, ChannelName, NetworkId, OutBox, Role, Store, StoreError, Usage};
 use crate::bacap::BoxIndex;
 
 /// Most bytes that one [`Store::read`] returns.
 pub const MAX_READ_BYTES: usize = 4 << 20;
-/// What a mount's kernel asks for at once.
-const USUAL_READ_BYTES: usize = 128 << 10;
 
 const CHANNEL: &str = "
     SELECT c.id, c.name, c.role, c.size, c.stored_bytes, c.boxes, c.stored_boxes, c.first_unstored, c.tail_bytes,
            c.rewrites, c.created, c.modified, c.accessed, c.dropped_mode, c.launched, c.shown, c.fence, c.frontier,
-           c.verdict_at, c.max_plaintext, n.keys, c.changed, c.dropped_bytes, c.held_bytes,
-           (SELECT cache_bytes FROM spool)
+           c.verdict_at, c.max_plaintext, n.keys, c.changed, c.dropped_bytes, c.held_bytes
     FROM channel c LEFT JOIN network n ON n.id = c.network";
 
 impl Store {
     /// Up to `limit` channels in the order of their names, those after `after`.
     pub fn channels(&self, after: Option<&ChannelName>, limit: usize) -> Result<Vec<Channel>, StoreError> {
-        let sql = format!("{CHANNEL} WHERE c.name > ?1 ORDER BY c.name LIMIT ?2");
-        self.readers().ask(|db| {
-            let mut channels = Vec::new();
-            // No name is empty.
-            each(db, &sql, params![after.map_or("", ChannelName::as_str), int(limit as u64)], |row| {
-                channels.push(channel(row, self.limits())?);
-                Ok(true)
-            })?;
-            Ok(channels)
-        })
+        self.catalog().channels(after, limit)
     }
 
     /// The channel, where there is one.
     pub fn channel(&self, id: ChannelId) -> Result<Option<Channel>, StoreError> {
-        self.readers()
-            .ask(|db| one(db, &format!("{CHANNEL} WHERE c.id = ?1"), [id.0], |row| channel(row, self.limits())))
+        self.catalog().channel(id)
     }
 
     /// The channel of this name, where there is one.
     pub fn by_name(&self, name: &ChannelName) -> Result<Option<Channel>, StoreError> {
-        self.readers().ask(|db| {
-            one(db, &format!("{CHANNEL} WHERE c.name = ?1"), [name.as_str()], |row| channel(row, self.limits()))
-        })
+        self.catalog().by_name(name)
     }
 
     /// Bytes from `offset` on, up to `len` and up to [`MAX_READ_BYTES`]: what was accepted (writer), or has arrived
@@ -58,13 +42,14 @@ impl Store {
         self.readers().ask(|db| {
             // One snapshot for both questions.
             let snapshot = db.unchecked_transaction()?;
-            let sql = "SELECT chain, dropped_bytes FROM channel WHERE id = ?1";
-            let found = one(&snapshot, sql, [id.0], |row| Ok((row.get::<_, i64>(0)?, uint(row, 1)?)))?;
-            let (chain, dropped_bytes) = found.ok_or(StoreError::NoChannel)?;
+            let sql = "SELECT chain, dropped_bytes, size FROM channel WHERE id = ?1";
+            let found = one(&snapshot, sql, [id.0], |row| Ok((row.get::<_, i64>(0)?, uint(row, 1)?, uint(row, 2)?)))?;
+            let (chain, dropped_bytes, size) = found.ok_or(StoreError::NoChannel)?;
             if offset < dropped_bytes {
                 return Err(StoreError::Dropped { end: dropped_bytes });
             }
-            let mut bytes = Vec::new();
+            let left = usize::try_from(size.saturating_sub(offset)).unwrap_or(usize::MAX);
+            let mut bytes = Vec::with_capacity(len.min(left));
             // From the last box that begins at or before the offset. Past a reader's frontier boxes have none.
             each(
                 &snapshot,
@@ -79,9 +64,6 @@ impl Store {
                     let payload = row.get_ref(1)?.as_blob().map_err(rusqlite::Error::from)?;
                     let skip = usize::try_from(offset.saturating_sub(begin)).unwrap_or(usize::MAX);
                     let fresh = payload.get(skip..).unwrap_or_default();
-                    if bytes.is_empty() && !fresh.is_empty() {
-                        bytes.reserve(len.min(USUAL_READ_BYTES));
-                    }
                     bytes.extend_from_slice(&fresh[..fresh.len().min(len - bytes.len())]);
                     Ok(bytes.len() < len)
                 },
@@ -173,26 +155,48 @@ impl Store {
 
     /// What the store has taken, over all channels.
     pub fn usage(&self) -> Result<Usage, StoreError> {
-        let sql = "SELECT bytes, cache_bytes, sent_bytes, listing_changed FROM spool";
-        self.readers().ask(|db| {
-            let usage = one(db, sql, [], |row| {
-                Ok(Usage {
-                    spool_bytes: uint(row, 0)?,
-                    cache_bytes: uint(row, 1)?,
-                    sent_bytes: uint(row, 2)?,
-                    listing_changed: from_nanos(row.get(3)?),
-                })
-            })?;
-            usage.ok_or_else(|| StoreError::Corrupt { reason: "the count of the spool is missing".to_owned() })
-        })
+        self.catalog().usage()
     }
+}
+
+/// All that the catalog begins with.
+pub(super) fn everything(db: &Connection) -> Result<News, StoreError> {
+    let mut channels = Vec::new();
+    each(db, CHANNEL, [], |row| {
+        let channel = channel(row)?;
+        channels.push((channel.id, Some(channel)));
+        Ok(true)
+    })?;
+    Ok(News { channels, usage: usage(db)? })
+}
+
+/// What a transaction leaves of the channels that it touched, read inside of it.
+pub(super) fn news(db: &Connection, touched: &[ChannelId]) -> Result<News, StoreError> {
+    let sql = format!("{CHANNEL} WHERE c.id = ?1");
+    let look = |id: &ChannelId| Ok((*id, one(db, &sql, [id.0], channel)?));
+    let channels = touched.iter().map(look).collect::<Result<_, StoreError>>()?;
+    Ok(News { channels, usage: usage(db)? })
+}
+
+fn usage(db: &Connection) -> Result<Usage, StoreError> {
+    let sql = "SELECT bytes, cache_bytes, sent_bytes, listing_changed FROM spool";
+    let usage = one(db, sql, [], |row| {
+        Ok(Usage {
+            spool_bytes: uint(row, 0)?,
+            cache_bytes: uint(row, 1)?,
+            sent_bytes: uint(row, 2)?,
+            listing_changed: from_nanos(row.get(3)?),
+        })
+    })?;
+    usage.ok_or_else(|| StoreError::Corrupt { reason: "the count of the spool is missing".to_owned() })
 }
 
 fn chain(db: &Connection, id: ChannelId) -> Result<i64, StoreError> {
     one(db, "SELECT chain FROM channel WHERE id = ?1", [id.0], |row| row.get(0))?.ok_or(StoreError::NoChannel)
 }
 
-fn channel(row: &Row<'_>, limits: &Limits) -> rusqlite::Result<Channel> {
+/// A channel but for whether it is paused, which depends on all of them.
+fn channel(row: &Row<'_>) -> rusqlite::Result<Channel> {
     let corrupt = |column, text: String| {
         rusqlite::Error::FromSqlConversionFailure(column, rusqlite::types::Type::Text, text.into())
     };
@@ -202,7 +206,6 @@ fn channel(row: &Row<'_>, limits: &Limits) -> rusqlite::Result<Channel> {
     let frontier = seq(row, 17)?;
     let keys: Option<Vec<u8>> = row.get(20)?;
     let (size, dropped_bytes, cached) = (uint(row, 3)?, uint(row, 22)?, uint(row, 23)?);
-    let full = cached >= limits.cache_channel_bytes || uint(row, 24)? >= limits.cache_bytes;
     Ok(Channel {
         id: ChannelId(row.get(0)?),
         name: ChannelName::parse(row.get_ref(1)?.as_str()?).map_err(|error| corrupt(1, error.to_string()))?,
@@ -227,7 +230,7 @@ fn channel(row: &Row<'_>, limits: &Limits) -> rusqlite::Result<Channel> {
         later_known: role == Role::Reader && boxes > frontier.0,
         dropped_bytes,
         held_bytes: if role == Role::Reader { cached } else { size.saturating_sub(dropped_bytes) },
-        paused: role == Role::Reader && full,
+        paused: false,
         max_plaintext: row.get::<_, u32>(19)? as usize,
         network: keys
             .map(|keys| NetworkId::from_bytes(&keys).ok_or_else(|| corrupt(20, "not whole keys".to_owned())))

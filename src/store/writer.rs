@@ -6,11 +6,12 @@ use std::sync::Arc;
 use rusqlite::Connection;
 use tracing::{error, warn};
 
+use super::catalog::Catalog;
 use super::ledger::{Effects, Ledger};
 use super::queue::{Job, Next, Queue};
 use super::reaper::Swept;
 use super::reserve::{self, Reserve};
-use super::{Changes, Limits, StoreError};
+use super::{Changes, Limits, StoreError, queries};
 
 type Group = Vec<Box<dyn Job>>;
 
@@ -18,6 +19,7 @@ pub(super) struct Writer {
     pub(super) db: Connection,
     pub(super) dir: PathBuf,
     pub(super) queue: Arc<Queue>,
+    pub(super) catalog: Arc<Catalog>,
     pub(super) changes: Changes,
     pub(super) limits: Limits,
     pub(super) reserve: Reserve,
@@ -133,8 +135,13 @@ impl Writer {
             if end == End::Undo {
                 return Ok(Effects::default());
             }
+            let effects = ledger.into_effects();
+            let news = queries::news(db, &effects.touched)?;
             match db.prepare_cached("COMMIT")?.execute([]).map_err(StoreError::from) {
-                Ok(_) => Ok(ledger.into_effects()),
+                Ok(_) => {
+                    self.catalog.take(news);
+                    Ok(effects)
+                }
                 Err(StoreError::DiskFull) => Err(StoreError::DiskFull),
                 // What the failed commit left on the disk is unknown.
                 Err(other) => Err(StoreError::Failed { reason: other.to_string() }),

@@ -13,7 +13,7 @@ mod together;
 
 use tempfile::TempDir;
 
-use super::{ChannelId, ChannelName, Limits, NetworkId, StateDir, Store};
+use super::{Channel, ChannelId, ChannelName, Limits, NetworkId, StateDir, Store, StoreError};
 use crate::bacap::WriteCap;
 
 /// A store in a directory of its own, with a small reserve.
@@ -39,18 +39,29 @@ impl Home {
         Self { store, state, dir }
     }
 
+    /// Closes and opens it again. What the catalog knew is what the disk says.
     fn reopened(self) -> Self {
+        let known = channels(&self.store);
         self.store.close();
         let Self { state, dir, .. } = self;
         drop(state);
         let state = StateDir::lock(dir.path()).unwrap();
         let store = Store::open_with(&state, LIMITS, RESERVE_BYTES).unwrap();
+        if let Ok(known) = known {
+            assert_eq!(channels(&store).unwrap(), known);
+        }
         Self { store, state, dir }
     }
 
     fn writer(&self, text: &str, seed: u8) -> ChannelId {
         self.store.create_stream(name(text), WriteCap::from_seed(&[seed; 32])).wait().unwrap()
     }
+}
+
+/// All of them, but for whether they are paused: that depends on the limits.
+fn channels(store: &Store) -> Result<Vec<Channel>, StoreError> {
+    let channels = store.channels(None, usize::MAX)?;
+    Ok(channels.into_iter().map(|channel| Channel { paused: false, ..channel }).collect())
 }
 
 /// `len` bytes that differ from place to place.
