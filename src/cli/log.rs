@@ -17,8 +17,7 @@ const LARGEST: u64 = 4 << 20;
 static FILE: OnceLock<Mutex<LogFile>> = OnceLock::new();
 
 /// Starts the log. `foreground` is for verbs that run until they are stopped: those say more unasked. `plain` leaves out
-/// the colours that a terminal would get, where the log is to go elsewhere later. fuser complains of an unmount from
-/// outside, which is an ordinary end, and of an answer to a caller that was killed meanwhile.
+/// the colours that a terminal would get, where the log is to go elsewhere later.
 pub(super) fn start(
     filter: Option<&str>,
     verbose: u8,
@@ -27,9 +26,9 @@ pub(super) fn start(
     plain: bool,
 ) -> Result<(), Failure> {
     let level = match (quiet, verbose) {
-        (true, _) => "error,fuser::reply=off",
-        (_, 0) if foreground => "info,fuser=error,fuser::reply=off",
-        (_, 0) => "warn,fuser=error,fuser::reply=off",
+        (true, _) => "error",
+        (_, 0) if foreground => "info",
+        (_, 0) => "warn",
         (_, 1) => "debug",
         (_, _) => "trace",
     };

@@ -1,7 +1,6 @@
 //! How a mount is made and taken out of the tree: by `mount(2)` where that is permitted, else by fusermount3.
 //!
-//! fuser could do both, and would unmount whatever stands at the path when its session ends (`fuse-semantics.md` §1.8).
-//! So it is only handed the device, and what is unmounted is looked up by its device number.
+//! What is unmounted is looked up by its device number, so that nothing else goes that stands at the same path by then.
 
 use std::ffi::CString;
 use std::io::{self, IoSliceMut};

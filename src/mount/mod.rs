@@ -1,16 +1,16 @@
-//! The mount: the only room that names `fuser` types.
+//! The mount: the only room that speaks with the kernel.
 //!
-//! An adapter turns requests of the kernel into calls of [`crate::fs`] and answers each exactly once; a watcher ends
-//! waits whose caller was signalled; a [`Session`] comes and goes without leaving a dead mount behind. fuser 0.18 has
-//! traps in all three (`fuse-semantics.md` §1), which are met here and nowhere else.
+//! `kernel` reads its requests and writes the answers; `serve` turns them into calls of [`crate::fs`], and answers each
+//! exactly once; a wait whose caller was interrupted ends; a [`Session`] comes and goes without leaving a dead mount
+//! behind. What may not enter: what a call means, which is for `fs` to say.
 
-mod adapter;
 mod attach;
-mod attr;
 mod error;
 mod interrupt;
+mod kernel;
 mod mounts;
 mod point;
+mod serve;
 mod session;
 mod waiting;
 

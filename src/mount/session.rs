@@ -5,12 +5,12 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
-use fuser::{Config, SessionACL};
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tracing::{info, warn};
 
-use super::adapter::Adapter;
+use super::kernel::Device;
+use super::serve::Server;
 use super::{MountError, attach, mounts, point};
 use crate::fs::Fs;
 
@@ -48,10 +48,6 @@ impl Session {
     /// requests are answered on `runtime`. Blocks shortly.
     pub fn start(path: &Path, fs: Arc<Fs>, runtime: Handle, options: &MountOptions) -> Result<Self, MountError> {
         let path = point::prepare(path)?;
-        let mut config = Config::default();
-        config.acl = if options.allow_other { SessionACL::All } else { SessionACL::Owner };
-        config.n_threads = Some(THREADS);
-        config.clone_fd = true;
         let fuse = attach::attach(&path, options)?;
         let told = |error: io::Error| {
             // Mounted and not served: everything that looks there would wait.
@@ -62,13 +58,20 @@ impl Session {
         };
         let device = mounts::at(&path).filter(mounts::Mounted::is_ours).map(|mounted| mounted.device);
         let device = device.ok_or_else(|| told(io::Error::other("it is not in the mount table")))?;
-        let adapter = Adapter::new(fs, runtime);
-        let session = fuser::Session::from_fd(adapter, fuse, config.acl, config).map_err(told)?;
+        let server = Server::new(fs, runtime, Device::greet(fuse).map_err(told)?);
         let (end, ended) = watch::channel(false);
         let serve = std::thread::Builder::new().name("mount".to_owned()).spawn(move || {
-            if let Err(error) = session.run() {
-                warn!(%error, "the mount ended with an error");
-            }
+            let run = || {
+                if let Err(error) = server.run() {
+                    warn!(%error, "the mount ended with an error");
+                }
+            };
+            std::thread::scope(|scope| {
+                for _ in 1..THREADS {
+                    scope.spawn(run);
+                }
+                run();
+            });
             end.send_replace(true);
         });
         let serve = serve.map_err(told)?;

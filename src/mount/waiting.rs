@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tokio::time::{Instant, sleep_until};
 
-use super::interrupt::interrupted;
+use super::interrupt::Caller;
 use crate::fs::{Answer, Fs, FsError};
 
 /// Asks, on a thread that may block.
@@ -18,10 +18,10 @@ pub(super) async fn look<T: Send + 'static>(
 }
 
 /// An answer that is waited for where it must be: until the channel changes so that there is one, the patience is at its
-/// end, or the caller is signalled.
+/// end, or the caller is interrupted.
 pub(super) async fn answer<T: Send + 'static>(
     fs: &Arc<Fs>,
-    caller: u32,
+    caller: &Caller,
     question: impl Fn(&Fs) -> Result<Answer<T>, FsError> + Clone + Send + 'static,
 ) -> Result<T, FsError> {
     let started = Instant::now();
@@ -30,7 +30,8 @@ pub(super) async fn answer<T: Send + 'static>(
         Answer::Later(pause) => pause,
     };
     let mut changes = fs.owner().store().changes().watch(pause.channel);
-    let mut signal = std::pin::pin!(interrupted(caller));
+    let mut wait = caller.waits();
+    let mut signal = std::pin::pin!(wait.interrupted());
     loop {
         // Looked at after the watch began, so that no change falls between.
         let pause = match look(fs, question.clone()).await? {

@@ -1,0 +1,98 @@
+//! What is done through an open file.
+
+use std::sync::Arc;
+
+use super::{Caller, Reply, Server, fail};
+use crate::fs::{Answer, Fs, FsError, Node};
+use crate::mount::kernel::DIRECT_IO;
+use crate::mount::waiting::{answer, look};
+use crate::store::Claim;
+
+impl Server {
+    pub(super) fn open(&self, node: Node, flags: i32, reply: Reply) {
+        // Never the page cache: it would give zeros at the end of a file that grows behind its back.
+        let opened = |reply: Reply, opened: crate::fs::Opened| reply.opened(opened.handle, DIRECT_IO);
+        self.commit("open", reply, move |fs| fs.open(node, flags), opened);
+    }
+
+    pub(super) fn read(&self, caller: Caller, handle: u64, offset: u64, size: u32, reply: Reply) {
+        let (fs, runtime) = (Arc::clone(&self.fs), self.runtime.clone());
+        let look = move |fs: &Fs| fs.read(handle, offset, size as usize);
+        // Most have their answer at once, on the thread that looks for it.
+        self.runtime.spawn_blocking(move || match look(&fs) {
+            Ok(Answer::Now(bytes)) => reply.bytes(&bytes),
+            Ok(Answer::Later(_)) => drop(runtime.spawn(async move {
+                match answer(&fs, &caller, look).await {
+                    Ok(bytes) => reply.bytes(&bytes),
+                    Err(error) => fail("read", reply, &error),
+                }
+            })),
+            Err(error) => fail("read", reply, &error),
+        });
+    }
+
+    pub(super) fn write(&self, caller: Caller, handle: u64, offset: u64, data: &[u8], reply: Reply) {
+        let claim = Claim::new();
+        let commit = match self.fs.write(handle, offset, data, claim.clone()) {
+            Ok(commit) => commit,
+            Err(error) => return fail("write", reply, &error),
+        };
+        let fs = Arc::clone(&self.fs);
+        self.runtime.spawn(async move {
+            let mut commit = std::pin::pin!(commit);
+            let mut wait = caller.waits();
+            let result = tokio::select! {
+                result = &mut commit => result,
+                () = wait.interrupted() => {
+                    // Whoever is first decides: bytes that are being taken are answered for, and no retry doubles them.
+                    claim.interrupt();
+                    commit.await
+                }
+            };
+            match fs.wrote(handle, result) {
+                Ok(bytes) => reply.written(bytes),
+                Err(error) => fail("write", reply, &error),
+            }
+        });
+    }
+
+    pub(super) fn flush(&self, handle: u64, reply: Reply) {
+        match self.fs.flush(handle) {
+            Ok(()) => reply.done(),
+            Err(error) => fail("flush", reply, &error),
+        }
+    }
+
+    pub(super) fn fsync(&self, caller: Caller, handle: u64, reply: Reply) {
+        let fs = Arc::clone(&self.fs);
+        self.runtime.spawn(async move {
+            let result = match look(&fs, move |fs| fs.sync(handle)).await {
+                Ok(Some(barrier)) => answer(&fs, &caller, move |fs| fs.reached(&barrier)).await.map(drop),
+                Ok(None) => Ok(()),
+                Err(error) => Err(error),
+            };
+            match result {
+                Ok(()) => reply.done(),
+                Err(error) => fail("fsync", reply, &error),
+            }
+        });
+    }
+
+    pub(super) fn seek(&self, handle: u64, offset: i64, whence: i32, reply: Reply) {
+        let found = match (u64::try_from(offset), whence) {
+            (Ok(offset), libc::SEEK_DATA | libc::SEEK_HOLE) => self.fs.seek(handle, offset, whence == libc::SEEK_HOLE),
+            (Err(_), _) => Err(FsError::quiet(libc::ENXIO, "it is before the beginning")),
+            _ => Err(FsError::quiet(libc::EINVAL, "the kernel knows the others itself")),
+        };
+        match found {
+            Ok(offset) => reply.offset(offset),
+            Err(error) => fail("lseek", reply, &error),
+        }
+    }
+
+    pub(super) fn release(&self, handle: u64, reply: Reply) {
+        self.fs.release(handle);
+        self.polls.forget(handle);
+        reply.done();
+    }
+}
