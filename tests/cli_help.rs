@@ -7,8 +7,8 @@ use std::path::Path;
 
 use common::{Work, run};
 
-const VERBS: [&str; 14] = [
-    "mount", "umount", "localnet", "list", "status", "new", "add", "share", "forget", "rename", "trim", "wait",
+const VERBS: [&str; 15] = [
+    "mount", "umount", "localnet", "list", "status", "new", "add", "share", "forget", "rename", "trim", "skip", "wait",
     "append", "read",
 ];
 

@@ -110,6 +110,11 @@ impl Receiver {
         receiver
     }
 
+    /// The first box that has not arrived.
+    pub fn frontier(&self) -> BoxSeq {
+        self.frontier
+    }
+
     /// Follows the network's pace from now on.
     pub fn set_pace(&mut self, pace: &Pace) {
         self.window_boxes = pace.window_boxes();

@@ -18,6 +18,7 @@ mod read;
 mod rename;
 mod share;
 mod signals;
+mod skip;
 mod status;
 mod trim;
 mod umount;
@@ -89,6 +90,7 @@ enum Verb {
     Forget(forget::Typed),
     Rename(rename::Typed),
     Trim(trim::Typed),
+    Skip(skip::Typed),
     Wait(wait::Typed),
     Append(append::Typed),
     Read(read::Typed),
@@ -172,6 +174,7 @@ async fn run(context: &Context, verb: Verb) -> Result<(), Stop> {
         Verb::Forget(typed) => forget::run(context, typed).await,
         Verb::Rename(typed) => rename::run(context, typed).await,
         Verb::Trim(typed) => trim::run(context, typed).await,
+        Verb::Skip(typed) => skip::run(context, typed).await,
         Verb::Wait(typed) => wait::run(context, typed).await,
         Verb::Append(typed) => append::run(context, typed).await,
         Verb::Read(typed) => read::run(context, typed).await,

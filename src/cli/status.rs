@@ -92,6 +92,9 @@ fn standing(channel: &ChannelStatus) -> String {
             format!("{} stored, {} queued", size(channel.stored_bytes), size(channel.queued_bytes()))
         }
         RoleStatus::Reader if channel.paused => "paused: the cache is full; `pigeonfs trim` makes room".to_owned(),
+        RoleStatus::Reader if channel.lost => {
+            format!("{} boxes are lost; `pigeonfs skip` goes on behind them", channel.missing_boxes)
+        }
         RoleStatus::Reader if channel.waiting_for_late_box => "waits for a late box".to_owned(),
         RoleStatus::Reader if channel.not_there_yet_at.is_some() => "up to date".to_owned(),
         RoleStatus::Reader if channel.size == 0 => "not heard of yet".to_owned(),
@@ -123,6 +126,13 @@ fn details(channel: &ChannelStatus) -> Vec<[String; 2]> {
         }
         RoleStatus::Reader => {
             rows.push(("boxes", format!("{} arrived", channel.boxes)));
+            if channel.missing_boxes > 0 {
+                let what = if channel.lost { "gone from the network" } else { "asked for again" };
+                rows.push(("missing", format!("{} before one that is here: {what}", channel.missing_boxes)));
+            }
+            if channel.skipped_boxes > 0 {
+                rows.push(("skipped", format!("{} boxes, which read as no bytes", channel.skipped_boxes)));
+            }
             if let Some(left_ms) = channel.next_probe_ms {
                 rows.push(("next probe", format!("in {}.{} s", left_ms / 1000, left_ms % 1000 / 100)));
             }
@@ -148,6 +158,10 @@ mod tests {
             shared: false,
             not_there_yet_at: None,
             waiting_for_late_box: false,
+            missing_boxes: 0,
+            missing_since: None,
+            lost: false,
+            skipped_boxes: 0,
             dropped_bytes: 0,
             paused: false,
             next_probe_ms: None,
@@ -169,6 +183,10 @@ mod tests {
         assert_eq!(standing(&fenced), "fenced: foreign data");
         let reader = channel(RoleStatus::Reader);
         assert_eq!(standing(&reader), "not heard of yet");
+        let late = ChannelStatus { waiting_for_late_box: true, missing_boxes: 2, ..reader.clone() };
+        assert_eq!(standing(&late), "waits for a late box");
+        let lost = ChannelStatus { lost: true, ..late };
+        assert_eq!(standing(&lost), "2 boxes are lost; `pigeonfs skip` goes on behind them");
         let known = ChannelStatus { not_there_yet_at: Some(1), error: Some("no \x1b daemon".to_owned()), ..reader };
         assert_eq!(standing(&known), "up to date; no \u{fffd} daemon");
     }

@@ -201,6 +201,12 @@ impl Driver {
                     // There is room again, and nothing to wait for.
                     self.machines.remove(&id);
                 }
+                if let Some(Machine::Reader(reader)) = self.machines.get(&id)
+                    && reader.machine.frontier() < channel.frontier
+                {
+                    // What was missing there was given up.
+                    self.machines.remove(&id);
+                }
                 if !self.machines.contains_key(&id) {
                     let now = self.now();
                     // Without a verdict a person may be waiting; with one there is no hurry, and mounting is no burst.

@@ -121,6 +121,8 @@ impl Engine {
     /// The state of one channel.
     pub fn channel_status(&self, channel: &Channel) -> ChannelStatus {
         let reader = channel.role == Role::Reader;
+        let hole = self.store.hole(channel.id).ok().flatten();
+        let arrived = channel.frontier.0 - channel.skipped_boxes;
         let next_probe = self.shared.next_probe_of(channel.id).filter(|_| reader);
         ChannelStatus {
             name: channel.name.to_string(),
@@ -128,12 +130,16 @@ impl Engine {
             kind: "stream".to_owned(),
             size: channel.size,
             stored_bytes: if reader { channel.size } else { channel.stored_bytes },
-            boxes: if reader { channel.frontier.0 } else { channel.boxes },
-            stored_boxes: if reader { channel.frontier.0 } else { channel.stored_boxes },
+            boxes: if reader { arrived } else { channel.boxes },
+            stored_boxes: if reader { arrived } else { channel.stored_boxes },
             launched: channel.launched,
             shared: channel.shown,
             not_there_yet_at: channel.verdict.map(unix_seconds),
             waiting_for_late_box: channel.later_known,
+            missing_boxes: hole.map_or(0, |hole| hole.boxes()),
+            missing_since: hole.and_then(|hole| hole.since).map(unix_seconds),
+            lost: channel.is_lost(),
+            skipped_boxes: channel.skipped_boxes,
             dropped_bytes: channel.dropped_bytes,
             paused: channel.paused,
             next_probe_ms: next_probe.map(|at| {

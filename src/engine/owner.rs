@@ -99,7 +99,7 @@ impl Owner {
     /// stands; a verb that owns the state for its own run has looked only since then.
     pub(super) fn end_is_known(&self, channel: &Channel) -> bool {
         let fresh = |at| self.kind == OwnerKind::Mount || at >= self.opened;
-        channel.verdict.is_some_and(fresh) && !channel.later_known
+        channel.verdict.is_some_and(fresh) && channel.end_is_known()
     }
 
     /// Says where the state is mounted, for whoever asks for it meanwhile.
@@ -161,9 +161,11 @@ impl From<StoreError> for Failure {
     fn from(error: StoreError) -> Self {
         let kind = match error {
             StoreError::NameTaken { .. } | StoreError::CapKnown { .. } => FailureKind::Busy,
-            StoreError::Fenced { .. } | StoreError::AlreadyLaunched { .. } | StoreError::ReadOnly => {
-                FailureKind::Refused
-            }
+            StoreError::Fenced { .. }
+            | StoreError::AlreadyLaunched { .. }
+            | StoreError::ReadOnly
+            | StoreError::NotAReader
+            | StoreError::NoHole { .. } => FailureKind::Refused,
             _ => FailureKind::Failed,
         };
         Failure::new(kind, error.to_string())

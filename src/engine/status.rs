@@ -90,7 +90,7 @@ pub struct ChannelStatus {
     pub size: u64,
     /// Writer: bytes that replicas hold, without a gap. Reader: as `size`.
     pub stored_bytes: u64,
-    /// Writer: boxes filled or begun. Reader: boxes arrived, without a gap.
+    /// Writer: boxes filled or begun. Reader: boxes arrived, without a gap but for those that were skipped.
     pub boxes: u64,
     /// Writer: boxes that replicas hold. Reader: as `boxes`.
     pub stored_boxes: u64,
@@ -102,6 +102,18 @@ pub struct ChannelStatus {
     pub not_there_yet_at: Option<u64>,
     /// Reader: a later box is known, so the one at the frontier is late.
     pub waiting_for_late_box: bool,
+    /// Reader: boxes that are missing at the frontier, before one that is here.
+    #[serde(default)]
+    pub missing_boxes: u64,
+    /// Reader: Unix seconds of when a box behind those that are missing was first seen.
+    #[serde(default)]
+    pub missing_since: Option<u64>,
+    /// Reader: what is missing is older than the network keeps anything; reading on gives an error until it is skipped.
+    #[serde(default)]
+    pub lost: bool,
+    /// Reader: boxes that were given up by `pigeonfs skip`.
+    #[serde(default)]
+    pub skipped_boxes: u64,
     /// Bytes at its beginning that were dropped to make room.
     #[serde(default)]
     pub dropped_bytes: u64,

@@ -104,8 +104,14 @@ fn for_a_person(status: &ChannelStatus, standing: &str) -> String {
     if status.paused {
         line("paused", "the cache is full; `pigeonfs trim` makes room".to_owned());
     }
-    if status.waiting_for_late_box {
-        line("late", "a later box is here; the next one is asked for again".to_owned());
+    if status.lost {
+        let text = "boxes are gone from the network; reading on gives EIO until `pigeonfs skip` goes on behind them";
+        line("lost", format!("{} {text}", status.missing_boxes));
+    } else if status.waiting_for_late_box {
+        line("late", format!("{} boxes before one that is here; they are asked for again", status.missing_boxes));
+    }
+    if status.skipped_boxes > 0 {
+        line("skipped", format!("{} boxes, which read as no bytes", status.skipped_boxes));
     }
     if let Some(reason) = &status.fenced {
         line("fenced", one_line(reason));

@@ -103,8 +103,11 @@ impl Fs {
             let text = "the cache is full, so nothing more is fetched: make room with `pigeonfs trim`";
             return Err(self.refused(&channel, libc::ENOSPC, text));
         }
-        if channel.verdict.is_some() && !channel.later_known {
+        if channel.end_is_known() {
             return Ok(Answer::Now(Vec::new()));
+        }
+        if channel.is_lost() {
+            return Err(self.lost(&channel));
         }
         let in_vain = format!("whether {} goes on could not be learned in time; this is not its end", channel.name);
         Ok(Answer::Later(Pause { channel: id, patience: self.options.read_timeout, in_vain }))
@@ -208,8 +211,11 @@ impl Fs {
                 let text = "the cache is full, so nothing more is fetched: make room with `pigeonfs trim`";
                 return Err(self.refused(&channel, libc::ENOSPC, text));
             }
-            if channel.verdict.is_some() && !channel.later_known {
+            if channel.end_is_known() {
                 return Ok(Answer::Now(channel));
+            }
+            if channel.is_lost() {
+                return Err(self.lost(&channel));
             }
             return Ok(Answer::Later(self.patience(
                 &channel,
@@ -228,6 +234,12 @@ impl Fs {
             channel.stored_bytes, channel.name
         );
         Ok(Answer::Later(self.patience(&channel, text)))
+    }
+
+    fn lost(&self, channel: &Channel) -> FsError {
+        let text = "boxes that come next are gone from the network, and later ones are here: `pigeonfs skip` goes on \
+                    behind them";
+        self.refused(channel, libc::EIO, text)
     }
 
     /// What a read of `wait` waits for from now on.
@@ -264,7 +276,7 @@ impl Fs {
             return Ok(Readiness { channel: None, readable: true, writable: false });
         };
         let channel = self.open_channel(id)?;
-        let failed = channel.fence.is_some() || channel.paused;
+        let failed = channel.fence.is_some() || channel.paused || channel.is_lost();
         let store = self.owner.store();
         let room = channel.role == Role::Writer && store.usage()?.spool_bytes < store.limits().spool_bytes;
         Ok(Readiness {

@@ -62,6 +62,7 @@ impl Fs {
             Role::Writer if channel.stored_bytes == channel.size => "stored",
             Role::Writer => "queued",
             Role::Reader if channel.paused => "paused",
+            Role::Reader if channel.is_lost() => "lost",
             Role::Reader if channel.later_known => "late",
             Role::Reader if channel.verdict.is_some() => "up-to-date",
             Role::Reader => "catching-up",

@@ -80,6 +80,12 @@ pub enum StoreError {
     /// A launch of a channel that was not bound to a network before.
     #[error("the channel is not bound to a network yet, so nothing of it may be launched")]
     Unbound,
+    /// Nothing is missing before a box that is known.
+    #[error("no box of {name:?} is missing before a later one that has arrived, so there is nothing to skip")]
+    NoHole {
+        /// The channel's name.
+        name: String,
+    },
     /// The box is not there.
     #[error("the channel has no box {seq}")]
     NoBox {

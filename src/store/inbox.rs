@@ -26,16 +26,22 @@ impl Ledger<'_> {
                 Arrival::NotYet => drop(not_yet.insert(*seq)),
             }
         }
-        let (frontier, size, index) = inbox.advance(self, id)?;
+        let (frontier, size, last) = self.contiguous(inbox.record.chain, inbox.record.frontier, inbox.record.size)?;
+        let index = match last {
+            Some(index) => index.next()?,
+            None => self.next_index(id)?,
+        };
         let moved = frontier != inbox.record.frontier;
         let verdict = not_yet.contains(&BoxSeq(frontier));
         let end = inbox.end.max(frontier);
+        // Each time that a late box is asked for in vain, its age is looked at.
+        let lost_end = if verdict && end > frontier { self.lost_end(inbox.record.chain, frontier)? } else { 0 };
         self.run(
             "UPDATE channel SET frontier = ?2, size = ?3, next_index = ?4, boxes = ?5,
                     verdict_at = CASE WHEN ?6 THEN ?8 WHEN ?7 THEN NULL ELSE verdict_at END,
                     modified = CASE WHEN ?3 > size THEN ?8 ELSE modified END,
                     changed = CASE WHEN ?3 > size THEN ?8 ELSE changed END,
-                    held_bytes = held_bytes + ?9
+                    held_bytes = held_bytes + ?9, lost_end = max(lost_end, ?10)
              WHERE id = ?1",
             params![
                 id.0,
@@ -46,13 +52,17 @@ impl Ledger<'_> {
                 verdict,
                 moved,
                 self.now,
-                int(inbox.fresh_bytes)
+                int(inbox.fresh_bytes),
+                int(lost_end)
             ],
         )?;
         self.touch(id);
         Ok(Frontier { seq: BoxSeq(frontier), size })
     }
 }
+
+/// From further than this, the index of a box is derived from the nearest that is here.
+const NEAR_BOXES: u64 = 16;
 
 struct Inbox {
     record: Record,
@@ -88,39 +98,54 @@ impl Inbox {
     }
 
     fn insert(&mut self, ledger: &Ledger<'_>, seq: BoxSeq, to: BoxState, payload: &[u8]) -> Result<(), StoreError> {
-        if seq.0 - self.record.frontier >= MAX_AHEAD_BOXES {
+        let far = seq.0 - self.cursor.0 > NEAR_BOXES;
+        let near = "SELECT seq, index104 FROM box WHERE chain = ?1 AND seq BETWEEN ?2 AND ?3 ORDER BY seq DESC LIMIT 1";
+        let range = params![self.record.chain, int(self.cursor.0), int(seq.0)];
+        if far && let Some(nearer) = ledger.one(near, range, |row| Ok((uint(row, 0)?, index(row, 1)?)))? {
+            self.cursor = nearer;
+        }
+        if seq.0 - self.cursor.0 >= MAX_AHEAD_BOXES {
             return Err(StoreError::TooFarAhead { seq, limit: MAX_AHEAD_BOXES });
         }
         while self.cursor.0 < seq.0 {
             self.cursor = (self.cursor.0 + 1, self.cursor.1.next()?);
         }
         ledger.run(
-            "INSERT INTO box (chain, seq, state, index104, payload) VALUES (?1, ?2, ?3, ?4, ?5)",
-            params![self.record.chain, int(seq.0), to.code(), self.cursor.1.as_bytes(), payload],
+            "INSERT INTO box (chain, seq, state, index104, payload, seen) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+            params![
+                self.record.chain,
+                int(seq.0),
+                to.code(),
+                self.cursor.1.as_bytes(),
+                payload,
+                (seq.0 > self.record.frontier).then_some(ledger.now)
+            ],
         )?;
         Ok(())
     }
+}
 
-    /// Gives the boxes that now follow without a gap their offsets. Returns the new frontier, its offset and its index.
-    fn advance(&self, ledger: &Ledger<'_>, id: ChannelId) -> Result<(u64, u64, BoxIndex), StoreError> {
-        let (mut frontier, mut size) = (self.record.frontier, self.record.size);
+impl Ledger<'_> {
+    /// Gives the boxes that follow without a gap from `frontier` on, which is at byte `size`, their offsets. Returns the
+    /// new frontier, its offset, and the index of the last box that was passed.
+    pub(super) fn contiguous(
+        &self,
+        chain: i64,
+        mut frontier: u64,
+        mut size: u64,
+    ) -> Result<(u64, u64, Option<BoxIndex>), StoreError> {
         let mut last = None;
         loop {
-            let next = ledger.one(
+            let next = self.one(
                 "SELECT id, length(payload), index104 FROM box WHERE chain = ?1 AND seq = ?2",
-                params![self.record.chain, int(frontier)],
+                params![chain, int(frontier)],
                 |row| Ok((row.get::<_, i64>(0)?, uint(row, 1)?, index(row, 2)?)),
             )?;
-            let Some((row, length, index)) = next else { break };
-            ledger.run("UPDATE box SET offset = ?2 WHERE id = ?1", params![row, int(size)])?;
+            let Some((row, length, index)) = next else { return Ok((frontier, size, last)) };
+            self.run("UPDATE box SET offset = ?2 WHERE id = ?1", params![row, int(size)])?;
             size += length;
             frontier += 1;
             last = Some(index);
         }
-        let index = match last {
-            Some(index) => index.next()?,
-            None => ledger.next_index(id)?,
-        };
-        Ok((frontier, size, index))
     }
 }

@@ -22,6 +22,7 @@ mod claim;
 mod commit;
 mod delivery;
 mod error;
+mod holes;
 mod inbox;
 mod ledger;
 mod migrations;
@@ -44,9 +45,10 @@ pub use changes::Changes;
 pub use claim::Claim;
 pub use commit::Commit;
 pub use error::StoreError;
+pub use holes::{Hole, REPLICA_EPOCH, RETENTION};
 pub use model::{
     Appended, Arrival, Binding, BoxSeq, BoxState, Capability, Channel, ChannelId, Frontier, Limits, MAX_AHEAD_BOXES,
-    NetworkId, OutBox, PROVISIONAL_MAX_PLAINTEXT, Role, Usage,
+    NetworkId, OutBox, PROVISIONAL_MAX_PLAINTEXT, Role, Skipped, Usage,
 };
 pub use name::{ChannelName, MAX_NAME_BYTES, NameError};
 pub use open::Store;

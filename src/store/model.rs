@@ -178,6 +178,10 @@ pub struct Channel {
     pub verdict: Option<SystemTime>,
     /// Reader: a box past the frontier has arrived.
     pub later_known: bool,
+    /// Reader: what is missing before this box can no longer come.
+    pub lost_end: BoxSeq,
+    /// Reader: boxes before the frontier that were given up.
+    pub skipped_boxes: u64,
     /// Bytes at its beginning that were dropped to make room.
     pub dropped_bytes: u64,
     /// Bytes of it that are here, a reader's past the frontier too.
@@ -246,6 +250,17 @@ pub struct Frontier {
     pub seq: BoxSeq,
     /// Bytes before it.
     pub size: u64,
+}
+
+/// What was given up of a channel that we read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Skipped {
+    /// The first of the boxes.
+    pub first: BoxSeq,
+    /// How many.
+    pub boxes: u64,
+    /// Bytes behind them that are there to be read now.
+    pub bytes: u64,
 }
 
 /// Where appended bytes begin, and the channel's size with them.

@@ -16,7 +16,7 @@ pub const MAX_READ_BYTES: usize = 4 << 20;
 const CHANNEL: &str = "
     SELECT c.id, c.name, c.role, c.size, c.stored_bytes, c.boxes, c.stored_boxes, c.first_unstored, c.tail_bytes,
            c.rewrites, c.created, c.modified, c.accessed, c.dropped_mode, c.launched, c.shown, c.fence, c.frontier,
-           c.verdict_at, c.max_plaintext, n.keys, c.changed, c.dropped_bytes, c.held_bytes
+           c.verdict_at, c.max_plaintext, n.keys, c.changed, c.dropped_bytes, c.held_bytes, c.lost_end, c.skipped_boxes
     FROM channel c LEFT JOIN network n ON n.id = c.network";
 
 impl Store {
@@ -124,10 +124,14 @@ impl Store {
             let sql =
                 "SELECT chain, CASE role WHEN 0 THEN boxes ELSE frontier END, next_index FROM channel WHERE id = ?1";
             let found = one(&snapshot, sql, [id.0], |row| Ok((row.get::<_, i64>(0)?, uint(row, 1)?, index(row, 2)?)))?;
-            let (chain, next, next_index) = found.ok_or(StoreError::NoChannel)?;
-            let sql = "SELECT index104 FROM box WHERE chain = ?1 AND seq = ?2";
-            if let Some(index) = one(&snapshot, sql, params![chain, int(box_seq.0)], |row| index(row, 0))? {
-                return Ok(index);
+            let (chain, mut next, mut next_index) = found.ok_or(StoreError::NoChannel)?;
+            // The box itself, or the nearest before it: past a long hole there are some.
+            let sql = "SELECT seq, index104 FROM box WHERE chain = ?1 AND seq <= ?2 ORDER BY seq DESC LIMIT 1";
+            let near = one(&snapshot, sql, params![chain, int(box_seq.0)], |row| Ok((uint(row, 0)?, index(row, 1)?)))?;
+            match near {
+                Some((seq, index)) if seq == box_seq.0 => return Ok(index),
+                Some((seq, index)) if seq > next => (next, next_index) = (seq, index),
+                _ => {}
             }
             let ahead = box_seq.0.checked_sub(next).ok_or(StoreError::NoBox { seq: box_seq })?;
             if ahead >= MAX_AHEAD_BOXES {
@@ -228,6 +232,8 @@ fn channel(row: &Row<'_>) -> rusqlite::Result<Channel> {
         frontier,
         verdict: row.get::<_, Option<i64>>(18)?.map(from_nanos),
         later_known: role == Role::Reader && boxes > frontier.0,
+        lost_end: seq(row, 24)?,
+        skipped_boxes: uint(row, 25)?,
         dropped_bytes,
         held_bytes: if role == Role::Reader { cached } else { size.saturating_sub(dropped_bytes) },
         paused: false,

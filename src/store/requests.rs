@@ -8,8 +8,8 @@ use super::ledger::Ledger;
 use super::model::to_nanos;
 use super::queue::{Kind, Task};
 use super::{
-    Appended, Arrival, Binding, BoxSeq, BoxState, ChannelId, ChannelName, Claim, Commit, Frontier, NetworkId, Store,
-    StoreError,
+    Appended, Arrival, Binding, BoxSeq, BoxState, ChannelId, ChannelName, Claim, Commit, Frontier, NetworkId, Skipped,
+    Store, StoreError,
 };
 use crate::bacap::{ReadCap, WriteCap};
 
@@ -113,6 +113,11 @@ impl Store {
             arrivals.iter().map(|(_, arrival)| if let Arrival::Message(bytes) = arrival { bytes.len() } else { 0 });
         let kind = Kind { bytes: bytes.sum(), ..Kind::default() };
         self.send(kind, move |ledger| ledger.received(id, &arrivals))
+    }
+
+    /// Gives up the boxes that are missing at the frontier of a channel that we read, and goes on behind them.
+    pub fn skip(&self, id: ChannelId) -> Commit<Skipped> {
+        self.submit(move |ledger| ledger.skip(id))
     }
 
     /// The capability in base64, to be shown to somebody else: the write capability, or the read capability that goes

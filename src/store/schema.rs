@@ -203,3 +203,20 @@ CREATE TRIGGER box_stays BEFORE DELETE ON box
      AND NOT EXISTS (SELECT 1 FROM channel WHERE chain = OLD.chain AND OLD.seq < dropped_boxes)
 BEGIN SELECT RAISE(ABORT, 'a box that was launched or has arrived stays until it is dropped or forgotten'); END;
 ";
+
+/// From schema 2 to 3: holes of channels that are read.
+pub(super) const V3: &str = r"
+-- Reader: when the box came, where it came before one that it follows.
+ALTER TABLE box ADD COLUMN seen INTEGER;
+UPDATE box SET seen = unixepoch() * 1000000000 WHERE offset IS NULL;
+-- Reader: what is missing before this box can no longer come.
+ALTER TABLE channel ADD COLUMN lost_end INTEGER NOT NULL DEFAULT 0
+    CHECK (lost_end BETWEEN 0 AND boxes AND (role = 1 OR lost_end = 0));
+-- Reader: boxes before the frontier that were given up. They have no rows.
+ALTER TABLE channel ADD COLUMN skipped_boxes INTEGER NOT NULL DEFAULT 0 CHECK (skipped_boxes BETWEEN 0 AND frontier);
+
+-- Law: what was lost or given up stays so.
+CREATE TRIGGER channel_loses_forward BEFORE UPDATE OF lost_end, skipped_boxes ON channel
+    WHEN NEW.lost_end < OLD.lost_end OR NEW.skipped_boxes < OLD.skipped_boxes
+BEGIN SELECT RAISE(ABORT, 'what was lost or given up stays so'); END;
+";

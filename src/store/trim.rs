@@ -19,6 +19,9 @@ impl Ledger<'_> {
     pub(super) fn trim(&mut self, id: ChannelId, keep_bytes: u64) -> Result<u64, StoreError> {
         let record = self.record(id)?;
         let (end_bytes, last) = record.droppable();
+        // A box that was given up has no row.
+        let row = "SELECT coalesce(max(seq), 0) FROM box WHERE chain = ?1 AND seq <= ?2";
+        let last = self.one(row, params![record.chain, int(last)], |row| uint(row, 0))?.unwrap_or_default();
         let sql = "SELECT seq, offset FROM box WHERE chain = ?1 AND offset >= ?2 AND seq < ?3
                    ORDER BY offset, seq LIMIT 1";
         let pair = |row: &rusqlite::Row<'_>| Ok((uint(row, 0)?, uint(row, 1)?));

@@ -79,7 +79,7 @@ impl World {
                 let id = self.store().create_stream(channel, cap).wait().expect("made");
                 self.write(id, state);
             }
-            "new" | "part" | "end" | "late" | "trimmed reader" => {
+            "new" | "part" | "end" | "late" | "skipped" | "trimmed reader" => {
                 let id = self.store().add_reader(channel, cap.read_cap().clone()).wait().expect("added");
                 self.arrive(id, state);
             }
@@ -126,10 +126,13 @@ impl World {
             "new" => return,
             "part" => vec![message(0, "abc")],
             "end" => vec![message(0, "abc"), (BoxSeq(1), Arrival::NotYet)],
-            "late" => vec![message(0, "abc"), message(2, "x")],
+            "late" | "skipped" => vec![message(0, "abc"), message(2, "x")],
             _ => vec![message(0, "abc"), message(1, "def"), (BoxSeq(2), Arrival::NotYet)],
         };
         self.store().received(id, arrivals).wait().expect("kept");
+        if state == "skipped" {
+            assert_eq!(self.store().skip(id).wait().map(|skipped| skipped.boxes), Ok(1));
+        }
         if state == "trimmed reader" {
             assert_eq!(self.store().trim(id, 0).wait(), Ok(3));
         }

@@ -36,6 +36,11 @@ pub(super) async fn dispatch(owner: &Owner, request: Request) -> Result<Response
             let bytes = owner.store.trim(find(owner, &name)?.id, keep_bytes).await?;
             Ok(Response::Trimmed { bytes })
         }
+        Request::Skip { name } => {
+            let skipped = owner.store.skip(find(owner, &name)?.id).await?;
+            owner.engine.note(find(owner, &name)?.id, &format!("{} missing boxes were skipped", skipped.boxes));
+            Ok(Response::Skipped { first_box: skipped.first.0, boxes: skipped.boxes, bytes: skipped.bytes })
+        }
         Request::Wait { name, bytes, timeout_ms } => {
             let deadline = timeout_ms.map(|ms| Instant::now() + Duration::from_millis(ms));
             wait(owner, &name, bytes, deadline).await
@@ -151,6 +156,9 @@ async fn wait(owner: &Owner, name: &str, bytes: Option<u64>, deadline: Option<In
         if let Some(refusal) = owner.engine.refusal(&channel) {
             return Err(Failure::new(FailureKind::Refused, refusal));
         }
+        if channel.is_lost() {
+            return Err(lost(owner, &channel));
+        }
         let progress = match (channel.role, bytes) {
             (Role::Writer, _) => format!("{} of {} bytes of {name:?} are stored", channel.stored_bytes, channel.size),
             (Role::Reader, Some(bytes)) => format!("{} of {bytes} bytes of {name:?} have arrived", channel.size),
@@ -192,6 +200,9 @@ async fn read(
         if let Some(refusal) = owner.engine.refusal(&channel) {
             return Err(Failure::new(FailureKind::Refused, refusal));
         }
+        if channel.is_lost() {
+            return Err(lost(owner, &channel));
+        }
         if !end {
             patience.check(owner, &format!("whether {name:?} goes on after {offset} bytes is not known yet"))?;
         }
@@ -213,6 +224,16 @@ fn still_there(owner: &Owner, id: crate::store::ChannelId, name: &str) -> Result
 fn fenced(name: &str, reason: &str) -> Failure {
     Failure::new(FailureKind::Refused, format!("{name:?} is fenced: {reason}"))
         .hint("what was accepted stays in the spool; the status says how much")
+}
+
+fn lost(owner: &Owner, channel: &Channel) -> Failure {
+    let boxes = owner.store.hole(channel.id).ok().flatten().map_or(1, |hole| hole.boxes());
+    let text = format!(
+        "after {} bytes of {:?} the network has lost {boxes} boxes: they came in none of the weeks that it keeps anything",
+        channel.size,
+        channel.name.as_str()
+    );
+    Failure::new(FailureKind::Failed, text).hint("`pigeonfs skip NAME` gives them up and goes on behind them")
 }
 
 /// How long a wait goes on: to its deadline, and without a daemon no longer than makes sense.

@@ -83,6 +83,11 @@ pub enum Request {
         /// So many of them stay.
         keep_bytes: u64,
     },
+    /// Give up the boxes that are missing at the frontier of a channel that is read, and go on behind them.
+    Skip {
+        /// Which channel.
+        name: String,
+    },
     /// Wait until all that was accepted is stored (writer), or until `bytes` have arrived (reader).
     Wait {
         /// Which channel.
@@ -130,6 +135,15 @@ pub enum Response {
     /// Answers [`Request::Trim`].
     Trimmed {
         /// How many bytes went.
+        bytes: u64,
+    },
+    /// Answers [`Request::Skip`].
+    Skipped {
+        /// The first box that was given up, counted from 0.
+        first_box: u64,
+        /// How many boxes were.
+        boxes: u64,
+        /// Bytes behind them that can be read now.
         bytes: u64,
     },
     /// Answers [`Request::Append`]: the stream's size after it.
