@@ -16,7 +16,7 @@ use tracing::{debug, error, warn};
 
 use super::network::{Network, View};
 use super::shared::Shared;
-use super::transfer::Found;
+use super::transfer::{Found, pause_before_retry};
 use crate::bacap::{ReadCap, WriteCap};
 use crate::channel::{Answer, Linger, Pace, Receiver, ReceiverEvent, Sender, SenderEvent, Time};
 use crate::store::{Arrival, BoxSeq, Channel, ChannelId, NetworkId, OutBox, Role, Store, StoreError};
@@ -24,10 +24,12 @@ use crate::store::{Arrival, BoxSeq, Channel, ChannelId, NetworkId, OutBox, Role,
 /// Messages under way from the operations to the driver. Each operation sends one and waits for room.
 const INBOX: usize = 1024;
 /// A receiver whose records failed starts anew after this long.
-const RECEIVER_AGAIN_MS: u64 = 5_000;
+pub(super) const RECEIVER_AGAIN_MS: u64 = 5_000;
 
 enum Message {
     Sender(ChannelId, SenderEvent),
+    /// The boxes of this channel that are not launched fit the network.
+    Prepared(ChannelId),
     Arrived(ChannelId, BoxSeq, Found),
     Recorded(ChannelId, Result<(), StoreError>),
     Trouble(ChannelId, Option<String>),
@@ -269,7 +271,9 @@ impl Driver {
         let ids: Vec<_> = self.machines.keys().copied().collect();
         for id in ids {
             match self.machines.get_mut(&id) {
-                Some(Machine::Writer(_)) => self.drive_sender(id, SenderEvent::Online(online)),
+                // One that was made while the network was away was not fitted to it.
+                Some(Machine::Writer(_)) if online => self.prepare(id),
+                Some(Machine::Writer(_)) => self.drive_sender(id, SenderEvent::Online(false)),
                 Some(Machine::Reader(_)) => self.drive_receiver(id, ReceiverEvent::Online(online)),
                 None => {}
             }
@@ -299,10 +303,18 @@ impl Driver {
     }
 
     fn seal(&mut self, id: ChannelId) {
-        let commit = self.store.seal_tail(id);
+        let store = self.store.clone();
+        let mut commit = self.store.seal_tail(id);
         self.operations.spawn(async move {
-            if let Err(error) = commit.await {
-                warn!(%error, "a tail could not be sealed; the next write or fsync tries again");
+            let mut tries = 0;
+            while let Err(error) = commit.await {
+                if matches!(error, StoreError::NoChannel) {
+                    return;
+                }
+                warn!(%error, "a tail could not be sealed; trying again");
+                tokio::time::sleep(pause_before_retry(tries)).await;
+                tries += 1;
+                commit = store.seal_tail(id);
             }
         });
     }
@@ -318,6 +330,12 @@ impl Driver {
                 }
                 self.drive_sender(id, event);
                 self.replan(id);
+            }
+            Message::Prepared(id) => {
+                if self.network.is_some() {
+                    self.drive_sender(id, SenderEvent::Online(true));
+                    self.replan(id);
+                }
             }
             Message::Arrived(id, seq, found) => {
                 let answer = match found {

@@ -49,13 +49,20 @@ impl Driver {
     /// Lets the sender go once the boxes that are not launched fit the network.
     pub(super) fn prepare(&mut self, id: ChannelId) {
         let Some(network) = self.network.clone() else { return };
-        let commit = self.store.set_max_plaintext(id, network.max_plaintext);
-        let outbox = self.outbox.clone();
+        let (store, outbox) = (self.store.clone(), self.outbox.clone());
+        let mut commit = self.store.set_max_plaintext(id, network.max_plaintext);
         self.operations.spawn(async move {
-            match commit.await {
-                Ok(()) => drop(outbox.send(Message::Sender(id, SenderEvent::Online(true))).await),
-                Err(error) => warn!(%error, "a channel could not be fitted to the network's boxes"),
+            let mut tries = 0;
+            while let Err(error) = commit.await {
+                if matches!(error, StoreError::NoChannel) {
+                    return;
+                }
+                warn!(%error, "a channel could not be fitted to the network's boxes; trying again");
+                tokio::time::sleep(transfer::pause_before_retry(tries)).await;
+                tries += 1;
+                commit = store.set_max_plaintext(id, network.max_plaintext);
             }
+            let _ = outbox.send(Message::Prepared(id)).await;
         });
     }
 
