@@ -9,6 +9,8 @@
 //! * [`Linger`]: when a partial tail box is sealed.
 //! * [`Pace`]: what the network's parameters mean for windows, deadlines and back-off.
 
+#[cfg(test)]
+pub(crate) mod bugs;
 mod linger;
 mod pace;
 mod receiver;

@@ -10,6 +10,8 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use super::Time;
+#[cfg(test)]
+use super::bugs::{Bug, has};
 use crate::store::BoxSeq;
 
 const RETRY_FIRST: Duration = Duration::from_millis(500);
@@ -224,6 +226,8 @@ impl Sender {
             return None;
         }
         let due = |held: &InHand| match held.phase {
+            #[cfg(test)]
+            Phase::Ready { .. } if has(Bug::LoseWakeUp) => None,
             Phase::Ready { not_before } | Phase::ReadLater { not_before } => Some(not_before),
             _ => None,
         };
@@ -302,6 +306,10 @@ impl Sender {
     fn confirm(&mut self, seq: BoxSeq, actions: &mut Vec<SenderAction>) {
         if self.in_hand.remove(&seq).is_some() {
             self.probation = false;
+            #[cfg(test)]
+            if has(Bug::DropConfirmation) {
+                return;
+            }
             actions.push(SenderAction::Confirm { seq });
         }
     }
@@ -338,6 +346,10 @@ impl Sender {
         if !boxes.is_empty() {
             for &seq in &boxes {
                 self.in_hand.insert(seq, InHand { phase: Phase::Launching, tries: 0 });
+                #[cfg(test)]
+                if has(Bug::SkipIntentCommit) {
+                    self.set(seq, Phase::Ready { not_before: now });
+                }
             }
             actions.push(SenderAction::Launch { boxes });
         }

@@ -19,6 +19,8 @@ mod driver;
 mod network;
 mod owner;
 mod shared;
+#[cfg(test)]
+mod simulation;
 pub mod status;
 mod transfer;
 

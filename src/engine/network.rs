@@ -15,8 +15,8 @@ use crate::thin::{self, Client, ClientOptions, Config, Discovery, Link};
 
 /// Unanswered operations of the two kinds together stay within the daemon's 16 a connection; reads get fewer, as the
 /// daemon serves them before writes (`network-performance.md` A.6).
-const WRITES_UNDER_WAY: usize = 10;
-const READS_UNDER_WAY: usize = 6;
+pub(super) const WRITES_UNDER_WAY: usize = 10;
+pub(super) const READS_UNDER_WAY: usize = 6;
 /// How long a local question to the daemon may take.
 const QUESTION: Duration = Duration::from_secs(90);
 const DISCOVER_AGAIN: Duration = Duration::from_secs(10);

@@ -6,11 +6,13 @@ use tokio::time::Instant;
 
 use super::network::Network;
 use crate::bacap::{BoxIndex, ReadCap, WriteCap};
+#[cfg(test)]
+use crate::channel::bugs::{Bug, has};
 use crate::channel::{Outcome, ReadBack};
 use crate::thin;
 
 /// Round trips that a strict write, or a read, takes at least: the ACK and the payload.
-const PACKETS: u32 = 2;
+pub(super) const PACKETS: u32 = 2;
 
 /// How one write ended, and what to tell the person where it did not end well.
 pub(super) struct Written {
@@ -26,23 +28,46 @@ pub(super) enum Found {
     Unknown(String),
 }
 
+impl Written {
+    /// What the end of a write means for its box.
+    pub(super) fn of(ended: Result<thin::WriteOutcome, thin::Error>) -> Self {
+        match ended {
+            Ok(thin::WriteOutcome::Done) => Self { outcome: Outcome::Stored, trouble: None },
+            Ok(thin::WriteOutcome::AlreadyExists) => Self { outcome: Outcome::Occupied, trouble: None },
+            #[cfg(test)]
+            Err(thin::Error { kind: thin::ErrorKind::Timeout, .. }) if has(Bug::TimeoutIsSuccess) => {
+                Self { outcome: Outcome::Stored, trouble: None }
+            }
+            Err(error) => {
+                // Only what we asked wrongly ourselves can never succeed. A replica's or a daemon's refusal is shown and
+                // tried again: no single one of them may stop a channel for good.
+                let outcome = match error.kind {
+                    thin::ErrorKind::InvalidArgument(_) => Outcome::Hopeless,
+                    _ => Outcome::Again,
+                };
+                Self { outcome, trouble: Some(error.to_string()) }
+            }
+        }
+    }
+}
+
+impl Found {
+    /// What the end of a read says of its box.
+    pub(super) fn of(ended: Result<thin::ReadOutcome, thin::Error>) -> Self {
+        match ended {
+            Ok(thin::ReadOutcome::Box(bytes)) => Self::Message(bytes),
+            Ok(thin::ReadOutcome::Tombstone) => Self::Tombstone,
+            Ok(thin::ReadOutcome::NotFound) => Self::NotYet,
+            Err(error) => Self::Unknown(error.to_string()),
+        }
+    }
+}
+
 /// Sends one box strict, in a fresh envelope.
 pub(super) async fn write(network: &Network, cap: &WriteCap, index: &BoxIndex, payload: &[u8]) -> Written {
     let _permit = network.write_permit().await;
     let deadline = Instant::now() + network.operation_deadline();
-    match try_write(network, cap, index, payload, deadline).await {
-        Ok(thin::WriteOutcome::Done) => Written { outcome: Outcome::Stored, trouble: None },
-        Ok(thin::WriteOutcome::AlreadyExists) => Written { outcome: Outcome::Occupied, trouble: None },
-        Err(error) => {
-            // Only what we asked wrongly ourselves can never succeed. A replica's or a daemon's refusal is shown and
-            // tried again: no single one of them may stop a channel for good.
-            let outcome = match error.kind {
-                thin::ErrorKind::InvalidArgument(_) => Outcome::Hopeless,
-                _ => Outcome::Again,
-            };
-            Written { outcome, trouble: Some(error.to_string()) }
-        }
-    }
+    Written::of(try_write(network, cap, index, payload, deadline).await)
 }
 
 async fn try_write(
@@ -63,12 +88,7 @@ async fn try_write(
 pub(super) async fn read(network: &Network, cap: &ReadCap, index: &BoxIndex) -> Found {
     let _permit = network.read_permit().await;
     let deadline = Instant::now() + network.operation_deadline();
-    match try_read(network, cap, index, deadline).await {
-        Ok(thin::ReadOutcome::Box(bytes)) => Found::Message(bytes),
-        Ok(thin::ReadOutcome::Tombstone) => Found::Tombstone,
-        Ok(thin::ReadOutcome::NotFound) => Found::NotYet,
-        Err(error) => Found::Unknown(error.to_string()),
-    }
+    Found::of(try_read(network, cap, index, deadline).await)
 }
 
 async fn try_read(
@@ -84,10 +104,15 @@ async fn try_read(
     Ok(outcome)
 }
 
-/// Reads an occupied index and compares it with what we meant to write. Only other plaintext is foreign: the same
-/// bytes under another padding, or a tombstone, are our own.
+/// Reads an occupied index and compares it with what we meant to write.
 pub(super) async fn read_back(network: &Network, cap: &WriteCap, index: &BoxIndex, payload: &[u8]) -> ReadBack {
-    match read(network, cap.read_cap(), index).await {
+    compared(read(network, cap.read_cap(), index).await, payload)
+}
+
+/// What an occupied index holds. Only other plaintext is foreign: the same bytes under another padding, or a tombstone, are
+/// our own.
+pub(super) fn compared(found: Found, payload: &[u8]) -> ReadBack {
+    match found {
         Found::Message(bytes) if bytes == payload => ReadBack::Ours,
         Found::Message(_) => ReadBack::Foreign,
         Found::Tombstone => ReadBack::Ours,

@@ -14,6 +14,8 @@ mod profile;
 mod replica;
 mod shard;
 mod shell;
+#[cfg(test)]
+pub(crate) mod simulated;
 mod voucher;
 mod wire;
 

@@ -217,7 +217,7 @@ impl Error {
 }
 
 /// The code of a reply to a started read or write: its name space depends on whether a courier was involved.
-pub(super) fn started(code: u8, courier_known: bool) -> ErrorKind {
+pub(crate) fn started(code: u8, courier_known: bool) -> ErrorKind {
     match code {
         24 => ErrorKind::Cancelled,
         12 | 13 | 31 | 32 => ErrorKind::Courier(code),

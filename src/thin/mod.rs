@@ -119,6 +119,8 @@ pub use client::{
 };
 pub use config::{Address, AddressError, Config, ConfigError, TcpNetwork};
 pub use discovery::{Discovery, Environment};
+#[cfg(test)]
+pub(crate) use error::started;
 pub use error::{Error, ErrorKind, Operation, ReplyType, error_text};
 pub use pki::Document;
 pub use session::{Event, Events, Link, Status};

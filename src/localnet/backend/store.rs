@@ -128,6 +128,13 @@ impl BoxStore for Memory {
 }
 
 impl Memory {
+    /// What holders have of a box that has not expired in the epoch `now`.
+    #[cfg(test)]
+    pub(in crate::localnet) fn held(&mut self, box_id: &BoxId, now: u64) -> Vec<SealedBox> {
+        let rows = self.find(box_id, super::replica::oldest_kept(now)).unwrap_or_default();
+        rows.into_iter().map(|row| row.sealed).collect()
+    }
+
     fn note_replication(&mut self, row: &Row, holders: Holders) {
         match (0..2).find(|rank| holders == Holders::only(*rank)) {
             Some(rank) => self.unreplicated.insert(row.id, (row.sealed.box_id, rank)),

@@ -1,0 +1,133 @@
+//! The delivery engine in a world of its own: virtual time, localnet's core in memory, and everything that goes wrong.
+//!
+//! Processes write and read streams through the real machines ([`crate::channel`]); `process` does what the driver does
+//! and `line` what the thin client does, without a runtime; `disk` is a model of the store that survives a crash, less what was
+//! not committed; `plan` draws what goes wrong; `oracle` says what must hold. One seed is one run, and the same seed is the
+//! same run. The machines' deliberate bugs ([`crate::channel::bugs`]) show that a broken engine does not pass.
+//!
+//! `PIGEONFS_SEED=N cargo test --lib simulation::` runs one seed and tells it; `PIGEONFS_SEEDS=N` runs so many;
+//! `scripts/torture delivery` runs 100,000.
+
+mod boxes;
+mod disk;
+mod line;
+mod oracle;
+mod plan;
+mod process;
+mod world;
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use self::oracle::BOUND;
+use self::plan::Plan;
+use self::world::World;
+use crate::channel::bugs::{self, Bug};
+
+/// Runs in every test run.
+const SEEDS: u64 = 500;
+/// Steps that no run needs.
+const STEPS: u64 = 5_000_000;
+
+/// How a run ended, if it ended well.
+#[derive(Debug, PartialEq, Eq)]
+struct Ended {
+    digest: u64,
+    steps: u64,
+}
+
+fn run(plan: Plan, aloud: bool) -> Result<Ended, String> {
+    let mut world = World::new(plan, aloud);
+    let trouble = world.now + world.plan.trouble;
+    while world.now < trouble && world.step() {
+        world.check()?;
+    }
+    world.mend();
+    let until = world.now + BOUND;
+    while !world.delivered() {
+        let goes_on = world.step();
+        world.check()?;
+        if !goes_on || world.now > until || world.steps > STEPS {
+            return Err(format!("it stands still: {}", world.undelivered().unwrap_or_default()));
+        }
+    }
+    world.check_replicas()?;
+    world.check_rest()?;
+    Ok(Ended { digest: world.digest, steps: world.steps })
+}
+
+fn number(name: &str) -> Option<u64> {
+    std::env::var(name).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{name} is a number, and not {text:?}")))
+}
+
+/// The first of the seeds that ends badly, and how; the runs share the machine's cores.
+fn first_failure(seeds: u64, bug: Option<Bug>) -> Option<(u64, String)> {
+    let (next, found) = (AtomicU64::new(0), AtomicBool::new(false));
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let work = || {
+        while !found.load(Ordering::Relaxed) {
+            let seed = next.fetch_add(1, Ordering::Relaxed);
+            if seed >= seeds {
+                return None;
+            }
+            if let Err(error) = bugs::with(bug, || run(Plan::of(seed), false)) {
+                found.store(true, Ordering::Relaxed);
+                return Some((seed, error));
+            }
+        }
+        None
+    };
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..cores).map(|_| scope.spawn(work)).collect();
+        threads.into_iter().filter_map(|thread| thread.join().expect("no panic")).min()
+    })
+}
+
+#[test]
+fn nothing_is_lost_doubled_or_reordered_whatever_goes_wrong() {
+    if let Some(seed) = number("PIGEONFS_SEED") {
+        let ended = run(Plan::of(seed), true);
+        assert!(ended.is_ok(), "{ended:?}");
+        return;
+    }
+    let seeds = number("PIGEONFS_SEEDS").unwrap_or(SEEDS);
+    if let Some((seed, error)) = first_failure(seeds, None) {
+        panic!("seed {seed}: {error}\nPIGEONFS_SEED={seed} tells it");
+    }
+}
+
+#[test]
+fn the_same_seed_is_the_same_run() {
+    for seed in 0..20 {
+        assert_eq!(run(Plan::of(seed), false), run(Plan::of(seed), false), "seed {seed}");
+    }
+}
+
+#[test]
+fn each_deliberate_bug_is_found() {
+    for bug in [
+        Bug::SkipIntentCommit,
+        Bug::ReplanIndex,
+        Bug::DropConfirmation,
+        Bug::TimeoutIsSuccess,
+        Bug::NotFoundIsEnd,
+        Bug::LoseWakeUp,
+    ] {
+        assert!(first_failure(SEEDS, Some(bug)).is_some(), "{bug:?} is not found within {SEEDS} seeds");
+    }
+}
+
+#[test]
+fn real_boxes_fare_as_stand_ins_do() {
+    for seed in 0..10 {
+        let ended = run(Plan::of(seed).with_real_boxes(), false);
+        assert!(ended.is_ok(), "seed {seed}: {ended:?}");
+    }
+}
+
+#[test]
+fn a_day_of_jumps_and_restarts_ends_with_everything_delivered() {
+    for seed in 0..3 {
+        let ended = run(Plan::day(seed), false);
+        assert!(ended.is_ok(), "seed {seed}: {ended:?}");
+    }
+}

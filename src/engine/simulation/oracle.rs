@@ -1,0 +1,186 @@
+//! What must hold after every step, and at the end.
+
+use std::collections::BTreeMap;
+
+use super::disk::Change;
+use super::world::World;
+use crate::channel::Time;
+use crate::store::{BoxSeq, BoxState};
+
+/// Boxes that a process keeps in memory of one channel at most: two windows, twice where a machine was replaced.
+const KEPT: usize = 64;
+/// What is planned at once at most; each operation has a deadline that stands until its time.
+const PLANNED: usize = 4096;
+/// What the daemon and all behind it hold at most.
+const HELD: usize = 8192;
+/// When nothing goes wrong any more, everything is delivered within this: the longest back-off of a sender is a minute, of a
+/// receiver's probe three times five minutes, a courier's memory five minutes, an operation's life two and a half.
+pub(super) const BOUND: Time = Time::from_secs(3600);
+
+/// What was seen so far.
+pub(super) struct Oracle {
+    /// Which bytes went out under which index, over all lives.
+    sent: BTreeMap<(usize, BoxSeq), Vec<u8>>,
+    /// How much of each reader's bytes was compared.
+    compared: BTreeMap<(usize, usize), usize>,
+    /// From which box on another writer writes too.
+    pub(super) foreign: Vec<Option<u64>>,
+    /// The first law that was broken.
+    pub(super) broken: Option<String>,
+}
+
+impl Oracle {
+    pub(super) fn new(streams: usize) -> Self {
+        Self { sent: BTreeMap::new(), compared: BTreeMap::new(), foreign: vec![None; streams], broken: None }
+    }
+
+    fn law(&mut self, holds: bool, words: impl FnOnce() -> String) {
+        if !holds && self.broken.is_none() {
+            self.broken = Some(words());
+        }
+    }
+}
+
+impl World {
+    /// A packet with these bytes is about to leave.
+    pub(super) fn oracle_sent(&mut self, p: usize, stream: usize, seq: BoxSeq, bytes: &[u8]) {
+        let row = self.processes[p].disk.written(stream).and_then(|written| {
+            let row = written.boxes.get(usize::try_from(seq.0).ok()?)?;
+            Some((row.state >= BoxState::Launched, row.bytes == bytes))
+        });
+        self.oracle.law(row == Some((true, true)), || {
+            format!("box {seq} of {stream} is sent, and the disk says (launched, these bytes): {row:?}")
+        });
+        let before = self.oracle.sent.entry((stream, seq)).or_insert_with(|| bytes.to_vec());
+        let same = before == bytes;
+        self.oracle.law(same, || format!("box {seq} of {stream} is sent with other bytes than before"));
+    }
+
+    /// A box is reported as stored.
+    pub(super) fn oracle_confirmed(&mut self, p: usize, stream: usize, seq: BoxSeq) {
+        let wall = self.wall();
+        let held = self.net.held(wall, &self.boxes.id(stream, seq.0));
+        let opened: Vec<_> = held.iter().map(|sealed| self.boxes.open(stream, seq.0, sealed)).collect();
+        let bytes = self.processes[p]
+            .disk
+            .written(stream)
+            .and_then(|written| Some(written.boxes.get(usize::try_from(seq.0).ok()?)?.bytes.clone()));
+        self.oracle.law(bytes.is_some() && opened.contains(&bytes), || {
+            format!("box {seq} of {stream} is called stored, and the replicas hold {opened:?} for {bytes:?}")
+        });
+    }
+
+    pub(super) fn oracle_fenced(&mut self, _p: usize, stream: usize, seq: BoxSeq, foreign: bool) {
+        let expected = self.oracle.foreign[stream].is_some_and(|from| from == seq.0);
+        self.oracle.law(expected && foreign, || format!("{stream} is fenced at box {seq} without a foreign box there"));
+    }
+
+    /// A change is on the disk.
+    pub(super) fn oracle_committed(&mut self, p: usize, stream: usize, change: &Change) {
+        if !matches!(change, Change::Received { .. }) {
+            return;
+        }
+        let Some(read) = self.processes[p].disk.read(stream) else { return };
+        let compared = self.oracle.compared.entry((p, stream)).or_default();
+        let writer = self.processes[self.plan.streams[stream].writer].disk.written(stream);
+        let foreign = self.oracle.foreign[stream].unwrap_or(u64::MAX);
+        let until = writer.map_or(0, |written| {
+            let ours = usize::try_from(foreign).unwrap_or(usize::MAX).min(written.boxes.len());
+            written.boxes[..ours].iter().map(|row| row.bytes.len()).sum::<usize>()
+        });
+        let end = read.bytes.len().min(if foreign == u64::MAX { usize::MAX } else { until });
+        let arrived = &read.bytes[(*compared).min(end)..end];
+        let expected = writer.map(|written| written.bytes().skip(*compared).take(arrived.len()).collect::<Vec<_>>());
+        let same = arrived.is_empty() || expected.as_deref() == Some(arrived);
+        *compared = (*compared).max(end);
+        let (from, frontier) = (*compared, read.frontier);
+        self.oracle.law(same, || {
+            format!("{p} reads other bytes of {stream} than were written, before {from}, box {frontier}")
+        });
+    }
+
+    /// Looks at everything that has a bound.
+    pub(super) fn check(&mut self) -> Result<(), String> {
+        let channels = self.plan.streams.len();
+        for (p, process) in self.processes.iter().enumerate() {
+            let Some(life) = &process.life else { continue };
+            let (kept, under_way) = (life.kept(), life.line.ops.len());
+            self.oracle.law(kept <= KEPT * channels, || format!("{p} keeps {kept} boxes"));
+            self.oracle.law(under_way <= KEPT * channels, || format!("{p} has {under_way} operations"));
+        }
+        let planned = self.planned();
+        self.oracle.law(planned <= PLANNED, || format!("{planned} things are planned"));
+        match self.oracle.broken.take() {
+            Some(broken) => Err(broken),
+            None => Ok(()),
+        }
+    }
+
+    /// Whether everything that was accepted is where it belongs, and every reader knows it.
+    pub(super) fn delivered(&self) -> bool {
+        self.undelivered().is_none()
+    }
+
+    /// What is not yet where it belongs.
+    pub(super) fn undelivered(&self) -> Option<String> {
+        for (stream, of) in self.plan.streams.iter().enumerate() {
+            let writer = &self.processes[of.writer];
+            if !writer.disk.queue.is_empty() {
+                return Some(format!("requests to the store of {}", of.writer));
+            }
+            let Some(written) = writer.disk.written(stream) else { continue };
+            if written.fenced || self.oracle.foreign[stream].is_some() {
+                continue;
+            }
+            if let Some(seq) = written.boxes.iter().position(|row| row.state != BoxState::Stored) {
+                return Some(format!("{stream}: box {seq} is {:?}", written.boxes[seq].state));
+            }
+            for &p in &of.readers {
+                let Some(read) = self.processes[p].disk.read(stream) else { continue };
+                if read.bytes.len() != written.size() {
+                    return Some(format!("{p} has {} of {} bytes of {stream}", read.bytes.len(), written.size()));
+                }
+                if !read.verdict {
+                    return Some(format!("{p} has no verdict at the end of {stream}"));
+                }
+            }
+        }
+        None
+    }
+
+    /// What the replicas hold in the end is what was written, and nothing else.
+    pub(super) fn check_replicas(&mut self) -> Result<(), String> {
+        let wall = self.wall();
+        for stream in 0..self.plan.streams.len() {
+            let Some(written) = self.processes[self.plan.streams[stream].writer].disk.written(stream) else { continue };
+            if self.oracle.foreign[stream].is_some() {
+                continue;
+            }
+            let boxes: Vec<_> = written.boxes.iter().map(|row| Some(row.bytes.clone())).chain([None, None]).collect();
+            for (seq, bytes) in (0..).zip(boxes) {
+                let held = self.net.held(wall, &self.boxes.id(stream, seq));
+                let right = match &bytes {
+                    Some(_) => !held.is_empty(),
+                    None => held.is_empty(),
+                };
+                let opened = held.iter().all(|sealed| self.boxes.open(stream, seq, sealed) == bytes);
+                if !right || !opened {
+                    return Err(format!(
+                        "the replicas hold {} rows of box {seq} of {stream}, not what was written",
+                        held.len()
+                    ));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// What is left when nobody has anything to do: nothing but the probes.
+    pub(super) fn check_rest(&mut self) -> Result<(), String> {
+        let (operations, held) = self.net.load();
+        if operations > self.processes.len() * 16 || held > HELD {
+            return Err(format!("the daemon still has {operations} operations, and {held} of other things"));
+        }
+        Ok(())
+    }
+}

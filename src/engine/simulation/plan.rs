@@ -1,0 +1,194 @@
+//! What a seed decides: the network's pace, who writes and reads what, and what goes wrong how often.
+
+use rand::rngs::StdRng;
+use rand::{RngExt as _, SeedableRng as _};
+
+use crate::channel::{Pace, Time};
+use crate::localnet::{Faults, Profile};
+
+/// Who has which capability of a stream, by the processes' numbers.
+#[derive(Clone, Debug)]
+pub(super) struct Stream {
+    pub(super) writer: usize,
+    pub(super) readers: Vec<usize>,
+}
+
+/// What a person does to a stream.
+pub(super) enum Deed {
+    Append(Vec<u8>),
+    Seal,
+    Truncate,
+}
+
+/// What goes wrong at an instant.
+#[derive(Debug)]
+pub(super) enum Mishap {
+    Crash,
+    Disconnect,
+    Restart,
+    Link(bool),
+    Faults(Box<Faults>),
+    Jump(i64),
+    Foreign,
+}
+
+/// A run, before it begins.
+pub(super) struct Plan {
+    pub(super) seed: u64,
+    pub(super) profile: Profile,
+    pub(super) pace: Pace,
+    /// M of the network, and what channels assume before they know it.
+    pub(super) max: usize,
+    pub(super) provisional: usize,
+    pub(super) processes: usize,
+    pub(super) streams: Vec<Stream>,
+    /// Readers are probed at once when a process starts.
+    pub(super) prompt: bool,
+    /// Boxes are real ones.
+    pub(super) real: bool,
+    /// How long things go wrong.
+    pub(super) trouble: Time,
+    /// Of the steps of a process, those behind which it crashes.
+    pub(super) crash_at_step: f64,
+    /// Of the commits, those that fail.
+    pub(super) disk_errors: f64,
+    deeds_every: Time,
+    mishaps_every: Time,
+    /// How far off the wall clock may be.
+    pub(super) days_off: i64,
+    /// Whether another writer comes at all.
+    foreign: bool,
+    /// Which faults this network has at all.
+    gentle: bool,
+    pub(super) link_up: bool,
+    appended: u64,
+}
+
+impl Plan {
+    /// The plan of a seed: some minutes of trouble.
+    pub(super) fn of(seed: u64) -> Self {
+        let mut dice = StdRng::seed_from_u64(seed ^ 0x5eed);
+        let profile = match dice.random_range(0..10) {
+            0 => Profile::instant(),
+            1..=2 => Profile::namenlos(),
+            3..=6 => Profile::docker().scaled(10.0),
+            _ => Profile::docker(),
+        };
+        let processes = dice.random_range(2..=3);
+        let streams = (0..dice.random_range(1..=3))
+            .map(|_| {
+                let writer = dice.random_range(0..processes);
+                let mut readers: Vec<_> = (0..processes).filter(|p| *p != writer).collect();
+                readers.truncate(dice.random_range(1..=2));
+                Stream { writer, readers }
+            })
+            .collect();
+        let max = dice.random_range(4..=12);
+        Self {
+            seed,
+            pace: Pace::from_document(profile.lambda_p(), profile.mu(), profile.layers),
+            max,
+            provisional: if dice.random_bool(0.5) { max } else { dice.random_range(4..=16) },
+            processes,
+            streams,
+            prompt: dice.random(),
+            real: false,
+            trouble: Time::from_secs(dice.random_range(20..240)),
+            crash_at_step: if dice.random_bool(0.5) { 0.0 } else { 1.0 / dice.random_range(30.0..600.0) },
+            disk_errors: if dice.random_bool(0.6) { 0.0 } else { dice.random_range(0.0..0.2) },
+            deeds_every: Time::from_millis(dice.random_range(500..8000)),
+            mishaps_every: Time::from_millis(dice.random_range(3000..40_000)),
+            days_off: 2,
+            foreign: dice.random_bool(0.1),
+            gentle: dice.random_bool(0.2),
+            link_up: true,
+            appended: 0,
+            profile,
+        }
+    }
+
+    /// The run's own dice.
+    pub(super) fn dice(&mut self) -> StdRng {
+        StdRng::seed_from_u64(self.seed)
+    }
+
+    /// The same with real boxes.
+    pub(super) fn with_real_boxes(self) -> Self {
+        Self { real: true, ..self }
+    }
+
+    /// A whole day, with a deed now and then.
+    pub(super) fn day(seed: u64) -> Self {
+        Self {
+            profile: Profile::docker(),
+            pace: Pace::from_document(Profile::docker().lambda_p(), Profile::docker().mu(), Profile::docker().layers),
+            trouble: Time::from_secs(24 * 3600),
+            crash_at_step: 0.0,
+            disk_errors: 0.001,
+            deeds_every: Time::from_secs(600),
+            mishaps_every: Time::from_secs(1200),
+            foreign: false,
+            ..Self::of(seed)
+        }
+    }
+
+    pub(super) fn until_deed(&self, dice: &mut StdRng) -> Time {
+        exponential(dice, self.deeds_every)
+    }
+
+    pub(super) fn until_mishap(&self, dice: &mut StdRng) -> Time {
+        exponential(dice, self.mishaps_every)
+    }
+
+    pub(super) fn deed(&mut self, dice: &mut StdRng) -> Deed {
+        match dice.random_range(0..20) {
+            0..=2 => Deed::Seal,
+            3..=4 => Deed::Truncate,
+            _ => {
+                let most = if dice.random_bool(0.2) { 6 * self.max } else { 2 * self.max };
+                let bytes = (0..dice.random_range(1..=most)).map(|_| {
+                    self.appended += 1;
+                    // No two places look alike for long.
+                    u8::try_from(self.appended % 251).unwrap_or_default()
+                });
+                Deed::Append(bytes.collect())
+            }
+        }
+    }
+
+    pub(super) fn mishap(&mut self, dice: &mut StdRng) -> Mishap {
+        match dice.random_range(0..20) {
+            0..=4 => Mishap::Crash,
+            5..=8 => Mishap::Disconnect,
+            9..=10 => Mishap::Restart,
+            11..=12 => Mishap::Link(!self.link_up),
+            13 => Mishap::Link(true),
+            14..=15 => Mishap::Jump(dice.random_range(-100_000..100_000)),
+            16 if self.foreign => Mishap::Foreign,
+            _ => Mishap::Faults(Box::new(self.faults(dice))),
+        }
+    }
+
+    pub(super) fn faults(&self, dice: &mut StdRng) -> Faults {
+        if self.gentle || dice.random_bool(0.3) {
+            return Faults::default();
+        }
+        let mut rate = |most: f64| if dice.random_bool(0.5) { 0.0 } else { dice.random_range(0.0..most) };
+        Faults {
+            loss: rate(0.6),
+            reply_loss: rate(0.6),
+            duplication: rate(0.5),
+            delay: rate(0.5),
+            delay_ms: 20_000,
+            false_not_found: rate(1.0),
+            ack_then_lost: rate(1.0),
+            stale_epoch: rate(1.0),
+            storage_full: rate(1.0) > 0.8,
+            ..Faults::default()
+        }
+    }
+}
+
+fn exponential(dice: &mut StdRng, mean: Time) -> Time {
+    mean.mul_f64(-(1.0 - dice.random::<f64>()).ln())
+}

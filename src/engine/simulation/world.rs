@@ -1,0 +1,461 @@
+//! The world of a run: its clock, what is planned, its processes, and the network between them.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+use rand::RngExt as _;
+use rand::rngs::StdRng;
+
+use super::boxes::Boxes;
+use super::disk::{Answer, Change, Channel, Disk, Refused, Request};
+use super::oracle::Oracle;
+use super::plan::{Deed, Mishap, Plan};
+use super::process::{Life, Message};
+use crate::channel::Time;
+use crate::localnet::simulated::{Conn, Simulated};
+
+/// Some Friday, by the wall clock.
+const T0: Time = Time::from_secs(1_795_800_000);
+/// A process that crashed starts again within so many milliseconds.
+const DOWN_MS: Range<u64> = 1..20_000;
+
+/// What happens at its time.
+pub(super) enum Happening {
+    /// The writer thread commits.
+    Commit { p: usize },
+    /// The driver gets a message.
+    Message { p: usize, message: Message },
+    /// An envelope is made.
+    Encrypted { p: usize, op: u64 },
+    /// An operation has taken too long.
+    Deadline { p: usize, op: u64 },
+    /// The daemon gave a request back.
+    Room { p: usize, conn: Conn },
+    /// A client dials.
+    Dial { p: usize },
+    /// The daemon was asked what it is.
+    Checked { p: usize, conn: Conn },
+    /// A process starts.
+    Start { p: usize },
+    /// A person does something.
+    Deed,
+    /// Something goes wrong.
+    Mishap,
+}
+
+/// A process: its store, and the life that it is in.
+#[derive(Default)]
+pub(super) struct Process {
+    pub(super) disk: Disk,
+    pub(super) life: Option<Life>,
+    /// Counts its lives: what was planned in one does not happen in the next.
+    lives: u64,
+    committing: bool,
+}
+
+/// Everything there is in a run.
+pub(super) struct World {
+    pub(super) plan: Plan,
+    pub(super) dice: StdRng,
+    /// Time that never jumps.
+    pub(super) now: Time,
+    /// What the wall clock is ahead of it.
+    ahead_s: i64,
+    pub(super) net: Simulated,
+    pub(super) boxes: Boxes,
+    /// M of the network.
+    pub(super) max: usize,
+    pub(super) processes: Vec<Process>,
+    pub(super) conns: BTreeMap<Conn, usize>,
+    pub(super) oracle: Oracle,
+    agenda: BTreeMap<(Time, u64), (Option<u64>, Happening)>,
+    serial: u64,
+    /// While things go wrong.
+    pub(super) troubled: bool,
+    /// Steps so far.
+    pub(super) steps: u64,
+    /// Tells what happens, for a person who looks into one run.
+    aloud: bool,
+    /// Sums up all that was told, whether aloud or not.
+    pub(super) digest: u64,
+}
+
+impl World {
+    pub(super) fn new(mut plan: Plan, aloud: bool) -> Self {
+        let dice = plan.dice();
+        let streams = plan.streams.len();
+        let mut world = Self {
+            net: Simulated::new(plan.profile.clone(), plan.max, plan.seed),
+            boxes: if plan.real { Boxes::real(streams) } else { Boxes::StandIn },
+            dice,
+            now: Time::from_secs(10),
+            ahead_s: 0,
+            max: plan.max,
+            processes: (0..plan.processes).map(|_| Process::default()).collect(),
+            conns: BTreeMap::new(),
+            oracle: Oracle::new(streams),
+            agenda: BTreeMap::new(),
+            serial: 0,
+            troubled: true,
+            steps: 0,
+            aloud,
+            digest: 0,
+            plan,
+        };
+        world.trace(|| String::from("a run begins"));
+        for (stream, of) in world.plan.streams.clone().into_iter().enumerate() {
+            for reader in of.readers {
+                world.processes[reader].disk.channels.insert(stream, Channel::Read(super::disk::Read::default()));
+            }
+        }
+        let wall = world.wall();
+        let faults = world.plan.faults(&mut world.dice);
+        let heard = world.net.set_faults(wall, faults);
+        world.hear(heard);
+        for p in 0..world.processes.len() {
+            let after = world.millis(0..5000);
+            world.plan_at(after, None, Happening::Start { p });
+        }
+        world.plan_at(Time::ZERO, None, Happening::Deed);
+        world.plan_at(Time::ZERO, None, Happening::Mishap);
+        world
+    }
+
+    pub(super) fn wall(&self) -> Time {
+        let wall = T0 + self.now;
+        let ahead = Time::from_secs(self.ahead_s.unsigned_abs());
+        if self.ahead_s < 0 { wall - ahead } else { wall + ahead }
+    }
+
+    pub(super) fn next_serial(&mut self) -> u64 {
+        self.serial += 1;
+        self.serial
+    }
+
+    pub(super) fn millis(&mut self, range: Range<u64>) -> Time {
+        Time::from_micros(self.dice.random_range(range.start * 1000..range.end * 1000))
+    }
+
+    /// Tells what happens. The words are made only for who reads them.
+    pub(super) fn trace(&mut self, words: impl FnOnce() -> String) {
+        if self.aloud {
+            #[allow(clippy::print_stderr)] // For the person who asked for this one run.
+            {
+                eprintln!("{:>12.3} {}", self.now.as_secs_f64(), words());
+            }
+        }
+    }
+
+    fn plan_at(&mut self, after: Time, life: Option<u64>, happening: Happening) {
+        let serial = self.next_serial();
+        self.agenda.insert((self.now + after, serial), (life, happening));
+    }
+
+    /// Plans something that ends with the process's present life.
+    pub(super) fn plan_of(&mut self, p: usize, after: Time, happening: Happening) {
+        let life = self.processes[p].lives;
+        self.plan_at(after, Some(life), happening);
+    }
+
+    /// A message to the driver, which takes a moment: others may overtake it.
+    pub(super) fn tell(&mut self, p: usize, message: Message) {
+        let after = self.millis(0..3);
+        self.plan_of(p, after, Happening::Message { p, message });
+    }
+
+    /// How much is planned.
+    pub(super) fn planned(&self) -> usize {
+        self.agenda.len()
+    }
+
+    /// The next thing happens. False: nothing ever will.
+    pub(super) fn step(&mut self) -> bool {
+        self.steps += 1;
+        let planned = self.agenda.first_key_value().map(|(&(at, _), _)| at);
+        let lives = self.processes.iter().enumerate();
+        let rings = lives.filter_map(|(p, process)| Some((process.life.as_ref()?.timers.first()?.0, p)));
+        let ring = rings.min();
+        let wall = self.wall();
+        let net = self.net.next_deadline().map(|at| self.now + at.saturating_sub(wall));
+        let Some(at) = planned.into_iter().chain(net).chain(ring.map(|(at, _)| at)).min() else { return false };
+        self.now = self.now.max(at);
+        let micros = u64::try_from(self.now.as_micros()).unwrap_or(u64::MAX);
+        self.digest = (self.digest.rotate_left(5) ^ micros).wrapping_mul(0x517c_c1b7_2722_0a95);
+        if net.is_some_and(|net| net <= at) {
+            let heard = self.net.tick(self.wall());
+            self.hear(heard);
+        } else if planned.is_some_and(|planned| planned <= at) {
+            if let Some((_, (life, happening))) = self.agenda.pop_first() {
+                self.happen(life, happening);
+            }
+        } else if let Some((_, p)) = ring {
+            self.ring(p);
+            self.may_crash(p);
+        }
+        true
+    }
+
+    fn happen(&mut self, life: Option<u64>, happening: Happening) {
+        let p = match &happening {
+            Happening::Commit { p }
+            | Happening::Message { p, .. }
+            | Happening::Encrypted { p, .. }
+            | Happening::Deadline { p, .. }
+            | Happening::Room { p, .. }
+            | Happening::Dial { p }
+            | Happening::Checked { p, .. }
+            | Happening::Start { p } => *p,
+            Happening::Deed => return self.deed(),
+            Happening::Mishap => return self.mishap(),
+        };
+        if life.is_some_and(|life| life != self.processes[p].lives) {
+            return;
+        }
+        match happening {
+            Happening::Commit { .. } => self.commit(p),
+            Happening::Message { message, .. } => self.take(p, message),
+            Happening::Encrypted { op, .. } => self.encrypted(p, op),
+            Happening::Deadline { op, .. } => self.overdue(p, op),
+            Happening::Room { conn, .. } if self.line(p).is_some_and(|line| line.conn == Some(conn)) => self.room(p),
+            Happening::Dial { .. } => self.dial(p),
+            Happening::Checked { conn, .. }
+                if self.line(p).is_some_and(|line| line.conn == Some(conn) && line.usable) =>
+            {
+                self.view(p, true);
+            }
+            Happening::Start { .. } => self.start(p),
+            _ => {}
+        }
+        self.may_crash(p);
+    }
+
+    /// A crash may come after anything that a process did.
+    fn may_crash(&mut self, p: usize) {
+        if self.troubled && self.dice.random_bool(self.plan.crash_at_step) {
+            self.crash(p);
+        }
+    }
+
+    fn start(&mut self, p: usize) {
+        if self.processes[p].life.is_some() {
+            return;
+        }
+        self.trace(|| format!("{p}: starts"));
+        let token = self.next_serial();
+        self.processes[p].life = Some(Life::new(token));
+        self.load_all(p);
+        let after = self.millis(1..100);
+        self.plan_of(p, after, Happening::Dial { p });
+    }
+
+    /// SIGKILL. What waits for its commit is lost, or was committed a moment before with nobody told.
+    pub(super) fn crash(&mut self, p: usize) {
+        let Some(life) = self.processes[p].life.take() else { return };
+        self.trace(|| format!("{p}: crashes"));
+        self.processes[p].lives += 1;
+        self.processes[p].committing = false;
+        let synced = self.dice.random_range(0..=self.processes[p].disk.queue.len());
+        for _ in 0..synced {
+            self.processes[p].disk.commit_one();
+        }
+        self.processes[p].disk.queue.clear();
+        if let Some(conn) = life.line.conn {
+            self.conns.remove(&conn);
+            let heard = self.net.disconnect(self.wall(), conn);
+            self.hear(heard);
+        }
+        let after = self.millis(DOWN_MS);
+        self.plan_of(p, after, Happening::Start { p });
+    }
+
+    /// A request to the store, which is committed in a moment.
+    pub(super) fn submit(&mut self, p: usize, channel: usize, change: Change, answer: Answer) {
+        self.processes[p].disk.queue.push_back(Request { channel, change, answer });
+        if !std::mem::replace(&mut self.processes[p].committing, true) {
+            let slow = self.troubled && self.dice.random_bool(0.02);
+            let after = if slow { self.millis(100..3000) } else { self.millis(0..8) };
+            self.plan_of(p, after, Happening::Commit { p });
+        }
+    }
+
+    /// A group is committed; its requests are answered, and the channels that it touched are told of.
+    fn commit(&mut self, p: usize) {
+        self.processes[p].committing = false;
+        let group = self.dice.random_range(1..=self.processes[p].disk.queue.len().max(1));
+        let mut touched = Vec::new();
+        for _ in 0..group {
+            let fails = self.troubled && self.dice.random_bool(self.plan.disk_errors);
+            let made = match self.processes[p].disk.queue.front() {
+                // A person's writes fail before they are taken: that is no matter of the engine.
+                Some(Request { change, .. })
+                    if fails && !matches!(change, Change::Append { .. } | Change::Create { .. }) =>
+                {
+                    self.processes[p].disk.queue.pop_front().map(|request| {
+                        (request.channel, request.answer, request.change, Err(Refused("the disk failed")))
+                    })
+                }
+                _ => self.processes[p].disk.commit_one(),
+            };
+            let Some((channel, answer, change, result)) = made else { break };
+            self.trace(|| format!("{p}: {channel} committed {change:?} {result:?}"));
+            if result.is_ok() {
+                touched.push(channel);
+                self.oracle_committed(p, channel, &change);
+            }
+            self.settled(p, channel, answer, result);
+        }
+        touched.dedup();
+        for channel in touched {
+            self.tell(p, Message::Touched(channel));
+        }
+        if !self.processes[p].disk.queue.is_empty() {
+            self.processes[p].committing = true;
+            let after = self.millis(0..8);
+            self.plan_of(p, after, Happening::Commit { p });
+        }
+    }
+
+    fn dial(&mut self, p: usize) {
+        let conn = self.next_serial();
+        let wall = self.wall();
+        let Some(line) = self.line(p) else { return };
+        if line.conn.is_some() {
+            return;
+        }
+        line.conn = Some(conn);
+        let token = line.token;
+        self.conns.insert(conn, p);
+        let heard = self.net.connect(wall, conn, token);
+        self.hear(heard);
+    }
+
+    pub(super) fn connected(&mut self, p: usize) {
+        let up = self.plan.link_up;
+        let Some(line) = self.line(p) else { return };
+        let Some(conn) = line.conn else { return };
+        line.usable = up;
+        if up {
+            let after = self.millis(5..500);
+            self.plan_of(p, after, Happening::Checked { p, conn });
+        }
+        self.put_again(p);
+    }
+
+    pub(super) fn linked(&mut self, p: usize, up: bool) {
+        let Some(line) = self.line(p) else { return };
+        line.usable = up;
+        self.view(p, up);
+        self.flush(p);
+    }
+
+    fn view(&mut self, p: usize, there: bool) {
+        if let Some(line) = self.line(p) {
+            line.view = there;
+            self.tell(p, Message::View);
+        }
+    }
+
+    /// The connection is gone, by whoever's doing.
+    pub(super) fn lost(&mut self, p: usize) {
+        let Some(line) = self.line(p) else { return };
+        if let Some(conn) = line.conn {
+            line.broken();
+            self.trace(|| format!("{p}: loses its connection"));
+            self.conns.remove(&conn);
+            let after = self.millis(1..10_000);
+            self.plan_of(p, after, Happening::Dial { p });
+            self.view(p, false);
+        }
+    }
+
+    /// A person does something, and will do something else later.
+    fn deed(&mut self) {
+        if !self.troubled {
+            return;
+        }
+        let after = self.plan.until_deed(&mut self.dice);
+        self.plan_at(after, None, Happening::Deed);
+        let stream = self.dice.random_range(0..self.plan.streams.len());
+        let p = self.plan.streams[stream].writer;
+        if self.processes[p].life.is_none() {
+            return;
+        }
+        let created = self.wall();
+        match self.processes[p].disk.written(stream) {
+            None => {
+                let max = self.plan.provisional;
+                self.submit(p, stream, Change::Create { max, created }, Answer::Nobody);
+            }
+            Some(_) => match self.plan.deed(&mut self.dice) {
+                Deed::Append(bytes) => self.submit(p, stream, Change::Append { bytes }, Answer::Nobody),
+                Deed::Seal => self.submit(p, stream, Change::Seal, Answer::Nobody),
+                Deed::Truncate => self.submit(p, stream, Change::Truncate, Answer::Nobody),
+            },
+        }
+    }
+
+    fn mishap(&mut self) {
+        if !self.troubled {
+            return;
+        }
+        let after = self.plan.until_mishap(&mut self.dice);
+        self.plan_at(after, None, Happening::Mishap);
+        let p = self.dice.random_range(0..self.processes.len());
+        let wall = self.wall();
+        let mishap = self.plan.mishap(&mut self.dice);
+        self.trace(|| format!("{mishap:?}"));
+        let heard = match mishap {
+            Mishap::Crash => return self.crash(p),
+            Mishap::Disconnect => {
+                let Some(conn) = self.line(p).and_then(|line| line.conn) else { return };
+                let heard = self.net.disconnect(wall, conn);
+                self.lost(p);
+                heard
+            }
+            Mishap::Restart => self.net.restart(wall),
+            Mishap::Link(up) => {
+                self.plan.link_up = up;
+                self.net.link(wall, up)
+            }
+            Mishap::Faults(faults) => self.net.set_faults(wall, *faults),
+            Mishap::Jump(seconds) => self.jumped(seconds),
+            Mishap::Foreign => return self.foreign(),
+        };
+        self.hear(heard);
+    }
+
+    /// The wall clock jumps, as after a suspend or by a correction.
+    fn jumped(&mut self, seconds: i64) -> Vec<crate::localnet::simulated::Heard> {
+        let from = self.wall();
+        let days = self.plan.days_off;
+        self.ahead_s = (self.ahead_s + seconds).clamp(-days * 86_400, days * 86_400);
+        let to = self.wall();
+        self.net.jump(from, to)
+    }
+
+    /// Another writer takes the next place of a stream that ours has not launched.
+    fn foreign(&mut self) {
+        let stream = self.dice.random_range(0..self.plan.streams.len());
+        let Some(written) = self.processes[self.plan.streams[stream].writer].disk.written(stream) else { return };
+        let launched = written.boxes.iter().filter(|row| row.state >= crate::store::BoxState::Launched).count();
+        let seq = u64::try_from(launched).unwrap_or(u64::MAX) + self.dice.random_range(0..3);
+        if self.oracle.foreign[stream].is_some() {
+            return;
+        }
+        self.oracle.foreign[stream] = Some(seq);
+        let sealed = self.boxes.seal(stream, seq, &[0xff; 3], self.max);
+        let heard = self.net.plant(self.wall(), sealed);
+        self.hear(heard);
+    }
+
+    /// Nothing goes wrong any more.
+    pub(super) fn mend(&mut self) {
+        self.troubled = false;
+        self.plan.link_up = true;
+        let wall = self.wall();
+        self.trace(|| String::from("all is mended"));
+        let mut heard = self.net.set_faults(wall, crate::localnet::Faults::default());
+        heard.extend(self.net.link(wall, true));
+        self.hear(heard);
+    }
+}
