@@ -102,6 +102,10 @@ impl Written {
         self.boxes.iter().map(|row| row.bytes.len()).sum()
     }
 
+    pub(super) fn backlog(&self) -> usize {
+        self.boxes.iter().filter(|row| row.state != BoxState::Stored).count()
+    }
+
     pub(super) fn is_stored(&self) -> bool {
         self.boxes.iter().all(|row| row.state == BoxState::Stored)
     }

@@ -46,6 +46,8 @@ pub(super) struct Plan {
     pub(super) prompt: bool,
     /// Boxes are real ones.
     pub(super) real: bool,
+    /// What is left behind is looked at, long after.
+    pub(super) rests: bool,
     /// How long things go wrong.
     pub(super) trouble: Time,
     /// Of the steps of a process, those behind which it crashes.
@@ -68,12 +70,13 @@ impl Plan {
     /// The plan of a seed: some minutes of trouble.
     pub(super) fn of(seed: u64) -> Self {
         let mut dice = StdRng::seed_from_u64(seed ^ 0x5eed);
-        let profile = match dice.random_range(0..10) {
+        let mut profile = match dice.random_range(0..10) {
             0 => Profile::instant(),
             1..=2 => Profile::namenlos(),
             3..=6 => Profile::docker().scaled(10.0),
             _ => Profile::docker(),
         };
+        profile.replicas = dice.random_range(2..=4);
         let processes = dice.random_range(2..=3);
         let streams = (0..dice.random_range(1..=3))
             .map(|_| {
@@ -84,6 +87,8 @@ impl Plan {
             })
             .collect();
         let max = dice.random_range(4..=12);
+        // What goes wrong goes on for longer than an operation lives.
+        let patient = dice.random_bool(0.15);
         Self {
             seed,
             pace: Pace::from_document(profile.lambda_p(), profile.mu(), profile.layers),
@@ -93,11 +98,12 @@ impl Plan {
             streams,
             prompt: dice.random(),
             real: false,
-            trouble: Time::from_secs(dice.random_range(20..240)),
+            rests: dice.random_bool(0.05),
+            trouble: Time::from_secs(if patient { dice.random_range(150..400) } else { dice.random_range(20..120) }),
             crash_at_step: if dice.random_bool(0.5) { 0.0 } else { 1.0 / dice.random_range(30.0..600.0) },
             disk_errors: if dice.random_bool(0.6) { 0.0 } else { dice.random_range(0.0..0.2) },
             deeds_every: Time::from_millis(dice.random_range(500..8000)),
-            mishaps_every: Time::from_millis(dice.random_range(3000..40_000)),
+            mishaps_every: Time::from_secs(if patient { dice.random_range(60..200) } else { dice.random_range(3..40) }),
             days_off: 2,
             foreign: dice.random_bool(0.1),
             gentle: dice.random_bool(0.2),
@@ -125,6 +131,7 @@ impl Plan {
             trouble: Time::from_secs(24 * 3600),
             crash_at_step: 0.0,
             disk_errors: 0.001,
+            rests: true,
             deeds_every: Time::from_secs(600),
             mishaps_every: Time::from_secs(1200),
             foreign: false,
@@ -173,9 +180,10 @@ impl Plan {
         if self.gentle || dice.random_bool(0.3) {
             return Faults::default();
         }
+        let all = dice.random_bool(0.2);
         let mut rate = |most: f64| if dice.random_bool(0.5) { 0.0 } else { dice.random_range(0.0..most) };
         Faults {
-            loss: rate(0.6),
+            loss: if all { 1.0 } else { rate(0.6) },
             reply_loss: rate(0.6),
             duplication: rate(0.5),
             delay: rate(0.5),

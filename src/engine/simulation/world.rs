@@ -16,6 +16,8 @@ use crate::localnet::simulated::{Conn, Simulated};
 
 /// Some Friday, by the wall clock.
 const T0: Time = Time::from_secs(1_795_800_000);
+/// Boxes of a stream that may wait to be stored.
+const SPOOL: usize = 24;
 /// A process that crashed starts again within so many milliseconds.
 const DOWN_MS: Range<u64> = 1..20_000;
 
@@ -386,6 +388,8 @@ impl World {
                 let max = self.plan.provisional;
                 self.submit(p, stream, Change::Create { max, created }, Answer::Nobody);
             }
+            // The spool is full: that is for the person to bear, and no run has to wait for a long backlog.
+            Some(written) if written.backlog() > SPOOL => {}
             Some(_) => match self.plan.deed(&mut self.dice) {
                 Deed::Append(bytes) => self.submit(p, stream, Change::Append { bytes }, Answer::Nobody),
                 Deed::Seal => self.submit(p, stream, Change::Seal, Answer::Nobody),
