@@ -177,6 +177,11 @@ impl Work {
 
     /// Starts a localnet in the directory `name` that listens at these addresses too.
     pub fn localnet_at(&self, name: &str, further: &[&str]) -> Localnet {
+        self.localnet_with(name, further, &[])
+    }
+
+    /// The same with these further arguments.
+    pub fn localnet_with(&self, name: &str, further: &[&str], arguments: &[&str]) -> Localnet {
         let config = self.path(&format!("{name}.toml"));
         let log = std::fs::File::create(self.path(&format!("{name}.log"))).expect("a log");
         let mut child = self
@@ -186,6 +191,7 @@ impl Work {
             .arg("--config-out")
             .arg(&config)
             .args(further.iter().flat_map(|address| ["--listen", address]))
+            .args(arguments)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(log)
