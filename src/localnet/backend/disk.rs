@@ -114,22 +114,18 @@ impl Disk {
         Ok(usize::try_from(kept).unwrap_or(1))
     }
 
-    pub(in crate::localnet) fn begin(&mut self) -> rusqlite::Result<()> {
-        self.failed = None;
-        self.changed = false;
-        self.connection.execute_batch("BEGIN IMMEDIATE")
-    }
-
-    /// Whether anything is to be committed since [`Self::begin`].
+    /// Whether anything is to be committed.
     pub(in crate::localnet) fn is_changed(&self) -> bool {
         self.changed
     }
 
-    /// Commits what was kept since [`Self::begin`], all of it or nothing.
+    /// Commits what was changed since the last commit, all of it or nothing.
     pub(in crate::localnet) fn commit(&mut self) -> rusqlite::Result<()> {
+        self.changed = false;
         let result = match self.failed.take() {
             Some(error) => Err(error),
-            None => self.connection.execute_batch("COMMIT"),
+            None if self.connection.is_autocommit() => return Ok(()),
+            None => self.run("COMMIT", []).map(drop),
         };
         if result.is_err() && !self.connection.is_autocommit() {
             let _ = self.connection.execute_batch("ROLLBACK");
@@ -143,13 +139,25 @@ impl Disk {
         self.failed = Some(rusqlite::Error::InvalidQuery);
     }
 
+    /// Changes something, in a transaction that begins with the first change.
     fn change(&mut self, sql: &str, values: impl rusqlite::Params) -> usize {
+        if self.failed.is_some() {
+            return 0;
+        }
+        let begun = match self.changed {
+            true => Ok(0),
+            false => self.run("BEGIN IMMEDIATE", []),
+        };
         self.changed = true;
-        let changed = self.connection.prepare_cached(sql).and_then(|mut statement| statement.execute(values));
+        let changed = begun.and_then(|_| self.run(sql, values));
         changed.unwrap_or_else(|error| {
             self.failed.get_or_insert(error);
             0
         })
+    }
+
+    fn run(&self, sql: &str, values: impl rusqlite::Params) -> rusqlite::Result<usize> {
+        self.connection.prepare_cached(sql)?.execute(values)
     }
 
     fn rows<T>(

@@ -4,19 +4,13 @@ use crate::localnet::backend::{BoxStore, Disk, Memory};
 
 /// A store whose changes are kept group by group. Errors are said in words.
 pub(super) trait Ledger: BoxStore {
-    /// Begins a group.
-    fn begin(&mut self) -> Result<(), String>;
-    /// Whether the group has changed anything: until then there is nothing that a commit could lose.
+    /// Whether anything was changed since the last commit: until then there is nothing that could be lost.
     fn is_changed(&self) -> bool;
-    /// Keeps the group, all of it or nothing.
+    /// Keeps what was changed, all of it or nothing.
     fn commit(&mut self) -> Result<(), String>;
 }
 
 impl Ledger for Disk {
-    fn begin(&mut self) -> Result<(), String> {
-        Self::begin(self).map_err(|error| error.to_string())
-    }
-
     fn is_changed(&self) -> bool {
         Self::is_changed(self)
     }
@@ -28,10 +22,6 @@ impl Ledger for Disk {
 
 /// Nothing outlives the process, so nothing has to be kept.
 impl Ledger for Memory {
-    fn begin(&mut self) -> Result<(), String> {
-        Ok(())
-    }
-
     fn is_changed(&self) -> bool {
         false
     }

@@ -1,9 +1,10 @@
 //! The shell around the core: sockets, connections, the clock, and the loop that owns the core and its boxes.
 //!
 //! `state` is the directory; `listen` takes connections, and `cut` breaks them; `serve` talks to one client, in the
-//! frames of `reply`; `run` owns the core, and `ledger` is what it needs of a store; `command` is what a network is told
+//! frames of `reply`; `run` owns the core, `ledger` is what it needs of a store, and `at_hand` what it waits for; `command` is what a network is told
 //! while it runs, and `ctl` the socket for it; `memory` is a network without any of the machine's things.
 
+mod at_hand;
 mod clock;
 mod command;
 mod ctl;
@@ -37,6 +38,7 @@ use super::faults::Faults;
 use super::profile::Profile;
 use super::wire::Network;
 use crate::thin::{Address, Config};
+use at_hand::AtHand;
 use clock::Clock;
 pub use command::{Answer, ClockShown, Command, CommandError, Console};
 pub use ctl::ask;
@@ -150,6 +152,7 @@ struct Shared {
     clock: Clock,
     cuts: Arc<Cuts>,
     foreign_writes: ForeignWrites,
+    at_hand: AtHand,
 }
 
 /// How probable it is that another writer takes the place of a box first: set by the loop, seen by the connections.
@@ -206,7 +209,13 @@ fn parts<S: Ledger>(store: S, network: Network, clock: Clock, settings: Settings
         seed: seeds.random(),
     };
     let core = Core::new(backend, setup);
-    let shared = Arc::new(Shared { network, clock, cuts: Arc::default(), foreign_writes: ForeignWrites::default() });
+    let shared = Arc::new(Shared {
+        network,
+        clock,
+        cuts: Arc::default(),
+        foreign_writes: ForeignWrites::default(),
+        at_hand: AtHand::default(),
+    });
     let (inputs, inbox) = mpsc::channel(INPUTS);
     let (stop, stopped) = watch::channel(false);
     let (consensus, there) = watch::channel(true);

@@ -2,7 +2,8 @@
 //! of it.
 //!
 //! Inputs that wait are handled together and committed in one transaction; what was changed is on the disk before any
-//! client hears of it.
+//! client hears of it. A transaction stays open for what connections have at hand: a client with several writes under way
+//! pays for one commit, and nobody waits for a client that is slow.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -11,7 +12,7 @@ use std::time::Duration;
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep};
 use tracing::{debug, error, info};
 
 use super::Shared;
@@ -20,7 +21,7 @@ use super::command::{Answer, ClockShown, Command, changed};
 use super::ledger::Ledger;
 use super::reply::{self, Standing};
 use crate::localnet::Faults;
-use crate::localnet::core::{Action, Conn, Control, Core, Event, Reply};
+use crate::localnet::core::{Action, Conn, Control, Core, Event, Reply, Request};
 use crate::localnet::document::{Style, mixnet_epoch};
 use crate::localnet::replica::{EPOCH_ZERO, replica_epoch};
 use crate::thin::frame;
@@ -35,6 +36,9 @@ const LOOK: Duration = Duration::from_secs(30);
 pub(super) enum Input {
     /// A client has come: it is to be greeted.
     Arrived(Conn, Client),
+    /// What a client asks, in its order.
+    Requests(Conn, Vec<Request>),
+    /// Anything else.
     Event(Event),
     Command(Command, oneshot::Sender<Answer>),
 }
@@ -60,7 +64,17 @@ pub(super) enum Out {
     End,
 }
 
-/// What a turn does once it is committed, in this order.
+/// What is handled together, and what it leads to once it is committed.
+#[derive(Default)]
+struct Turn {
+    inputs: usize,
+    effects: Vec<Effect>,
+    /// Connections that are over.
+    ended: Vec<Conn>,
+    answers: Vec<(oneshot::Sender<Answer>, Answer)>,
+}
+
+/// What a turn does, in this order.
 enum Effect {
     Act(Action),
     /// The clients of now are told that the daemon ends.
@@ -107,67 +121,110 @@ impl<S: Ledger> Runner<S> {
     pub(super) async fn run(mut self, mut inbox: mpsc::Receiver<Input>) {
         let mut group = Vec::with_capacity(GROUP);
         // The network's time begins now, and not with its first client.
-        self.turn(&mut group);
+        let mut turn = Turn::default();
+        self.begin(&mut turn);
+        self.end(turn);
+        let mut alarm = std::pin::pin!(sleep(self.wait()));
         loop {
-            let now = self.shared.clock.now();
-            let wait = self.core.next_deadline().map_or(LOOK, |at| at.saturating_sub(now).min(LOOK));
-            if timeout(wait.min(self.until_next_epoch(now)), inbox.recv_many(&mut group, GROUP)).await == Ok(0) {
-                return;
+            let due = Instant::now() + self.wait();
+            // An alarm that comes too early does no harm, and to set it anew for each input would cost more.
+            if alarm.is_elapsed() || due < alarm.deadline() {
+                alarm.as_mut().reset(due);
             }
-            self.turn(&mut group);
+            tokio::select! {
+                biased;
+                taken = inbox.recv_many(&mut group, GROUP) => if taken == 0 { return },
+                () = &mut alarm => {}
+            }
+            let mut turn = Turn::default();
+            self.begin(&mut turn);
+            self.take_in(&mut group, &mut turn);
+            while turn.inputs < GROUP && self.core.store().is_changed() {
+                // In this order: what was at hand before is in the inbox when nothing is at hand any more.
+                let at_hand = self.shared.at_hand.any();
+                if !at_hand && inbox.is_empty() {
+                    break;
+                }
+                tokio::select! {
+                    biased;
+                    taken = inbox.recv_many(&mut group, GROUP - turn.inputs) => if taken == 0 { break },
+                    () = self.shared.at_hand.none() => {}
+                }
+                self.take_in(&mut group, &mut turn);
+            }
+            self.end(turn);
         }
     }
 
-    /// Handles a group of inputs, and what is due.
-    fn turn(&mut self, group: &mut Vec<Input>) {
-        if let Err(error) = self.core.store().begin() {
-            // Whoever asked waits for an answer that cannot be given; a client asks again on its next connection.
-            error!(error, "the network's database cannot be written; clients are cut off");
-            group.retain(|input| matches!(input, Input::Event(Event::Disconnected(_) | Event::Closed(_))));
-            self.clients.clear();
-            self.core.rolled_back();
-        }
-        let mut effects = Vec::new();
-        let mut ended = Vec::new();
-        let mut answers = Vec::new();
+    /// How long nothing needs to be done.
+    fn wait(&self) -> Duration {
+        let now = self.shared.clock.now();
+        let wait = self.core.next_deadline().map_or(LOOK, |at| at.saturating_sub(now).min(LOOK));
+        wait.min(self.until_next_epoch(now))
+    }
+
+    /// Handles what is due.
+    fn begin(&mut self, turn: &mut Turn) {
         if let Some(jump) = self.shared.clock.follow_machine() {
             info!("the machine's clock was set, or the machine slept");
-            self.jumped(jump, &mut effects);
+            self.jumped(jump, &mut turn.effects);
         }
-        self.handle(Event::Tick, &mut effects);
-        self.follow_epoch(&mut effects);
+        self.handle(Event::Tick, &mut turn.effects);
+        self.follow_epoch(&mut turn.effects);
+        self.take_safe_effect(turn);
+    }
+
+    /// Handles a group of inputs.
+    fn take_in(&mut self, group: &mut Vec<Input>, turn: &mut Turn) {
+        turn.inputs += group.len();
         for input in group.drain(..) {
             match input {
                 Input::Arrived(conn, client) => {
                     self.greet(&client);
                     self.clients.insert(conn, client);
-                    self.handle(Event::Connected(conn), &mut effects);
+                    self.handle(Event::Connected(conn), &mut turn.effects);
+                }
+                Input::Requests(conn, requests) => {
+                    for request in requests {
+                        self.handle(Event::Request(conn, request), &mut turn.effects);
+                        self.take_safe_effect(turn);
+                    }
                 }
                 Input::Event(event) => {
                     if let Event::Disconnected(conn) | Event::Closed(conn) = &event {
-                        ended.push(*conn);
+                        turn.ended.push(*conn);
                     }
-                    self.handle(event, &mut effects);
+                    self.handle(event, &mut turn.effects);
                 }
-                Input::Command(command, answer) => {
-                    answers.push((answer, self.command(command, &mut effects)));
+                Input::Command(command, asker) => {
+                    let answer = self.command(command, &mut turn.effects);
+                    turn.answers.push((asker, answer));
                 }
             }
-            // What rests on nothing that is still to be committed, a read above all, waits for no disk.
-            if !self.core.store().is_changed() {
-                self.take_effect(std::mem::take(&mut effects));
-            }
+            self.take_safe_effect(turn);
         }
+    }
+
+    /// What rests on nothing that is still to be committed, a read above all, waits for no disk.
+    fn take_safe_effect(&mut self, turn: &mut Turn) {
+        if !self.core.store().is_changed() {
+            self.take_effect(std::mem::take(&mut turn.effects));
+        }
+    }
+
+    /// Commits, and then lets everything take effect.
+    fn end(&mut self, turn: Turn) {
         if let Err(error) = self.core.store().commit() {
+            // Whoever asked waits for an answer that cannot be given; a client asks again on its next connection.
             error!(error, "boxes could not be kept; clients are cut off and nothing was confirmed to them");
             self.core.rolled_back();
             self.clients.clear();
         }
-        self.take_effect(effects);
-        for conn in ended {
+        self.take_effect(turn.effects);
+        for conn in turn.ended {
             self.clients.remove(&conn);
         }
-        for (asker, answer) in answers {
+        for (asker, answer) in turn.answers {
             // Who does not wait for it does not need it.
             let _ = asker.send(answer);
         }

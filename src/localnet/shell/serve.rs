@@ -1,8 +1,8 @@
 //! One client: its frames understood, what needs no network answered at once, its replies written.
 //!
-//! The client may have two requests outstanding, the one at work and one that was read ahead, as the daemon's reader
-//! keeps them (`thin-client-protocol.md` §4.1). What the daemon answers by itself, at no cost and with nothing else at
-//! work, is answered here: the order is the same, and no other thread is asked.
+//! As many requests are read ahead as a client may have unanswered; the core handles them in their order, one after the
+//! other (`thin-client-protocol.md` §4.1). What the daemon answers by itself, at no cost and with nothing else at work, is
+//! answered here: the order is the same, and no other thread is asked.
 
 use std::io;
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use rand::SeedableRng as _;
 use rand::rngs::StdRng;
-use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncRead, AsyncWrite, AsyncWriteExt, BufReader};
+use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncWrite, AsyncWriteExt, BufReader};
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::time::timeout;
 use tracing::debug;
@@ -24,8 +24,11 @@ use crate::localnet::wire::{self, Answer, Made, Meaning, Network, Present};
 use crate::thin::frame;
 use crate::thin::message::{ResponseFrame, ShutdownEvent};
 
-/// Requests that may be outstanding.
-const TURNS: usize = 2;
+/// Requests that may be outstanding: the queue of 16, the one at work and one behind it. The daemon itself reads no
+/// further than that one, which a client cannot tell from a longer socket buffer.
+const TURNS: usize = 18;
+/// Requests that the core is given at once: fewer hops from thread to thread, and yet both are at work.
+const AT_ONCE: usize = 4;
 /// Replies that wait for one client; a client that lets more wait is cut off.
 const REPLIES: usize = 2048;
 /// What may wait for a client of what the daemon answered by itself, in KiB; a client that has more waiting is not read
@@ -83,17 +86,33 @@ struct Reader<'a> {
 
 impl Reader<'_> {
     /// Reads until the client is gone, says goodbye, or says what the daemon hangs up on.
-    async fn run<R: AsyncBufRead + Unpin>(&self, mut read: R) -> Event {
+    async fn run<R: AsyncRead + Unpin>(&self, mut read: BufReader<R>) -> Event {
+        let mut ahead = Vec::new();
+        let end = self.read_on(&mut read, &mut ahead).await;
+        self.hand_over(&mut ahead).await;
+        end
+    }
+
+    async fn read_on<R: AsyncRead + Unpin>(&self, read: &mut BufReader<R>, ahead: &mut Vec<Request>) -> Event {
         let gone = Event::Disconnected(self.conn);
         let network = &self.front.shared.network;
         let mut rng = StdRng::seed_from_u64(self.front.seed.wrapping_add(self.conn));
+        let mut holding = None;
         loop {
+            // Nobody is kept waiting for the rest of a frame, or for a turn.
+            let at_hand = holds_frame(read.buffer()) && self.turns.available_permits() > 0;
+            if !at_hand || ahead.len() == AT_ONCE {
+                self.hand_over(ahead).await;
+            }
+            if !at_hand {
+                holding = None;
+            }
             let turn = tokio::select! {
                 biased;
                 turn = self.turns.acquire() => turn.expect("never closed"),
-                () = hung_up(&mut read) => return gone,
+                () = hung_up(read) => return gone,
             };
-            let body = match frame::read_body(&mut read).await {
+            let body = match frame::read_body(read).await {
                 Ok(Some(body)) => body,
                 Ok(None) => return gone,
                 Err(error) => {
@@ -101,6 +120,9 @@ impl Reader<'_> {
                     return gone;
                 }
             };
+            if body.len() <= READ_BUFFER {
+                holding.get_or_insert_with(|| self.front.shared.at_hand.hold());
+            }
             // A null is no request; the daemon must not be brought down by one.
             let request = match wire::decode(&body) {
                 Ok(request) => request,
@@ -117,6 +139,8 @@ impl Reader<'_> {
                     return gone;
                 }
                 meaning => {
+                    self.hand_over(ahead).await;
+                    holding = None;
                     let answer = answer(network, &mut rng, meaning).await;
                     let Ok(bytes) = frame::encode(&*answer.frame) else { return gone };
                     let Ok(room) = self.backlog.acquire_many(kib(bytes.len())).await else { return gone };
@@ -138,9 +162,14 @@ impl Reader<'_> {
                 }
             };
             turn.forget();
-            if self.front.inputs.send(Input::Event(Event::Request(self.conn, request))).await.is_err() {
-                return gone;
-            }
+            ahead.push(request);
+        }
+    }
+
+    /// Gives the core what was understood. Where the core has ended, so will the connection.
+    async fn hand_over(&self, ahead: &mut Vec<Request>) {
+        if !ahead.is_empty() {
+            let _ = self.front.inputs.send(Input::Requests(self.conn, std::mem::take(ahead))).await;
         }
     }
 
@@ -170,8 +199,13 @@ async fn answer(network: &Network, rng: &mut StdRng, meaning: Meaning) -> Answer
     }
 }
 
+/// Whether bytes begin with a whole frame.
+fn holds_frame(bytes: &[u8]) -> bool {
+    bytes.split_first_chunk::<4>().is_some_and(|(length, body)| u32::from_be_bytes(*length) as usize <= body.len())
+}
+
 /// Resolves when the client has gone; it is noticed although no request may be read, unless one waits to be.
-async fn hung_up<R: AsyncBufRead + Unpin>(read: &mut R) {
+async fn hung_up<R: AsyncRead + Unpin>(read: &mut BufReader<R>) {
     match read.fill_buf().await {
         Ok([]) | Err(_) => {}
         Ok(_) => std::future::pending().await,

@@ -133,8 +133,6 @@ proptest! {
     #[test]
     fn holders_on_disk_follow_the_rules(deeds in proptest::collection::vec(deed(), 1..60)) {
         let directory = tempfile::tempdir().expect("a directory");
-        let mut disk = Disk::open(&directory.path().join("localnet.db")).expect("a database");
-        disk.begin().expect("a transaction");
-        follow(disk, &deeds)?;
+        follow(Disk::open(&directory.path().join("localnet.db")).expect("a database"), &deeds)?;
     }
 }

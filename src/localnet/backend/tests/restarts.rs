@@ -21,9 +21,7 @@ PRAGMA user_version = 1;
 ";
 
 fn open(path: &Path, profile: &Profile) -> World<Disk> {
-    let mut disk = Disk::open(path).expect("a database");
-    disk.begin().expect("a transaction");
-    World::over(disk, profile, 1)
+    World::over(Disk::open(path).expect("a database"), profile, 1)
 }
 
 #[test]
@@ -57,8 +55,6 @@ fn a_box_is_there_after_a_restart_and_its_replication_goes_on() {
 fn what_was_not_committed_is_not_confirmed_by_a_courier_either() {
     let directory = tempfile::tempdir().expect("a directory");
     let mut world = open(&directory.path().join("localnet.db"), &Profile::instant());
-    world.backend.store().commit().expect("the schema");
-    world.backend.store().begin().expect("a transaction");
     let sealed = world.sealed(0, "one");
     let write = world.query(Inner::Write(sealed.clone()), [0, 1]);
     world.send(&write);
@@ -66,7 +62,6 @@ fn what_was_not_committed_is_not_confirmed_by_a_courier_either() {
     world.backend.store().fail();
     assert!(world.backend.store().commit().is_err());
     world.backend.rolled_back();
-    world.backend.store().begin().expect("a transaction");
     assert_eq!(world.send(&write), CourierAnswer::Ack, "as if it had never come");
     assert_eq!(world.send(&write), coded(SUCCESS));
     assert_eq!(world.read(sealed.box_id), found(&sealed));
