@@ -87,6 +87,20 @@ pub enum Fault {
     WrongPlace(u64),
 }
 
+impl Fault {
+    /// The same with boxes counted from the channel's first, whose Idx64 is `first`.
+    #[must_use]
+    pub fn counted_from(self, first: u64) -> Self {
+        match self {
+            Self::Missing(at) => Self::Missing(at.wrapping_sub(first)),
+            Self::Deleted(at) => Self::Deleted(at.wrapping_sub(first)),
+            Self::WrongPlace(at) => Self::WrongPlace(at.wrapping_sub(first)),
+            Self::Header { at, error } => Self::Header { at: at.wrapping_sub(first), error },
+            Self::BrokenOff { .. } | Self::Digest => self,
+        }
+    }
+}
+
 #[derive(Debug)]
 enum State {
     /// The next box begins a record.

@@ -25,12 +25,10 @@ pub fn whole_name(part: &str) -> &str {
 pub enum Standing {
     /// All parts are there. Their bytes are still to be held against the digest.
     Whole(Total),
-    /// This part, the first of those, is not there; of how many parts, where that is known.
+    /// This part, the first of those, is not there.
     Missing {
         /// The part.
         part: u32,
-        /// The last part's number.
-        of: Option<u32>,
     },
     /// The parts do not add up to what the last of them says.
     Wrong {
@@ -41,25 +39,36 @@ pub enum Standing {
     },
 }
 
-/// How a chain stands of which these parts are complete, in the order of their numbers, with the sizes of their bodies. Of
-/// several with one number the first counts. Parts behind the last one are ignored.
-pub fn standing(parts: impl IntoIterator<Item = (Part, u64)>) -> Standing {
-    let (mut next, mut bytes) = (1_u32, 0_u64);
-    let mut gap = None;
-    for (part, size) in parts {
-        if gap.is_none() && part.number == next {
-            bytes = bytes.saturating_add(size);
-            match part.last {
-                Some(total) if total.size == bytes => return Standing::Whole(total),
-                Some(total) => return Standing::Wrong { bytes, promised: total.size },
-                None => next = next.saturating_add(1),
-            }
-        } else if part.number > next {
-            gap = gap.or(Some(next));
-            if part.last.is_some() {
-                return Standing::Missing { part: next, of: Some(part.number) };
+/// How far the parts of a chain that are complete go without a gap.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Progress {
+    parts: u32,
+    bytes: u64,
+}
+
+impl Progress {
+    /// The first part that is not there.
+    pub fn next(&self) -> u32 {
+        self.parts.saturating_add(1)
+    }
+
+    /// Takes complete parts in the order of their numbers, with the sizes of their bodies: all from [`Progress::next`]
+    /// on that there are. Of several with one number the first counts.
+    pub fn take(&mut self, parts: impl IntoIterator<Item = (Part, u64)>) -> Standing {
+        for (part, size) in parts {
+            let next = self.next();
+            if part.number == next {
+                self.bytes = self.bytes.saturating_add(size);
+                self.parts = next;
+                match part.last {
+                    Some(total) if total.size == self.bytes => return Standing::Whole(total),
+                    Some(total) => return Standing::Wrong { bytes: self.bytes, promised: total.size },
+                    None => {}
+                }
+            } else if part.number > next {
+                break;
             }
         }
+        Standing::Missing { part: self.next() }
     }
-    Standing::Missing { part: next, of: None }
 }

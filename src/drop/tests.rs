@@ -5,7 +5,7 @@ use rand::rngs::StdRng;
 use rand::{Rng, RngExt, SeedableRng};
 use serde_json::Value;
 
-use super::chain::{Standing, part_name, standing, whole_name};
+use super::chain::{Progress, Standing, part_name, whole_name};
 use super::*;
 
 const M: usize = 1549;
@@ -381,13 +381,17 @@ fn a_chain_is_whole_when_its_parts_add_up() {
     let total = Total { size: 30, digest: [1; 32] };
     let part = |number, last: Option<Total>| (Part { chain: [0; 16], number, last }, 10);
     let last = part(3, Some(total));
-    assert_eq!(standing([part(1, None), part(2, None), last]), Standing::Whole(total));
-    assert_eq!(standing([part(1, None), part(1, None), part(2, None), last]), Standing::Whole(total), "sent again");
-    assert_eq!(standing([part(1, None), last]), Standing::Missing { part: 2, of: Some(3) });
-    assert_eq!(standing([part(1, None), part(2, None)]), Standing::Missing { part: 3, of: None });
-    assert_eq!(standing([part(2, None)]), Standing::Missing { part: 1, of: None });
+    let standing = |parts: &[(Part, u64)]| Progress::default().take(parts.iter().copied());
+    assert_eq!(standing(&[part(1, None), part(2, None), last]), Standing::Whole(total));
+    assert_eq!(standing(&[part(1, None), part(1, None), part(2, None), last]), Standing::Whole(total), "sent again");
+    assert_eq!(standing(&[part(1, None), last]), Standing::Missing { part: 2 });
+    assert_eq!(standing(&[part(1, None), part(2, None)]), Standing::Missing { part: 3 });
+    assert_eq!(standing(&[part(2, None)]), Standing::Missing { part: 1 });
     let lie = part(2, Some(Total { size: 99, ..total }));
-    assert_eq!(standing([part(1, None), lie]), Standing::Wrong { bytes: 20, promised: 99 });
+    assert_eq!(standing(&[part(1, None), lie]), Standing::Wrong { bytes: 20, promised: 99 });
+    let mut later = Progress::default();
+    assert_eq!(later.take([part(1, None), last]), Standing::Missing { part: 2 });
+    assert_eq!(later.take([part(2, None), last]), Standing::Whole(total), "what was counted is not counted again");
     assert_eq!((part_name("a.tar", 7).as_str(), whole_name("a.tar.part-00007")), ("a.tar.part-00007", "a.tar"));
     assert_eq!(whole_name("x.part-7y"), "x.part-7y");
 }

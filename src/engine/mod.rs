@@ -16,6 +16,7 @@
 
 pub mod control;
 mod driver;
+pub mod drops;
 mod network;
 mod owner;
 mod shared;
@@ -49,6 +50,7 @@ const PAGE: usize = 256;
 pub struct Engine {
     store: Store,
     shared: Arc<shared::Shared>,
+    drops: drops::Drops,
     stop: watch::Sender<bool>,
     tasks: std::sync::Mutex<Vec<JoinHandle<()>>>,
 }
@@ -60,9 +62,12 @@ impl Engine {
         let shared = Arc::new(shared::Shared::default());
         let (stop, stopped) = watch::channel(false);
         let (view, seen) = watch::channel(network::View::default());
+        let drops = drops::Drops::new(store.clone());
+        let filled = drops::keep(drops.clone(), Arc::clone(&shared), seen.clone(), stopped.clone());
         let driver = driver::Driver::new(store.clone(), Arc::clone(&shared), linger, prompt, seen);
-        let tasks = vec![tokio::spawn(network::keep(daemon, view)), tokio::spawn(driver.run(stopped))];
-        Self { store, shared, stop, tasks: std::sync::Mutex::new(tasks) }
+        let tasks =
+            vec![tokio::spawn(network::keep(daemon, view)), tokio::spawn(filled), tokio::spawn(driver.run(stopped))];
+        Self { store, shared, drops, stop, tasks: std::sync::Mutex::new(tasks) }
     }
 
     /// Stops: nothing more is launched, the sessions at the daemon are closed. Bounded; safe to call twice.
@@ -74,6 +79,11 @@ impl Engine {
                 task.abort();
             }
         }
+    }
+
+    /// The files of drops.
+    pub fn drops(&self) -> &drops::Drops {
+        &self.drops
     }
 
     /// How the daemon stands.

@@ -12,6 +12,9 @@ impl Ledger<'_> {
         if let Some(reason) = record.fence {
             return Err(StoreError::Fenced { name: record.name, reason });
         }
+        if record.content.is_drop() {
+            return Err(StoreError::IsADrop { name: record.name });
+        }
         let before = record.size;
         let size = before + bytes.len() as u64;
         if bytes.is_empty() {
@@ -69,6 +72,9 @@ impl Ledger<'_> {
     /// Takes all bytes back, in the same transaction that checks that none has left.
     pub(super) fn truncate(&mut self, id: ChannelId) -> Result<(), StoreError> {
         let record = self.writer(id)?;
+        if record.content.is_drop() {
+            return Err(StoreError::IsADrop { name: record.name });
+        }
         if record.size == 0 {
             return Ok(());
         }
@@ -85,7 +91,7 @@ impl Ledger<'_> {
         Ok(())
     }
 
-    fn check_spool(&self, more: u64) -> Result<(), StoreError> {
+    pub(super) fn check_spool(&self, more: u64) -> Result<(), StoreError> {
         let spooled = self.one("SELECT bytes FROM spool", [], |row| uint(row, 0))?.unwrap_or_default();
         let limit = self.limits.spool_bytes;
         if spooled.saturating_add(more) > limit { Err(StoreError::SpoolFull { spooled, limit }) } else { Ok(()) }

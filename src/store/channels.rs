@@ -5,18 +5,23 @@ use zeroize::Zeroizing;
 
 use super::ledger::{Ledger, Record, role_code};
 use super::model::PROVISIONAL_MAX_PLAINTEXT;
-use super::{Capability, ChannelId, ChannelName, Role, StoreError};
+use super::{Capability, ChannelId, ChannelName, Content, Role, StoreError};
 use crate::bacap::{ReadCap, WriteCap};
 
 impl Ledger<'_> {
-    pub(super) fn create_stream(&mut self, name: &ChannelName, cap: &WriteCap) -> Result<ChannelId, StoreError> {
+    pub(super) fn create(
+        &mut self,
+        name: &ChannelName,
+        cap: &WriteCap,
+        content: Content,
+    ) -> Result<ChannelId, StoreError> {
         let bytes = cap.to_bytes();
-        self.insert(name, Role::Writer, &bytes[..], &bytes[32..64], cap.index().as_bytes())
+        self.insert(name, (Role::Writer, content), &bytes[..], &bytes[32..64], cap.index().as_bytes())
     }
 
-    pub(super) fn add_reader(&mut self, name: &ChannelName, cap: &ReadCap) -> Result<ChannelId, StoreError> {
+    pub(super) fn add(&mut self, name: &ChannelName, cap: &ReadCap, content: Content) -> Result<ChannelId, StoreError> {
         let bytes = cap.to_bytes();
-        self.insert(name, Role::Reader, &bytes[..], &bytes[..32], cap.index().as_bytes())
+        self.insert(name, (Role::Reader, content), &bytes[..], &bytes[..32], cap.index().as_bytes())
     }
 
     pub(super) fn rename(&mut self, old: &ChannelName, new: &ChannelName) -> Result<(), StoreError> {
@@ -116,7 +121,7 @@ impl Ledger<'_> {
     fn insert(
         &mut self,
         name: &ChannelName,
-        role: Role,
+        (role, content): (Role, Content),
         cap: &[u8],
         root: &[u8],
         first_index: &[u8],
@@ -134,9 +139,19 @@ impl Ledger<'_> {
         let chain = self.new_chain()?;
         self.run(
             "INSERT INTO channel (name, role, cap, chain, next_index, max_plaintext, created, modified, accessed,
-                                  changed)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?7, ?7, ?7)",
-            params![name.as_str(), role_code(role), cap, chain, first_index, PROVISIONAL_MAX_PLAINTEXT, self.now],
+                                  changed, kind, allow_delete)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?7, ?7, ?7, ?8, ?9)",
+            params![
+                name.as_str(),
+                role_code(role),
+                cap,
+                chain,
+                first_index,
+                PROVISIONAL_MAX_PLAINTEXT,
+                self.now,
+                content.is_drop(),
+                role == Role::Writer && content == Content::Drop { allow_delete: true },
+            ],
         )?;
         let id = ChannelId(self.last_insert());
         self.list_anew()?;

@@ -52,6 +52,33 @@ pub enum StoreError {
         /// Why, in words for the person.
         reason: String,
     },
+    /// The channel carries files, and the request is about bytes.
+    #[error("{name:?} is a drop, which takes whole files: send them with `pigeonfs send FILE --to {name}`")]
+    IsADrop {
+        /// The channel's name.
+        name: String,
+    },
+    /// The channel carries bytes, and the request is about files.
+    #[error("{name:?} is a stream, which takes bytes and not files: append to it, or make a drop with `new --drop`")]
+    IsAStream {
+        /// The channel's name.
+        name: String,
+    },
+    /// A header that no reader would take.
+    #[error("the file cannot be sent: {reason}")]
+    BadHeader {
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The record is not there, or no longer.
+    #[error("there is no such file in the drop; it may have been removed meanwhile")]
+    NoRecord,
+    /// A packet of the record may have left.
+    #[error("{name:?} was sent already, at least in part, and cannot be taken back")]
+    RecordSent {
+        /// The file's name.
+        name: String,
+    },
     /// The bytes were dropped to make room.
     #[error(
         "the bytes before {end} are no longer here: they were dropped to make room, by --keep-sent or `pigeonfs trim`"

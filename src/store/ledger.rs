@@ -5,7 +5,7 @@ use std::time::SystemTime;
 use rusqlite::{Connection, OptionalExtension, Params, Row, params};
 
 use super::model::to_nanos;
-use super::{BoxSeq, ChannelId, Limits, Role, StoreError};
+use super::{BoxSeq, ChannelId, Content, Limits, Role, StoreError};
 use crate::bacap::BoxIndex;
 
 /// What a request is applied to. Requests are methods of this type, one file a subject.
@@ -30,6 +30,7 @@ pub(super) struct Effects {
 pub(super) struct Record {
     pub(super) name: String,
     pub(super) role: Role,
+    pub(super) content: Content,
     pub(super) chain: i64,
     pub(super) network: Option<i64>,
     pub(super) max_plaintext: u64,
@@ -129,12 +130,13 @@ impl<'a> Ledger<'a> {
     pub(super) fn record(&self, id: ChannelId) -> Result<Record, StoreError> {
         let sql = "SELECT name, role, chain, network, max_plaintext, fence, launched, shown, size, boxes,
                           tail_bytes, launched_end, first_unstored, stored_bytes, frontier, rewrites,
-                          dropped_boxes, dropped_bytes
+                          dropped_boxes, dropped_bytes, kind, allow_delete
                    FROM channel WHERE id = ?1";
         self.one(sql, [id.0], |row| {
             Ok(Record {
                 name: row.get(0)?,
                 role: role(row, 1)?,
+                content: content(row, 18, 19)?,
                 chain: row.get(2)?,
                 network: row.get(3)?,
                 max_plaintext: uint(row, 4)?,
@@ -224,6 +226,15 @@ pub(super) fn role(row: &Row<'_>, column: usize) -> rusqlite::Result<Role> {
         0_i64 => Ok(Role::Writer),
         1 => Ok(Role::Reader),
         other => Err(rusqlite::Error::IntegralValueOutOfRange(column, other)),
+    }
+}
+
+/// What a channel carries, from its two columns.
+pub(super) fn content(row: &Row<'_>, kind: usize, allow_delete: usize) -> rusqlite::Result<Content> {
+    match row.get(kind)? {
+        0_i64 => Ok(Content::Stream),
+        1 => Ok(Content::Drop { allow_delete: row.get(allow_delete)? }),
+        other => Err(rusqlite::Error::IntegralValueOutOfRange(kind, other)),
     }
 }
 

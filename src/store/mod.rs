@@ -21,6 +21,9 @@ mod channels;
 mod claim;
 mod commit;
 mod delivery;
+mod drop_assembly;
+mod drop_queries;
+mod drops;
 mod error;
 mod holes;
 mod inbox;
@@ -44,11 +47,14 @@ mod writer;
 pub use changes::Changes;
 pub use claim::Claim;
 pub use commit::Commit;
+pub use drop_assembly::{Assembled, Standing};
+pub(crate) use drop_queries::DropBox;
+pub use drops::{DropCounts, DropRecord, DropSlice, NewRecord, RecordId, RecordState};
 pub use error::StoreError;
 pub use holes::{Hole, REPLICA_EPOCH, RETENTION};
 pub use model::{
-    Appended, Arrival, Binding, BoxSeq, BoxState, Capability, Channel, ChannelId, Frontier, Limits, MAX_AHEAD_BOXES,
-    NetworkId, OutBox, PROVISIONAL_MAX_PLAINTEXT, Role, Skipped, Usage,
+    Appended, Arrival, Binding, BoxSeq, BoxState, Capability, Channel, ChannelId, Content, Frontier, Limits,
+    MAX_AHEAD_BOXES, NetworkId, OutBox, PROVISIONAL_MAX_PLAINTEXT, Role, Skipped, Usage,
 };
 pub use name::{ChannelName, MAX_NAME_BYTES, NameError};
 pub use open::Store;

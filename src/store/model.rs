@@ -40,6 +40,26 @@ pub enum Role {
     Reader,
 }
 
+/// What a channel carries.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Content {
+    /// Bytes, one after another.
+    #[default]
+    Stream,
+    /// Whole files.
+    Drop {
+        /// Writer: whether what was sent may be deleted again.
+        allow_delete: bool,
+    },
+}
+
+impl Content {
+    /// Whether it is a drop.
+    pub fn is_drop(self) -> bool {
+        matches!(self, Self::Drop { .. })
+    }
+}
+
 /// How far a box is on its way. The first five are a writer's and follow one another; the others are a reader's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum BoxState {
@@ -142,6 +162,12 @@ pub struct Channel {
     pub name: ChannelName,
     /// Which capability is held.
     pub role: Role,
+    /// What it carries.
+    pub content: Content,
+    /// Reader of a drop: the boxes before this one were made into records.
+    pub assembled: BoxSeq,
+    /// Reader of a drop: what came before it belongs to no record, so a header is looked for.
+    pub astray: bool,
     /// Bytes accepted (writer), or arrived without a gap (reader).
     pub size: u64,
     /// Writer: bytes from the start, without a gap, that replicas have confirmed.

@@ -2,7 +2,7 @@
 
 use std::fs::OpenOptions;
 use std::os::unix::fs::PermissionsExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
@@ -117,6 +117,11 @@ impl Store {
         let told = rustix::fs::statvfs(&self.0.dir)
             .map_err(|error| StoreError::Io { reason: format!("{}: {error}", self.0.dir.display()) })?;
         Ok(told.f_bavail.saturating_mul(told.f_frsize))
+    }
+
+    /// The state directory.
+    pub fn dir(&self) -> &Path {
+        &self.0.dir
     }
 
     pub(super) fn readers(&self) -> &Readers {

@@ -5,7 +5,7 @@ use zeroize::Zeroizing;
 
 use super::catalog::News;
 use super::channels::capability;
-use super::ledger::{index, int, role, seq, state, uint};
+use super::ledger::{content, index, int, role, seq, state, uint};
 use super::model::{MAX_AHEAD_BOXES, from_nanos};
 use super::{BoxSeq, Capability, Channel, ChannelId, ChannelName, NetworkId, OutBox, Role, Store, StoreError, Usage};
 use crate::bacap::BoxIndex;
@@ -16,7 +16,8 @@ pub const MAX_READ_BYTES: usize = 4 << 20;
 const CHANNEL: &str = "
     SELECT c.id, c.name, c.role, c.size, c.stored_bytes, c.boxes, c.stored_boxes, c.first_unstored, c.tail_bytes,
            c.rewrites, c.created, c.modified, c.accessed, c.dropped_mode, c.launched, c.shown, c.fence, c.frontier,
-           c.verdict_at, c.max_plaintext, n.keys, c.changed, c.dropped_bytes, c.held_bytes, c.lost_end, c.skipped_boxes
+           c.verdict_at, c.max_plaintext, n.keys, c.changed, c.dropped_bytes, c.held_bytes, c.lost_end, c.skipped_boxes,
+           c.kind, c.allow_delete, c.assembled, c.astray
     FROM channel c LEFT JOIN network n ON n.id = c.network";
 
 impl Store {
@@ -214,6 +215,9 @@ fn channel(row: &Row<'_>) -> rusqlite::Result<Channel> {
         id: ChannelId(row.get(0)?),
         name: ChannelName::parse(row.get_ref(1)?.as_str()?).map_err(|error| corrupt(1, error.to_string()))?,
         role,
+        content: content(row, 26, 27)?,
+        assembled: seq(row, 28)?,
+        astray: row.get(29)?,
         size,
         stored_bytes: uint(row, 4)?,
         boxes,
@@ -244,7 +248,7 @@ fn channel(row: &Row<'_>) -> rusqlite::Result<Channel> {
     })
 }
 
-fn one<T>(
+pub(super) fn one<T>(
     db: &Connection,
     sql: &str,
     params: impl Params,
@@ -254,7 +258,7 @@ fn one<T>(
 }
 
 /// Each row, until `read` says that it has seen enough.
-fn each(
+pub(super) fn each(
     db: &Connection,
     sql: &str,
     params: impl Params,

@@ -28,6 +28,13 @@ impl Ledger<'_> {
     pub(super) fn sweep(&mut self) -> Result<Swept, StoreError> {
         let abandoned = "SELECT id FROM chain WHERE abandoned <> 0 LIMIT 1";
         if let Some(chain) = self.one(abandoned, [], |row| row.get::<_, i64>(0))? {
+            let records = self.run(
+                "DELETE FROM drop_record WHERE id IN (SELECT id FROM drop_record WHERE chain = ?1 LIMIT ?2)",
+                params![chain, SLICE],
+            )?;
+            if records > 0 {
+                return Ok(Swept::Some);
+            }
             let deleted = self.run(
                 "DELETE FROM box WHERE id IN (SELECT id FROM box WHERE chain = ?1 LIMIT ?2)",
                 params![chain, SLICE],

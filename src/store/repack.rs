@@ -33,7 +33,9 @@ impl Ledger<'_> {
             }
             let waiting = record.boxes - record.launched_end;
             let only_a_tail_that_fits = waiting == 1 && (1..wanted).contains(&record.tail_bytes);
-            if waiting > 0 && !only_a_tail_that_fits {
+            if waiting > 0 && record.content.is_drop() {
+                self.unfill(id, &record)?;
+            } else if waiting > 0 && !only_a_tail_that_fits {
                 self.repack(id, &record, bytes)?;
             }
         }

@@ -8,20 +8,30 @@ use super::ledger::Ledger;
 use super::model::to_nanos;
 use super::queue::{Kind, Task};
 use super::{
-    Appended, Arrival, Binding, BoxSeq, BoxState, ChannelId, ChannelName, Claim, Commit, Frontier, NetworkId, Skipped,
-    Store, StoreError,
+    Appended, Arrival, Binding, BoxSeq, BoxState, ChannelId, ChannelName, Claim, Commit, Content, Frontier, NetworkId,
+    Skipped, Store, StoreError,
 };
 use crate::bacap::{ReadCap, WriteCap};
 
 impl Store {
     /// Makes a channel that we write.
     pub fn create_stream(&self, name: ChannelName, cap: WriteCap) -> Commit<ChannelId> {
-        self.grow(0, move |ledger| ledger.create_stream(&name, &cap))
+        self.create(name, cap, Content::Stream)
+    }
+
+    /// Makes a channel that we write, and that carries this.
+    pub fn create(&self, name: ChannelName, cap: WriteCap, content: Content) -> Commit<ChannelId> {
+        self.grow(0, move |ledger| ledger.create(&name, &cap, content))
     }
 
     /// Adds a channel that we read.
     pub fn add_reader(&self, name: ChannelName, cap: ReadCap) -> Commit<ChannelId> {
-        self.grow(0, move |ledger| ledger.add_reader(&name, &cap))
+        self.add(name, cap, Content::Stream)
+    }
+
+    /// Adds a channel that we read, and that carries this.
+    pub fn add(&self, name: ChannelName, cap: ReadCap, content: Content) -> Commit<ChannelId> {
+        self.grow(0, move |ledger| ledger.add(&name, &cap, content))
     }
 
     /// Gives a channel another name, which must be free.
@@ -138,14 +148,14 @@ impl Store {
         self.submit(move |ledger| ledger.set_attributes(id, accessed, modified, dropped_mode))
     }
 
-    fn submit<T: Send + 'static>(
+    pub(super) fn submit<T: Send + 'static>(
         &self,
         request: impl FnMut(&mut Ledger<'_>) -> Result<T, StoreError> + Send + 'static,
     ) -> Commit<T> {
         self.send(Kind::default(), request)
     }
 
-    fn grow<T: Send + 'static>(
+    pub(super) fn grow<T: Send + 'static>(
         &self,
         bytes: usize,
         request: impl FnMut(&mut Ledger<'_>) -> Result<T, StoreError> + Send + 'static,
@@ -153,7 +163,7 @@ impl Store {
         self.send(Kind { grows: true, bytes, ..Kind::default() }, request)
     }
 
-    fn send<T: Send + 'static>(
+    pub(super) fn send<T: Send + 'static>(
         &self,
         kind: Kind,
         request: impl FnMut(&mut Ledger<'_>) -> Result<T, StoreError> + Send + 'static,

@@ -220,3 +220,130 @@ CREATE TRIGGER channel_loses_forward BEFORE UPDATE OF lost_end, skipped_boxes ON
     WHEN NEW.lost_end < OLD.lost_end OR NEW.skipped_boxes < OLD.skipped_boxes
 BEGIN SELECT RAISE(ABORT, 'what was lost or given up stays so'); END;
 ";
+
+/// From schema 3 to 4: drops, and the records in them.
+pub(super) const V4: &str = r"
+-- What a channel carries: 0 a stream of bytes, 1 whole files.
+ALTER TABLE channel ADD COLUMN kind INTEGER NOT NULL DEFAULT 0 CHECK (kind IN (0, 1));
+-- Whether what was sent may be deleted again: its headers are in boxes of their own.
+ALTER TABLE channel ADD COLUMN allow_delete INTEGER NOT NULL DEFAULT 0
+    CHECK (allow_delete IN (0, 1) AND (allow_delete = 0 OR (kind = 1 AND role = 0)));
+-- A drop that is read: the boxes before this one were made into records; and whether a header is being looked for.
+ALTER TABLE channel ADD COLUMN assembled INTEGER NOT NULL DEFAULT 0
+    CHECK (assembled BETWEEN 0 AND CASE WHEN kind = 1 AND role = 1 THEN frontier ELSE 0 END);
+ALTER TABLE channel ADD COLUMN astray INTEGER NOT NULL DEFAULT 0 CHECK (astray IN (0, 1));
+CREATE INDEX channel_drops ON channel (id) WHERE kind = 1;
+
+CREATE TABLE drop_record (
+    id         INTEGER PRIMARY KEY AUTOINCREMENT,
+    chain      INTEGER NOT NULL REFERENCES chain (id),
+    -- A writer's: 0 waiting, 1 filling boxes, 2 filled, 3 to be deleted, 4 deleted. A reader's: 10 incomplete,
+    -- 11 complete, 12 broken.
+    state      INTEGER NOT NULL CHECK (state BETWEEN 0 AND 4 OR state BETWEEN 10 AND 12),
+    -- As encoded: a writer's without its sync, a reader's as it came. Empty: boxes that belong to no record.
+    header     BLOB NOT NULL,
+    name       TEXT NOT NULL,
+    path       TEXT NOT NULL,
+    size       INTEGER NOT NULL CHECK (size >= 0),
+    digest     BLOB CHECK (digest IS NULL OR length(digest) = 32),
+    -- Writer: where its bytes are, below the directory of drops, until all of them are stored.
+    staging    TEXT,
+    -- Where it is in the channel: boxes, and bytes of the channel before it.
+    first_seq  INTEGER CHECK (first_seq >= 0),
+    end_seq    INTEGER CHECK (end_seq > first_seq),
+    begin      INTEGER CHECK (begin >= 0),
+    head_bytes INTEGER NOT NULL DEFAULT 0 CHECK (head_bytes >= 0),
+    -- Bytes of the body that are in boxes.
+    taken      INTEGER NOT NULL DEFAULT 0 CHECK (taken BETWEEN 0 AND size),
+    reason     TEXT CHECK ((reason IS NOT NULL) = (state = 12)),
+    -- Which chain of parts, and which part of it; 0: the file that the parts make.
+    parts      BLOB CHECK (parts IS NULL OR length(parts) = 16),
+    part       INTEGER CHECK ((part IS NULL) = (parts IS NULL)),
+    -- Where the part is in that file, once that is whole.
+    part_begin INTEGER CHECK (part_begin IS NULL OR (part > 0 AND state = 11)),
+    -- Reader: a verb has put it where a person wanted it, or has told that it is broken.
+    delivered  INTEGER NOT NULL DEFAULT 0 CHECK (delivered IN (0, 1)),
+    -- Reader: bytes of its unpacked copy.
+    unpacked   INTEGER NOT NULL DEFAULT 0 CHECK (unpacked >= 0),
+    created    INTEGER NOT NULL,
+    CHECK (state <> 0 OR (first_seq IS NULL AND end_seq IS NULL AND begin IS NULL AND taken = 0 AND head_bytes = 0)),
+    CHECK (state NOT IN (1, 2, 3, 4, 10) OR (first_seq IS NOT NULL AND begin IS NOT NULL AND head_bytes > 0)),
+    CHECK (state NOT IN (2, 3, 4) OR (end_seq IS NOT NULL AND taken = size)),
+    CHECK (state NOT IN (1, 10) OR end_seq IS NULL),
+    CHECK (state <> 11 OR part = 0 OR (end_seq IS NOT NULL AND taken = size AND digest IS NOT NULL)),
+    CHECK (state > 4 OR size = 0 OR staging IS NOT NULL OR state >= 2)
+) STRICT;
+CREATE INDEX drop_record_by_chain ON drop_record (chain, state);
+CREATE INDEX drop_record_by_name ON drop_record (chain, path, name);
+CREATE INDEX drop_record_unfilled ON drop_record (chain, id) WHERE state < 2;
+CREATE INDEX drop_record_parts ON drop_record (chain, parts, part, id) WHERE parts IS NOT NULL;
+CREATE INDEX drop_record_parted ON drop_record (chain, parts, part_begin, size)
+    WHERE part_begin IS NOT NULL;
+CREATE UNIQUE INDEX drop_record_whole ON drop_record (chain, parts) WHERE part = 0;
+CREATE INDEX drop_record_staging ON drop_record (staging) WHERE staging IS NOT NULL;
+CREATE INDEX drop_record_staged ON drop_record (chain, end_seq) WHERE staging IS NOT NULL;
+CREATE INDEX drop_record_deleting ON drop_record (chain) WHERE state = 3;
+-- One record at a time arrives.
+CREATE UNIQUE INDEX drop_record_arriving ON drop_record (chain) WHERE state = 10;
+
+-- The spool counts what is accepted and in no box yet; the cache what is unpacked.
+CREATE TRIGGER drop_spool_grows AFTER INSERT ON drop_record WHEN NEW.state < 10 BEGIN
+    UPDATE spool SET bytes = bytes + NEW.size - NEW.taken;
+END;
+CREATE TRIGGER drop_spool_changes AFTER UPDATE OF taken ON drop_record WHEN NEW.state < 10 BEGIN
+    UPDATE spool SET bytes = bytes + OLD.taken - NEW.taken;
+END;
+CREATE TRIGGER drop_spool_shrinks AFTER DELETE ON drop_record WHEN OLD.state < 10 BEGIN
+    UPDATE spool SET bytes = bytes - (OLD.size - OLD.taken);
+END;
+CREATE TRIGGER drop_cache_changes AFTER UPDATE OF unpacked ON drop_record BEGIN
+    UPDATE spool SET cache_bytes = cache_bytes + NEW.unpacked - OLD.unpacked;
+END;
+CREATE TRIGGER drop_cache_shrinks AFTER DELETE ON drop_record BEGIN
+    UPDATE spool SET cache_bytes = cache_bytes - OLD.unpacked;
+END;
+
+-- Law: a record is what it was accepted or arrived as.
+CREATE TRIGGER drop_record_is_what_it_is
+    BEFORE UPDATE OF id, chain, header, name, path, size, parts, part, created ON drop_record
+BEGIN SELECT RAISE(ABORT, 'a record is what it was accepted or arrived as'); END;
+CREATE TRIGGER drop_record_keeps_digest BEFORE UPDATE OF digest ON drop_record
+    WHEN OLD.digest IS NOT NULL AND NEW.digest IS NOT OLD.digest
+BEGIN SELECT RAISE(ABORT, 'a record is what it was accepted or arrived as'); END;
+-- Law: from the first packet on a record stays at its boxes.
+CREATE TRIGGER drop_record_is_bound BEFORE UPDATE OF first_seq, begin, head_bytes ON drop_record
+    WHEN OLD.first_seq IS NOT NULL
+     AND (NEW.first_seq IS NOT OLD.first_seq OR NEW.begin IS NOT OLD.begin OR NEW.head_bytes <> OLD.head_bytes)
+     AND NOT EXISTS (SELECT 1 FROM channel WHERE chain = OLD.chain AND role = 0 AND launched_end <= OLD.first_seq)
+BEGIN SELECT RAISE(ABORT, 'a record stays at its boxes once a packet may have left'); END;
+-- Law: a record goes forward, but for a writer's whose boxes are packed anew.
+CREATE TRIGGER drop_record_goes_forward BEFORE UPDATE OF state ON drop_record
+    WHEN NEW.state <> OLD.state
+     AND NOT (OLD.state <= 2 AND NEW.state <= 2)
+     AND NOT (OLD.state = 2 AND NEW.state = 3 AND EXISTS (SELECT 1 FROM channel WHERE chain = OLD.chain AND allow_delete))
+     AND NOT (OLD.state = 3 AND NEW.state = 4)
+     AND NOT (OLD.state = 10 AND NEW.state IN (11, 12))
+BEGIN SELECT RAISE(ABORT, 'a record goes forward'); END;
+-- Law: the bytes of a record are kept until replicas have all of them.
+CREATE TRIGGER drop_record_keeps_bytes BEFORE UPDATE OF staging ON drop_record
+    WHEN NOT EXISTS (SELECT 1 FROM channel WHERE chain = OLD.chain AND first_unstored >= OLD.end_seq)
+      OR NEW.staging IS NOT NULL
+BEGIN SELECT RAISE(ABORT, 'the bytes of a record are kept until they are stored'); END;
+-- Law: only what no packet has left of is taken back; what arrived stays.
+CREATE TRIGGER drop_record_stays BEFORE DELETE ON drop_record
+    WHEN OLD.state <> 0 AND NOT EXISTS (SELECT 1 FROM chain WHERE id = OLD.chain AND abandoned <> 0)
+BEGIN SELECT RAISE(ABORT, 'a record that was begun or has arrived stays until its channel is forgotten'); END;
+-- Law: records are in drops, and a drop has nothing else: no open tail.
+CREATE TRIGGER drop_record_has_drop BEFORE INSERT ON drop_record
+    WHEN NOT EXISTS (SELECT 1 FROM channel WHERE chain = NEW.chain AND kind = 1
+                                             AND role = CASE WHEN NEW.state < 10 THEN 0 ELSE 1 END)
+      OR NEW.state BETWEEN 1 AND 9
+BEGIN SELECT RAISE(ABORT, 'a record begins in a drop'); END;
+CREATE TRIGGER box_of_drop_is_whole BEFORE INSERT ON box
+    WHEN NEW.state = 0 AND EXISTS (SELECT 1 FROM channel WHERE chain = NEW.chain AND kind = 1)
+BEGIN SELECT RAISE(ABORT, 'a box of a drop is sealed when it is made'); END;
+CREATE TRIGGER channel_keeps_kind BEFORE UPDATE OF kind, allow_delete ON channel
+BEGIN SELECT RAISE(ABORT, 'what a channel carries never changes'); END;
+CREATE TRIGGER channel_assembles_forward BEFORE UPDATE OF assembled ON channel WHEN NEW.assembled < OLD.assembled
+BEGIN SELECT RAISE(ABORT, 'boxes are made into records once'); END;
+";

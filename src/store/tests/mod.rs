@@ -3,6 +3,7 @@
 mod basics;
 pub(super) mod crash;
 mod disk;
+mod drops;
 mod holes;
 mod inbox;
 mod laws;

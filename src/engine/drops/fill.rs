@@ -1,0 +1,130 @@
+//! From staged files into boxes: a bounded way ahead of what replicas have, oldest record first.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use tracing::{debug, warn};
+
+use super::super::network::View;
+use super::super::shared::Shared;
+use super::{Drops, Turn, Worker};
+use crate::drop::{Cutter, SyncKey};
+use crate::store::{Capability, Channel, ChannelId, Content, DropRecord, DropSlice, StoreError};
+
+/// Boxes of a drop that are made and not yet stored: from fewer than the first number on more are made, up to the second.
+const AHEAD_BOXES: (u64, u64) = (512, 1024);
+/// Boxes that one transaction makes.
+const SLICE_BOXES: usize = 128;
+
+pub(super) struct Filler {
+    drops: Drops,
+    shared: Arc<Shared>,
+}
+
+impl Filler {
+    pub(super) fn new(drops: Drops, shared: Arc<Shared>) -> Self {
+        Self { drops, shared }
+    }
+
+    /// Fills one drop as far as it may be filled now.
+    fn fill(&self, id: ChannelId, max_plaintext: usize, stop: &AtomicBool) -> Result<(), String> {
+        let store = &self.drops.0.store;
+        let told = |error: StoreError| error.to_string();
+        let mut filling = false;
+        while !stop.load(Ordering::Relaxed) {
+            let Some(channel) = store.channel(id).map_err(told)? else { return Ok(()) };
+            let ahead = channel.boxes.saturating_sub(channel.first_unstored.0);
+            if channel.fence.is_some() || ahead >= if filling { AHEAD_BOXES.1 } else { AHEAD_BOXES.0 } {
+                return Ok(());
+            }
+            if self.shared.refuses(&channel) {
+                return Ok(());
+            }
+            filling = true;
+            if channel.max_plaintext != max_plaintext {
+                store.set_max_plaintext(id, max_plaintext).wait().map_err(told)?;
+                continue;
+            }
+            let Some(record) = store.unfilled(id).map_err(told)? else { return Ok(()) };
+            let slice = self.slice(&channel, &record)?;
+            match store.fill(id, slice).wait() {
+                Ok(()) => {}
+                // Packed anew, or taken back, in between: look again.
+                Err(StoreError::Rewritten | StoreError::NoRecord) => debug!("the drop has changed while it was filled"),
+                Err(error) => return Err(error.to_string()),
+            }
+        }
+        Ok(())
+    }
+
+    /// The next boxes of a record.
+    fn slice(&self, channel: &Channel, record: &DropRecord) -> Result<DropSlice, String> {
+        let cap = match self.drops.0.store.cap(channel.id).map_err(|error| error.to_string())? {
+            Capability::Write(cap) => cap,
+            Capability::Read(_) => return Err("only its read capability is held".to_owned()),
+        };
+        let header = record.header.as_ref().ok_or("a record has no header")?;
+        let base = cap.index().counter();
+        let at = |seq: u64| base.checked_add(seq).ok_or_else(|| StoreError::Exhausted.to_string());
+        let first = record.first.map_or(channel.boxes, |first| first.0);
+        let alone = channel.content == Content::Drop { allow_delete: true };
+        // What was launched of it is cut as it was: the header stays as long as it is.
+        let cutter = Cutter::new(header, at(first)?, channel.max_plaintext, alone, SyncKey::of(cap.read_cap()))
+            .map_err(|error| format!("{:?}: {error}", record.name))?;
+        let head = cutter.head();
+        let position = record.head_bytes + record.taken;
+        let wanted = (cutter.total() - position).min(cutter.needs(SLICE_BOXES) as u64);
+        let mut bytes = vec![0; usize::try_from(wanted).map_err(|error| error.to_string())?];
+        let from_head = head.len().saturating_sub(usize::try_from(position).unwrap_or(usize::MAX)).min(bytes.len());
+        bytes[..from_head].copy_from_slice(&head[head.len() - from_head..]);
+        let body = &mut bytes[from_head..];
+        if !body.is_empty() {
+            let staging = record.staging.as_deref().ok_or("a record has no file")?;
+            let offset = position.saturating_sub(head.len() as u64);
+            let path = self.drops.staged(staging);
+            read_exactly(&path, body, offset).map_err(|error| {
+                format!("the bytes of {:?} cannot be read from {}: {error}", record.name, path.display())
+            })?;
+        }
+        let boxes = cutter.cut(position, at(channel.boxes)?, &bytes).into_iter().map(<[u8]>::to_vec).collect();
+        Ok(DropSlice {
+            record: record.id,
+            rewrites: channel.rewrites,
+            max_plaintext: channel.max_plaintext,
+            head_bytes: head.len() as u64,
+            position,
+            boxes,
+        })
+    }
+}
+
+fn read_exactly(path: &std::path::Path, bytes: &mut [u8], offset: u64) -> io::Result<()> {
+    File::open(path)?.read_exact_at(bytes, offset)
+}
+
+impl Worker for Filler {
+    fn turn(&mut self, view: &View, stop: &AtomicBool) -> Turn {
+        // Boxes are cut for one network, so not before there is one.
+        let Some(network) = &view.network else { return Turn::Done };
+        let ids = match self.drops.0.store.drops_to_fill() {
+            Ok(ids) => ids,
+            Err(StoreError::Closed) => return Turn::Done,
+            Err(error) => {
+                warn!(%error, "the drops could not be looked up");
+                return Turn::Failed;
+            }
+        };
+        let mut turn = Turn::Done;
+        for id in ids {
+            if let Err(trouble) = self.fill(id, network.max_plaintext, stop) {
+                warn!(%trouble, "a drop could not be filled; trying again");
+                self.shared.note(id, &trouble);
+                turn = Turn::Failed;
+            }
+        }
+        turn
+    }
+}

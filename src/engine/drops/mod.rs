@@ -1,0 +1,243 @@
+//! Drops: files between the disk and the boxes of a channel. For the mount and the verbs this is the whole of it:
+//!
+//! ```text
+//! a drop that we write                               a drop that we read
+//!
+//! STATE/drops/…, a file that is complete             boxes before the frontier
+//!        │ Drops::accept: one row                           │ (assemble.rs, as they arrive)
+//!        ▼                                                  ▼
+//!   Waiting → Filling → Filled → stored              Incomplete → Complete | Broken
+//!        (fill.rs, a bounded way ahead               Store::records, Drops::read
+//!        of what is stored)
+//! ```
+//!
+//! * [`Drops::directory`] is where files are staged: private, on the state's own disk. Whoever stages a file makes a
+//!   directory of its own below it, writes the file, and hands it over with [`Drops::accept`] once nobody changes it any
+//!   more. From that commit on the file is sent to its end whatever happens, and is unlinked once replicas have all of
+//!   it. What was not handed over is its maker's own: nothing here touches it, except what a verb left in
+//!   [`Drops::incoming`] when it died.
+//! * What there is is asked of the store: [`Store::records`], [`Store::records_named`], [`Store::drop_counts`],
+//!   [`Store::open_chains`]; a change of any record wakes those who watch the channel ([`Store::changes`]). The parts of
+//!   a chain have records of their own (`part` > 0) beside the file that they make (`part` = 0), which is there once it is
+//!   whole and verified.
+//! * [`Drops::read`] reads a file at an offset: one that was accepted, or one that has arrived complete. [`Drops::size`]
+//!   says how long it is then.
+//! * [`Store::take_back`] forgets a file of which no packet has left; [`Store::delete_record`] has a stored one deleted from the
+//!   network, in a drop that allows it.
+
+mod assemble;
+mod contents;
+mod fill;
+mod sweep;
+
+use std::fs::{self, DirBuilder, File, Permissions};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::path::{Component, Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::sleep;
+use tracing::error;
+
+use super::network::View;
+use super::shared::Shared;
+use crate::drop::{Header, HeaderError, UnpackError};
+use crate::store::{ChannelId, Commit, NewRecord, PROVISIONAL_MAX_PLAINTEXT, RecordId, Store, StoreError};
+
+/// What failed for a reason of its own is tried again after so long.
+const AGAIN: Duration = Duration::from_secs(5);
+
+/// Why a file was not accepted, or cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum DropError {
+    /// The store refused.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A file of the state could not be read or written.
+    #[error("{path}: {error}")]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        error: io::Error,
+    },
+    /// The file is not in the directory of drops, or is not as long as its header says.
+    #[error("{path} is no staged file of {size} bytes")]
+    NotStaged {
+        /// The file.
+        path: PathBuf,
+        /// The length that it should have.
+        size: u64,
+    },
+    /// It cannot be described to a reader.
+    #[error("it cannot be sent: {0}")]
+    Header(#[from] HeaderError),
+    /// It is not all here, or never will be.
+    #[error("it is not complete{}", reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default())]
+    NotComplete {
+        /// Why it never will be.
+        reason: Option<String>,
+    },
+    /// Its compressed body cannot be unpacked.
+    #[error(transparent)]
+    Unpack(#[from] UnpackError),
+}
+
+impl DropError {
+    fn io(path: &Path, error: io::Error) -> Self {
+        Self::Io { path: path.to_owned(), error }
+    }
+}
+
+/// The files of all drops of one state. Clones are the same.
+#[derive(Clone)]
+pub struct Drops(Arc<Inner>);
+
+struct Inner {
+    store: Store,
+    directory: PathBuf,
+    /// One file is unpacked at a time.
+    unpacking: std::sync::Mutex<()>,
+}
+
+impl Drops {
+    pub(super) fn new(store: Store) -> Self {
+        let directory = store.dir().join("drops");
+        Self(Arc::new(Inner { store, directory, unpacking: std::sync::Mutex::default() }))
+    }
+
+    /// Where files are staged; made (0700) where it is missing.
+    pub fn directory(&self) -> Result<&Path, DropError> {
+        let path = &self.0.directory;
+        make(path)?;
+        Ok(path)
+    }
+
+    /// Where verbs stage files. A file there that is in no drop and that nobody has locked (flock) is a leftover, and is
+    /// deleted.
+    pub fn incoming(&self) -> Result<PathBuf, DropError> {
+        let path = self.directory()?.join("incoming");
+        make(&path)?;
+        Ok(path)
+    }
+
+    /// Accepts a file into a drop that we write. `staged` is below [`Drops::directory`], `header.size` bytes long, and
+    /// never changed again; `None`: there are no bytes. It is made safe on the disk here, so this blocks. The file belongs
+    /// to the drop once the commit is there, and to the caller where it is refused.
+    ///
+    /// # Errors
+    /// The file is not what it should be. What the store refuses comes of the commit: the channel is no drop
+    /// ([`StoreError::IsAStream`]), is fenced, or the spool is full.
+    pub fn accept(&self, id: ChannelId, header: Header, staged: Option<&Path>) -> Result<Commit<RecordId>, DropError> {
+        let channel = self.0.store.channel(id)?.ok_or(StoreError::NoChannel)?;
+        // As long as it will be, and for the smaller of the two networks that it may be cut for.
+        let longest = Header { sync: Some([0; 16]), ..header.clone() };
+        longest.encode(channel.max_plaintext.min(PROVISIONAL_MAX_PLAINTEXT as usize))?;
+        let staging = staged.map(|path| self.secure(path, header.size)).transpose()?;
+        if staging.is_none() && header.size > 0 {
+            return Err(DropError::NotStaged { path: self.0.directory.clone(), size: header.size });
+        }
+        Ok(self.0.store.accept(id, NewRecord { header, staging }))
+    }
+
+    /// Makes a staged file safe on the disk; says how its row names it.
+    fn secure(&self, path: &Path, size: u64) -> Result<String, DropError> {
+        let not_staged = || DropError::NotStaged { path: path.to_owned(), size };
+        let below = path.strip_prefix(&self.0.directory).map_err(|_| not_staged())?;
+        let plain = below.components().all(|component| matches!(component, Component::Normal(_)));
+        let name = below.to_str().filter(|name| plain && !name.is_empty()).ok_or_else(not_staged)?;
+        let failed = |error| DropError::io(path, error);
+        let metadata = fs::symlink_metadata(path).map_err(failed)?;
+        if !metadata.is_file() || metadata.len() != size {
+            return Err(not_staged());
+        }
+        let file = File::open(path).map_err(failed)?;
+        file.set_permissions(Permissions::from_mode(0o400)).map_err(failed)?;
+        file.sync_all().map_err(failed)?;
+        for directory in below.ancestors().skip(1) {
+            let directory = self.0.directory.join(directory);
+            File::open(&directory)
+                .and_then(|held| held.sync_all())
+                .map_err(|error| DropError::io(&directory, error))?;
+        }
+        Ok(name.to_owned())
+    }
+
+    /// Where a row's file is.
+    fn staged(&self, staging: &str) -> PathBuf {
+        self.0.directory.join(staging)
+    }
+}
+
+fn make(path: &Path) -> Result<(), DropError> {
+    DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(|error| DropError::io(path, error))
+}
+
+/// What a worker says of one turn.
+enum Turn {
+    /// There may be more to do at once.
+    More,
+    /// Nothing more until something changes.
+    Done,
+    /// Something failed: again a little later.
+    Failed,
+}
+
+/// Work on the disk that is done in turns, on a thread that may block.
+trait Worker: Send + 'static {
+    fn turn(&mut self, view: &View, stop: &AtomicBool) -> Turn;
+}
+
+/// Keeps the drops of one state going, until `stop` changes.
+pub(super) async fn keep(drops: Drops, shared: Arc<Shared>, view: watch::Receiver<View>, stop: watch::Receiver<bool>) {
+    let fill = fill::Filler::new(drops.clone(), Arc::clone(&shared));
+    let assemble = assemble::Reader::new(drops.clone(), shared);
+    let sweep = sweep::Sweeper::new(drops.clone());
+    tokio::join!(
+        run(fill, &drops, view.clone(), stop.clone()),
+        run(assemble, &drops, view.clone(), stop.clone()),
+        run(sweep, &drops, view, stop),
+    );
+}
+
+async fn run(mut worker: impl Worker, drops: &Drops, mut view: watch::Receiver<View>, mut stop: watch::Receiver<bool>) {
+    let mut commits = drops.0.store.changes().watch_all();
+    let stopping = Arc::new(AtomicBool::new(false));
+    // Told to the worker at once, in the middle of a turn too.
+    let ends = async {
+        let _ = stop.wait_for(|&stop| stop).await;
+        stopping.store(true, Ordering::Relaxed);
+    };
+    let works = async {
+        loop {
+            commits.mark_unchanged();
+            let seen = view.borrow_and_update().clone();
+            let told = Arc::clone(&stopping);
+            let turned = tokio::task::spawn_blocking(move || {
+                let turn = worker.turn(&seen, &told);
+                (worker, turn)
+            });
+            let turn;
+            (worker, turn) = match turned.await {
+                Ok(turned) => turned,
+                Err(error) => return error!(%error, "work on drops ended abnormally; the next start goes on with it"),
+            };
+            match turn {
+                Turn::More => {}
+                _ if stopping.load(Ordering::Relaxed) => return,
+                Turn::Done => tokio::select! {
+                    changed = commits.changed() => if changed.is_err() { return },
+                    changed = view.changed() => if changed.is_err() { return },
+                },
+                Turn::Failed => sleep(AGAIN).await,
+            }
+        }
+    };
+    tokio::select! {
+        () = works => {}
+        () = ends => {}
+    }
+}

@@ -1,0 +1,271 @@
+//! Files in at one owner and out at another, over the real protocol and with no mount or verb between: what must hold
+//! across restarts of either side, for parts and for compressed bodies.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use pigeonfs::bacap::WriteCap;
+use pigeonfs::drop::{Header, Part, Raw, Total, chain, pack};
+use pigeonfs::engine::drops::{DropError, Drops};
+use pigeonfs::engine::{Daemon, Owner, OwnerKind};
+use pigeonfs::localnet::{Localnet, Options};
+use pigeonfs::store::{ChannelId, ChannelName, Content, DropRecord, RecordId, RecordState, StoreError};
+use pigeonfs::thin::Config;
+use tempfile::TempDir;
+use tokio::time::timeout;
+
+const PATIENCE: Duration = Duration::from_secs(120);
+
+struct World {
+    root: TempDir,
+    network: Localnet,
+    cap: WriteCap,
+}
+
+impl World {
+    async fn new(seed: u8) -> Self {
+        let root = tempfile::tempdir().expect("a temporary directory");
+        let network = Localnet::start(Options::new(root.path().join("net"))).await.expect("a network of our own");
+        Self { root, network, cap: WriteCap::from_seed(&[seed; 32]) }
+    }
+
+    fn owner(&self, state: &str) -> Arc<Owner> {
+        let config = Config::load(&self.root.path().join("net/thinclient.toml")).expect("its configuration");
+        Owner::open(&self.root.path().join(state), Daemon::Fixed(config), OwnerKind::Mount).expect("a state")
+    }
+
+    async fn writer(&self, allow_delete: bool) -> (Arc<Owner>, ChannelId) {
+        let owner = self.owner("writer");
+        let content = Content::Drop { allow_delete };
+        let id = owner.store().create(name("box"), self.cap.clone(), content).await.expect("made");
+        (owner, id)
+    }
+
+    async fn reader(&self) -> (Arc<Owner>, ChannelId) {
+        let owner = self.owner("reader");
+        let content = Content::Drop { allow_delete: false };
+        let id = owner.store().add(name("box"), self.cap.read_cap().clone(), content).await.expect("added");
+        (owner, id)
+    }
+
+    async fn end(self, owners: impl IntoIterator<Item = Arc<Owner>>) {
+        for owner in owners {
+            owner.close().await;
+        }
+        self.network.shutdown().await;
+    }
+}
+
+fn name(text: &str) -> ChannelName {
+    ChannelName::parse(text).expect("a name")
+}
+
+fn pattern(bytes: usize, salt: u64) -> Vec<u8> {
+    (0..bytes as u64).map(|at| (at.wrapping_mul(2_654_435_761).wrapping_add(salt) >> 7) as u8).collect()
+}
+
+fn header(name: &str, body: &[u8]) -> Header {
+    let digest = Some(*blake3::hash(body).as_bytes());
+    Header { name: name.to_owned(), size: body.len() as u64, digest, ..Header::default() }
+}
+
+/// Stages bytes and hands them over.
+async fn send(owner: &Owner, id: ChannelId, header: Header, body: &[u8]) -> RecordId {
+    let drops = owner.engine().drops();
+    let staged = stage(drops, &header.name, body);
+    drops.accept(id, header, Some(&staged)).expect("staged").await.expect("accepted")
+}
+
+fn stage(drops: &Drops, name: &str, body: &[u8]) -> PathBuf {
+    let path = drops.incoming().expect("a directory").join(name);
+    // Locked, as whoever stages there does it: what is not is swept.
+    let file = std::fs::File::create(&path).expect("a file");
+    file.lock().expect("locked");
+    std::fs::write(&path, body).expect("written");
+    std::mem::forget(file);
+    path
+}
+
+/// Waits until the channel is as it should be.
+async fn until<T>(owner: &Owner, id: ChannelId, mut look: impl FnMut() -> Option<T>) -> T {
+    let mut changes = owner.store().changes().watch(id);
+    let looking = async {
+        loop {
+            changes.mark_unchanged();
+            if let Some(found) = look() {
+                return found;
+            }
+            changes.changed().await.expect("an open store");
+        }
+    };
+    match timeout(PATIENCE, looking).await {
+        Ok(found) => found,
+        Err(_) => panic!("not within {PATIENCE:?}: {:?}", owner.store().records(id, None, 100)),
+    }
+}
+
+fn files(owner: &Owner, id: ChannelId) -> Vec<DropRecord> {
+    let records = owner.store().records(id, None, 1000).expect("records");
+    records.into_iter().filter(|record| record.part.is_none_or(|(_, part)| part == 0)).collect()
+}
+
+async fn complete(owner: &Owner, id: ChannelId, count: usize) -> Vec<DropRecord> {
+    until(owner, id, || {
+        let files = files(owner, id);
+        let done = files.iter().filter(|record| record.state == RecordState::Complete).count();
+        (done == count).then_some(files)
+    })
+    .await
+}
+
+fn contents(owner: &Owner, record: &DropRecord) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    loop {
+        let more = owner.engine().drops().read(record, bytes.len() as u64, 100_000).expect("readable");
+        if more.is_empty() {
+            return bytes;
+        }
+        bytes.extend(more);
+    }
+}
+
+fn staged_files(owner: &Owner) -> Vec<PathBuf> {
+    let list = |path: &Path| std::fs::read_dir(path).expect("a directory").map(|entry| entry.expect("one").path());
+    list(&owner.engine().drops().incoming().expect("a directory")).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn files_of_all_sizes_arrive_whole_and_their_staged_bytes_go() {
+    let world = World::new(1).await;
+    let (writer, outbox) = world.writer(false).await;
+    let head = header("under", &[]).encode(1549).expect("a header").len() + 16 + 6;
+    let sizes = [0, 1, 1549 - head - 4, 1549, 4 * 1549 - head, 300_000];
+    let mut sent = Vec::new();
+    for (at, size) in sizes.into_iter().enumerate() {
+        let body = pattern(size, at as u64);
+        let header = Header { path: "a dir/ü".to_owned(), ..header(&format!("file {at}"), &body) };
+        let record = send(&writer, outbox, header, &body).await;
+        let told = writer.store().drop_record(outbox, record).expect("asked").expect("there");
+        assert!(contents(&writer, &told) == body, "it can be read back at once");
+        sent.push(body);
+    }
+    let (reader, inbox) = world.reader().await;
+    let arrived = complete(&reader, inbox, sizes.len()).await;
+    for (at, (record, body)) in arrived.iter().zip(&sent).enumerate() {
+        assert_eq!((record.name.as_str(), record.size), (format!("file {at}").as_str(), body.len() as u64));
+        assert_eq!(record.header.as_ref().expect("a header").path, "a dir/ü");
+        assert!(contents(&reader, record) == *body, "file {at}");
+        assert_eq!(reader.engine().drops().read(record, 100, 7).expect("readable"), body.get(100..107).unwrap_or(&[]));
+    }
+    until(&writer, outbox, || {
+        let files = files(&writer, outbox);
+        files.iter().all(|record| record.stored && record.staging.is_none()).then_some(())
+    })
+    .await;
+    assert_eq!(staged_files(&writer), Vec::<PathBuf>::new());
+    for (record, body) in files(&writer, outbox).iter().zip(&sent) {
+        assert!(contents(&writer, record) == *body, "it can be read back from its boxes");
+    }
+    world.end([writer, reader]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn either_side_may_stop_anywhere_and_go_on() {
+    let world = World::new(2).await;
+    let body = pattern(400_000, 9);
+    let (mut writer, outbox) = world.writer(true).await;
+    send(&writer, outbox, header("big", &body), &body).await;
+    send(&writer, outbox, header("small", b"yes"), b"yes").await;
+    let (mut reader, inbox) = world.reader().await;
+    for share in [1, 2, 3] {
+        // A quarter of the way on, both are closed and opened again.
+        until(&reader, inbox, || {
+            let arriving = reader.store().arriving(inbox).expect("asked");
+            let enough = |record: &DropRecord| record.taken >= share * 100_000;
+            let over = !files(&reader, inbox).is_empty() && arriving.is_none();
+            (over || arriving.as_ref().is_some_and(enough)).then_some(())
+        })
+        .await;
+        reader.close().await;
+        writer.close().await;
+        (writer, reader) = (world.owner("writer"), world.owner("reader"));
+    }
+    let arrived = complete(&reader, inbox, 2).await;
+    assert!(contents(&reader, &arrived[0]) == body);
+    assert_eq!(contents(&reader, &arrived[1]), b"yes");
+    world.end([writer, reader]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn parts_become_a_file_when_all_are_there_and_a_compressed_body_is_unpacked() {
+    let world = World::new(3).await;
+    let (writer, outbox) = world.writer(false).await;
+    let whole = pattern(250_000, 5);
+    let total = Total { size: whole.len() as u64, digest: *blake3::hash(&whole).as_bytes() };
+    let parts: Vec<(Header, &[u8])> = (1..)
+        .zip(whole.chunks(100_000))
+        .map(|(number, body)| {
+            let last = (number == 3).then_some(total);
+            let part = Some(Part { chain: [7; 16], number, last });
+            (Header { part, ..header(&chain::part_name("all.bin", number), body) }, body)
+        })
+        .collect();
+    // The second part is lost on its way at first: it comes at the end, as a repair.
+    for at in [0, 2] {
+        send(&writer, outbox, parts[at].0.clone(), parts[at].1).await;
+    }
+    let text = b"the same again and again, ".repeat(10_000);
+    let mut frame = Vec::new();
+    let packed = pack(&mut &text[..], &mut frame).expect("packed");
+    let raw = Some(Raw { name: None, size: packed.raw_size });
+    send(&writer, outbox, Header { raw, ..header("text.txt.zst", &frame) }, &frame).await;
+    // A bomb, and a frame that is none.
+    let lie = Some(Raw { name: None, size: 1000 });
+    send(&writer, outbox, Header { raw: lie.clone(), ..header("bomb.zst", &frame) }, &frame).await;
+    let huge = Some(Raw { name: None, size: 1 << 50 });
+    send(&writer, outbox, Header { raw: huge, ..header("huge.zst", &frame) }, &frame).await;
+
+    let (reader, inbox) = world.reader().await;
+    let arrived = complete(&reader, inbox, 3).await;
+    assert_eq!((arrived[0].name.as_str(), Drops::size(&arrived[0])), ("text.txt", text.len() as u64));
+    assert!(contents(&reader, &arrived[0]) == text);
+    assert!(reader.store().usage().expect("asked").cache_bytes > text.len() as u64, "the unpacked copy counts");
+    for bad in &arrived[1..] {
+        let error = reader.engine().drops().read(bad, 0, 10).expect_err("a lie");
+        assert!(matches!(error, DropError::Unpack(_)), "{error}");
+    }
+    let open = reader.store().open_chains(inbox, 9).expect("asked");
+    assert_eq!(open.iter().map(|record| record.name.as_str()).collect::<Vec<_>>(), ["all.bin"]);
+
+    send(&writer, outbox, parts[1].0.clone(), parts[1].1).await;
+    let arrived = complete(&reader, inbox, 4).await;
+    assert_eq!((arrived[3].name.as_str(), arrived[3].size), ("all.bin", whole.len() as u64));
+    assert!(contents(&reader, &arrived[3]) == whole);
+    assert!(reader.store().open_chains(inbox, 9).expect("asked").is_empty());
+    world.end([writer, reader]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_whole_files_of_the_directory_of_drops_are_accepted() {
+    let world = World::new(4).await;
+    let (writer, outbox) = world.writer(false).await;
+    let drops = writer.engine().drops();
+    let outside = world.root.path().join("outside");
+    std::fs::write(&outside, b"hello").expect("written");
+    let staged = stage(drops, "a", b"hello");
+    let link = drops.incoming().expect("a directory").join("link");
+    std::os::unix::fs::symlink(&outside, &link).expect("made");
+    let climbing = drops.incoming().expect("a directory").join("../../../outside");
+    for (path, body) in [(&outside, &b"hello"[..]), (&staged, b"hell"), (&link, b"hello"), (&climbing, b"hello")] {
+        let refused = drops.accept(outbox, header("a", body), Some(path));
+        assert!(matches!(refused, Err(DropError::NotStaged { .. })), "{}", path.display());
+    }
+    let long = Header { path: "p".repeat(1024), ..header(&"n".repeat(600), b"hello") };
+    assert!(matches!(drops.accept(outbox, long, Some(&staged)), Err(DropError::Header(_))));
+    assert_eq!(
+        writer.store().append(outbox, b"x".to_vec(), None).await.map(drop),
+        Err(StoreError::IsADrop { name: "box".to_owned() })
+    );
+    world.end([writer]).await;
+}
