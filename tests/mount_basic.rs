@@ -1,94 +1,17 @@
 //! A real mount with ordinary tools, over a localnet: what each tool says, its exit code, and the bytes.
 
-#![allow(clippy::print_stderr)] // A skipped test says why.
+#[path = "common/mounted.rs"]
+mod mounted;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Output};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use pigeonfs::engine::{Daemon, Owner, OwnerKind};
+use mounted::Mounted;
 use pigeonfs::fs::{self, Fs};
-use pigeonfs::localnet::{Localnet, Options};
 use pigeonfs::mount::{MountError, MountOptions, Session};
 use pigeonfs::store::{Arrival, BoxSeq, ChannelName};
-use tempfile::TempDir;
-
-/// A mounted state. It is unmounted when it goes, also when a test fails.
-struct Mounted {
-    session: Session,
-    owner: Arc<Owner>,
-    path: PathBuf,
-    runtime: tokio::runtime::Runtime,
-    _network: Option<Localnet>,
-    root: TempDir,
-}
-
-impl Mounted {
-    /// With a network, or with none: then nothing is ever launched.
-    fn new(with_network: bool) -> Option<Self> {
-        if std::fs::OpenOptions::new().read(true).write(true).open("/dev/fuse").is_err() {
-            eprintln!("skipped: /dev/fuse cannot be opened here");
-            return None;
-        }
-        let root = tempfile::tempdir().expect("a directory");
-        let runtime = tokio::runtime::Runtime::new().expect("a runtime");
-        let network = with_network.then(|| {
-            let options = Options::new(root.path().join("net"));
-            runtime.block_on(Localnet::start(options)).expect("a network of our own")
-        });
-        let daemon = match &network {
-            Some(network) => Daemon::Fixed(network.config()),
-            None => Daemon::Discover(pigeonfs::thin::Discovery::default()),
-        };
-        let path = root.path().join("mnt");
-        std::fs::create_dir(&path).expect("a mount point");
-        let _guard = runtime.enter();
-        let owner = Owner::open(&root.path().join("state"), daemon, OwnerKind::Mount).expect("a fresh state");
-        let fs = Arc::new(Fs::new(Arc::clone(&owner), fs::Options::default()));
-        let session = Session::start(&path, fs, runtime.handle().clone(), &MountOptions::default()).expect("mounted");
-        drop(_guard);
-        Some(Self { session, owner, path, runtime, _network: network, root })
-    }
-
-    /// Runs a shell command in the mount.
-    fn sh(&self, script: &str) -> Output {
-        run(&self.path, script)
-    }
-
-    fn ok(&self, script: &str) -> String {
-        let output = self.sh(script);
-        let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-        assert!(output.status.success(), "{script:?} said {err:?} and ended with {:?}", output.status.code());
-        out.into_owned()
-    }
-
-    fn fails(&self, script: &str, told: &str) {
-        let output = self.sh(script);
-        let err = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert!(!output.status.success(), "{script:?} succeeded");
-        assert!(err.contains(told), "{script:?} said {err:?}, and {told:?} was expected");
-    }
-
-    /// A reader's file, filled as if boxes had arrived.
-    fn reader(&self, name: &str) -> pigeonfs::store::ChannelId {
-        let cap = pigeonfs::bacap::WriteCap::from_seed(&[name.len() as u8; 32]);
-        let name = ChannelName::parse(name).expect("a name");
-        self.owner.store().add_reader(name, cap.read_cap().clone()).wait().expect("added")
-    }
-}
-
-impl Drop for Mounted {
-    fn drop(&mut self) {
-        let _ = self.session.unmount();
-        self.runtime.block_on(self.owner.close());
-        let _ = self.root.path();
-    }
-}
-
-fn run(at: &Path, script: &str) -> Output {
-    Command::new("bash").args(["-c", script]).current_dir(at).output().expect("bash runs")
-}
 
 #[test]
 fn ordinary_tools_write_and_read_back() {
@@ -186,21 +109,6 @@ fn a_frontier_with_a_verdict_is_the_end_and_one_without_makes_a_read_wait() {
     assert_eq!(String::from_utf8_lossy(&output.stdout), "one\ntwo\n");
     assert!(output.status.success());
     assert_eq!(mounted.ok("stat -c %a news"), "400\n");
-}
-
-#[test]
-fn ctrl_c_ends_a_read_that_waits() {
-    let Some(mounted) = Mounted::new(false) else { return };
-    mounted.reader("news");
-    let start = Instant::now();
-    let mut reading = Command::new("cat").arg(mounted.path.join("news")).spawn().expect("cat runs");
-    wait_for("cat to be in its read", || {
-        let state = std::fs::read_to_string(format!("/proc/{}/status", reading.id())).unwrap_or_default();
-        state.contains("State:\tD") || state.contains("State:\tS")
-    });
-    Command::new("kill").args(["-INT", &reading.id().to_string()]).status().expect("kill runs");
-    let status = reading.wait().expect("waited");
-    assert!(!status.success() && start.elapsed() < Duration::from_secs(30), "{status:?} after {:?}", start.elapsed());
 }
 
 #[test]
