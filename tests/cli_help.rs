@@ -7,9 +7,9 @@ use std::path::Path;
 
 use common::{Work, run};
 
-const VERBS: [&str; 15] = [
-    "mount", "umount", "localnet", "list", "status", "new", "add", "share", "forget", "rename", "trim", "skip", "wait",
-    "append", "read",
+const VERBS: [&str; 17] = [
+    "mount", "umount", "localnet", "list", "status", "new", "add", "share", "forget", "rename", "trim", "skip",
+    "adopt", "move", "wait", "append", "read",
 ];
 
 #[test]

@@ -2,6 +2,7 @@
 //! do is done by the rooms below. Only here does anything go to standard output, and only here is an exit code chosen.
 
 mod add;
+mod adopt;
 mod append;
 mod context;
 mod daemon;
@@ -12,6 +13,8 @@ mod list;
 mod localnet;
 mod log;
 mod mount;
+#[path = "move.rs"]
+mod move_spool;
 mod new;
 mod output;
 mod read;
@@ -91,6 +94,8 @@ enum Verb {
     Rename(rename::Typed),
     Trim(trim::Typed),
     Skip(skip::Typed),
+    Adopt(adopt::Typed),
+    Move(move_spool::Typed),
     Wait(wait::Typed),
     Append(append::Typed),
     Read(read::Typed),
@@ -175,6 +180,8 @@ async fn run(context: &Context, verb: Verb) -> Result<(), Stop> {
         Verb::Rename(typed) => rename::run(context, typed).await,
         Verb::Trim(typed) => trim::run(context, typed).await,
         Verb::Skip(typed) => skip::run(context, typed).await,
+        Verb::Adopt(typed) => adopt::run(context, typed).await,
+        Verb::Move(typed) => move_spool::run(context, typed).await,
         Verb::Wait(typed) => wait::run(context, typed).await,
         Verb::Append(typed) => append::run(context, typed).await,
         Verb::Read(typed) => read::run(context, typed).await,

@@ -83,7 +83,8 @@ fn access(channel: &ChannelStatus) -> &'static str {
 /// How a channel stands, in a few words.
 fn standing(channel: &ChannelStatus) -> String {
     if let Some(reason) = &channel.fenced {
-        return format!("fenced: {}", printable(reason));
+        let adopting = channel.adopting.map(|boxes| format!("being adopted ({boxes} boxes looked at); "));
+        return format!("{}fenced: {}", adopting.unwrap_or_default(), printable(reason));
     }
     let mut text = match channel.role {
         RoleStatus::Writer if channel.size == 0 => "empty".to_owned(),
@@ -166,6 +167,7 @@ mod tests {
             paused: false,
             next_probe_ms: None,
             fenced: None,
+            adopting: None,
             error: None,
             created: 0,
             modified: 0,
@@ -181,6 +183,8 @@ mod tests {
         assert_eq!(standing(&ChannelStatus { size: 3, stored_bytes: 3, ..writer.clone() }), "stored");
         let fenced = ChannelStatus { fenced: Some("foreign data".to_owned()), ..queued };
         assert_eq!(standing(&fenced), "fenced: foreign data");
+        let adopting = ChannelStatus { adopting: Some(4), ..fenced };
+        assert_eq!(standing(&adopting), "being adopted (4 boxes looked at); fenced: foreign data");
         let reader = channel(RoleStatus::Reader);
         assert_eq!(standing(&reader), "not heard of yet");
         let late = ChannelStatus { waiting_for_late_box: true, missing_boxes: 2, ..reader.clone() };

@@ -14,6 +14,7 @@
 //! An [`Owner`] is one process's hold on a state directory: the lock, the store, an [`Engine`] and the control socket.
 //! What the network is asked is decided by the machines alone; nothing that a person does with files changes it.
 
+mod adopt;
 pub mod control;
 mod driver;
 pub mod drops;
@@ -28,7 +29,7 @@ mod transfer;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
@@ -52,6 +53,8 @@ pub struct Engine {
     shared: Arc<shared::Shared>,
     drops: drops::Drops,
     stop: watch::Sender<bool>,
+    /// A verb has begun an adoption.
+    adopting: Arc<Notify>,
     tasks: std::sync::Mutex<Vec<JoinHandle<()>>>,
 }
 
@@ -64,10 +67,17 @@ impl Engine {
         let (view, seen) = watch::channel(network::View::default());
         let drops = drops::Drops::new(store.clone());
         let filled = drops::keep(drops.clone(), Arc::clone(&shared), seen.clone(), stopped.clone());
+        let adopting = Arc::new(Notify::new());
+        let adopted =
+            adopt::run(store.clone(), Arc::clone(&shared), seen.clone(), Arc::clone(&adopting), stopped.clone());
         let driver = driver::Driver::new(store.clone(), Arc::clone(&shared), linger, prompt, seen);
-        let tasks =
-            vec![tokio::spawn(network::keep(daemon, view)), tokio::spawn(filled), tokio::spawn(driver.run(stopped))];
-        Self { store, shared, drops, stop, tasks: std::sync::Mutex::new(tasks) }
+        let tasks = vec![
+            tokio::spawn(network::keep(daemon, view)),
+            tokio::spawn(filled),
+            tokio::spawn(adopted),
+            tokio::spawn(driver.run(stopped)),
+        ];
+        Self { store, shared, drops, stop, adopting, tasks: std::sync::Mutex::new(tasks) }
     }
 
     /// Stops: nothing more is launched, the sessions at the daemon are closed. Bounded; safe to call twice.
@@ -94,6 +104,11 @@ impl Engine {
     /// Why the channel cannot work for now: it belongs to another network. A fence stands in the channel itself.
     pub fn refusal(&self, channel: &Channel) -> Option<String> {
         self.shared.refuses(channel).then(shared::other_network)
+    }
+
+    /// A channel is to be adopted: see [`Store::adopt`].
+    pub(crate) fn adopt(&self) {
+        self.adopting.notify_one();
     }
 
     /// Keeps what went wrong with a channel, for a person to find: the newest few, until the engine stops.
@@ -135,6 +150,8 @@ impl Engine {
         let reader = channel.role == Role::Reader;
         let hole = self.store.hole(channel.id).ok().flatten();
         let arrived = channel.frontier.0 - channel.skipped_boxes;
+        let adoption = channel.fence.as_ref().and_then(|_| self.store.adoption(channel.id).ok().flatten());
+        let adoption = adoption.filter(|adoption| adoption.adopted.is_none());
         let next_probe = self.shared.next_probe_of(channel.id).filter(|_| reader);
         ChannelStatus {
             name: channel.name.to_string(),
@@ -159,6 +176,7 @@ impl Engine {
                 u64::try_from(left.as_millis()).unwrap_or(u64::MAX)
             }),
             fenced: channel.fence.clone(),
+            adopting: adoption.map(|adoption| adoption.next.0 - adoption.first.0),
             error: self.refusal(channel).or_else(|| self.shared.trouble_of(channel.id)),
             created: unix_seconds(channel.created),
             modified: unix_seconds(channel.modified),

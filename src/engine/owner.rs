@@ -165,6 +165,10 @@ impl From<StoreError> for Failure {
             | StoreError::AlreadyLaunched { .. }
             | StoreError::ReadOnly
             | StoreError::NotAReader
+            | StoreError::NotFenced { .. }
+            | StoreError::Moved { .. }
+            | StoreError::FencedDrop { .. }
+            | StoreError::BeingAdopted { .. }
             | StoreError::NoHole { .. } => FailureKind::Refused,
             _ => FailureKind::Failed,
         };

@@ -124,6 +124,9 @@ pub struct ChannelStatus {
     pub next_probe_ms: Option<u64>,
     /// Why the channel is stopped for good, until a verb says what to do.
     pub fenced: Option<String>,
+    /// A fenced channel that is being adopted: how many indices were looked at.
+    #[serde(default)]
+    pub adopting: Option<u64>,
     /// The newest trouble.
     pub error: Option<String>,
     /// Unix seconds.

@@ -116,6 +116,9 @@ fn for_a_person(status: &ChannelStatus, standing: &str) -> String {
     if let Some(reason) = &status.fenced {
         line("fenced", one_line(reason));
     }
+    if let Some(boxes) = status.adopting {
+        line("adopting", format!("{boxes} boxes were looked at"));
+    }
     if let Some(error) = &status.error {
         line("error", one_line(error));
     }

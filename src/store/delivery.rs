@@ -60,7 +60,8 @@ impl Ledger<'_> {
             "SELECT seq, state, offset + length(payload) FROM box WHERE chain = ?1 AND seq >= ?2 ORDER BY seq",
             params![record.chain, int(record.first_unstored)],
             |row| {
-                let stored = state(row, 1)? == BoxState::Stored;
+                // Another writer's tombstone, which was adopted, is passed.
+                let stored = matches!(state(row, 1)?, BoxState::Stored | BoxState::Tombstone);
                 if stored {
                     (first_unstored, stored_bytes) = (uint(row, 0)? + 1, uint(row, 2)?);
                 }

@@ -107,6 +107,36 @@ pub enum StoreError {
     /// A launch of a channel that was not bound to a network before.
     #[error("the channel is not bound to a network yet, so nothing of it may be launched")]
     Unbound,
+    /// The channel has not failed, so nothing is to be decided about it.
+    #[error("{name:?} is not fenced: it goes on by itself, and there is nothing to adopt or to move")]
+    NotFenced {
+        /// The channel's name.
+        name: String,
+    },
+    /// The files of a drop are bound to their boxes, so these cannot be rewritten.
+    #[error("{name:?} is a drop, which can be neither adopted nor moved; make a new one, and send the files again")]
+    FencedDrop {
+        /// The channel's name.
+        name: String,
+    },
+    /// What was not stored of a fenced channel was moved to another one.
+    #[error(
+        "what was not stored of {name:?} was moved to another channel; this one stays as it is. Its fence in \
+         `pigeonfs status` says where to"
+    )]
+    Moved {
+        /// The channel's name.
+        name: String,
+    },
+    /// The network is being asked what another writer wrote.
+    #[error("{name:?} is being adopted; `pigeonfs adopt` goes on with that, and waits for its end")]
+    BeingAdopted {
+        /// The channel's name.
+        name: String,
+    },
+    /// No adoption of the channel is under way.
+    #[error("the channel is not being adopted; it may have been finished or forgotten meanwhile")]
+    NotAdopting,
     /// Nothing is missing before a box that is known.
     #[error("no box of {name:?} is missing before a later one that has arrived, so there is nothing to skip")]
     NoHole {

@@ -36,6 +36,7 @@ mod queries;
 mod queue;
 mod readers;
 mod reaper;
+mod recovery;
 mod repack;
 mod requests;
 mod reserve;
@@ -59,6 +60,7 @@ pub use model::{
 pub use name::{ChannelName, MAX_NAME_BYTES, NameError};
 pub use open::Store;
 pub use queries::MAX_READ_BYTES;
+pub use recovery::{Adopted, Adoption, Finding, Moved};
 pub use state_dir::{StateDir, StateError};
 
 #[cfg(test)]

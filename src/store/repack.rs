@@ -7,7 +7,7 @@ use super::ledger::{Ledger, Packer, Record, index, int, state, uint};
 use super::{BoxState, ChannelId, Role, StoreError};
 
 /// Numbers of rows that wait to be packed anew, past all that a channel can have.
-const PARKED: u64 = 1 << 40;
+pub(super) const PARKED: u64 = 1 << 40;
 /// Rows that one statement moves, so that none holds a list as long as the backlog.
 const SLICE: u64 = 1024;
 
@@ -19,6 +19,9 @@ impl Ledger<'_> {
         let wanted = bytes as u64;
         if wanted == record.max_plaintext {
             return Ok(());
+        }
+        if self.is_being_adopted(id)? {
+            return Err(StoreError::BeingAdopted { name: record.name });
         }
         if bytes == 0 || wanted > u64::from(u32::MAX) {
             return Err(StoreError::BadMaxPlaintext { bytes });

@@ -8,8 +8,8 @@ use super::ledger::Ledger;
 use super::model::to_nanos;
 use super::queue::{Kind, Task};
 use super::{
-    Appended, Arrival, Binding, BoxSeq, BoxState, ChannelId, ChannelName, Claim, Commit, Content, Frontier, NetworkId,
-    Skipped, Store, StoreError,
+    Adopted, Appended, Arrival, Binding, BoxSeq, BoxState, ChannelId, ChannelName, Claim, Commit, Content, Finding,
+    Frontier, Moved, NetworkId, Skipped, Store, StoreError,
 };
 use crate::bacap::{ReadCap, WriteCap};
 
@@ -128,6 +128,30 @@ impl Store {
     /// Gives up the boxes that are missing at the frontier of a channel that we read, and goes on behind them.
     pub fn skip(&self, id: ChannelId) -> Commit<Skipped> {
         self.submit(move |ledger| ledger.skip(id))
+    }
+
+    /// The network is to be asked what another writer wrote into a fenced channel: see [`Store::adoptions`].
+    pub fn adopt(&self, id: ChannelId) -> Commit<()> {
+        self.submit(move |ledger| ledger.adopt(id))
+    }
+
+    /// Keeps what stands at the indices of a channel that is being adopted, from `from` on and in order.
+    pub fn found(&self, id: ChannelId, from: BoxSeq, findings: Vec<Finding>) -> Commit<()> {
+        let bytes =
+            findings.iter().map(|found| if let Finding::Foreign(bytes) = found { bytes.len() } else { 0 }).sum();
+        self.send(Kind { bytes, ..Kind::default() }, move |ledger| ledger.found(id, from, &findings))
+    }
+
+    /// Rewrites a channel once it is known what stands at each of its indices, and lifts its fence. Others wait
+    /// meanwhile, as with [`Store::set_max_plaintext`].
+    pub fn finish_adoption(&self, id: ChannelId) -> Commit<Adopted> {
+        self.send(Kind { wide: true, ..Kind::default() }, move |ledger| ledger.finish_adoption(id))
+    }
+
+    /// Moves what is not stored of a fenced channel to a new one. Others wait meanwhile.
+    pub fn move_unsent(&self, id: ChannelId, name: ChannelName, cap: WriteCap) -> Commit<Moved> {
+        let kind = Kind { grows: true, wide: true, ..Kind::default() };
+        self.send(kind, move |ledger| ledger.move_unsent(id, &name, &cap))
     }
 
     /// The capability in base64, to be shown to somebody else: the write capability, or the read capability that goes

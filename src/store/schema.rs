@@ -347,3 +347,71 @@ BEGIN SELECT RAISE(ABORT, 'what a channel carries never changes'); END;
 CREATE TRIGGER channel_assembles_forward BEFORE UPDATE OF assembled ON channel WHEN NEW.assembled < OLD.assembled
 BEGIN SELECT RAISE(ABORT, 'boxes are made into records once'); END;
 ";
+
+/// From schema 4 to 5: what a person decided about a fenced channel, and the one exception to the laws of boxes.
+pub(super) const V5: &str = r"
+CREATE TABLE recovery (
+    channel         INTEGER PRIMARY KEY REFERENCES channel (id) ON DELETE CASCADE,
+    -- 1 another writer's boxes are adopted, 2 what was not stored was moved to another channel
+    kind            INTEGER NOT NULL CHECK (kind IN (1, 2)),
+    -- 0 the network is asked, 1 the boxes are being rewritten (inside one transaction only), 2 done
+    stage           INTEGER NOT NULL CHECK (stage IN (0, 1, 2)),
+    -- The first box that is looked at.
+    first           INTEGER NOT NULL CHECK (first >= 0),
+    foreign_boxes   INTEGER NOT NULL DEFAULT 0 CHECK (foreign_boxes >= 0),
+    foreign_bytes   INTEGER NOT NULL DEFAULT 0 CHECK (foreign_bytes >= 0),
+    replanned_boxes INTEGER NOT NULL DEFAULT 0 CHECK (replanned_boxes >= 0),
+    replanned_bytes INTEGER NOT NULL DEFAULT 0 CHECK (replanned_bytes >= 0)
+) STRICT;
+-- What the network holds at the indices of a channel that is being adopted.
+CREATE TABLE finding (
+    channel INTEGER NOT NULL REFERENCES recovery (channel) ON DELETE CASCADE,
+    seq     INTEGER NOT NULL CHECK (seq >= 0),
+    -- 0 nothing, 1 what we wrote, 2 what another writer wrote, 3 a tombstone
+    found   INTEGER NOT NULL CHECK (found IN (0, 1, 2, 3)),
+    payload BLOB NOT NULL CHECK ((length(payload) > 0) = (found = 2)),
+    PRIMARY KEY (channel, seq)
+) STRICT;
+
+-- Law: the bytes and the index of a box are bound to each other before it leaves, for ever; but a person may have a
+-- fenced channel rewritten, in one transaction, behind what another writer wrote.
+CREATE VIEW rewritten AS
+    SELECT c.chain FROM recovery r JOIN channel c ON c.id = r.channel WHERE r.stage = 1;
+DROP TRIGGER box_is_bound;
+CREATE TRIGGER box_is_bound BEFORE UPDATE OF id, chain, seq, index104, payload ON box
+    WHEN NOT (OLD.state = 0 AND NEW.state IN (0, 1) AND NEW.chain = OLD.chain AND NEW.seq = OLD.seq
+              AND NEW.index104 = OLD.index104 AND substr(NEW.payload, 1, length(OLD.payload)) = OLD.payload)
+     AND NOT (OLD.state IN (0, 1) AND NEW.chain = OLD.chain AND NEW.payload = OLD.payload AND NEW.state = OLD.state)
+     AND NOT (NEW.chain = OLD.chain AND NEW.payload = OLD.payload AND NEW.state = OLD.state
+              AND OLD.chain IN (SELECT chain FROM rewritten))
+BEGIN SELECT RAISE(ABORT, 'the bytes and the index of a box are bound for ever'); END;
+DROP TRIGGER box_stays;
+CREATE TRIGGER box_stays BEFORE DELETE ON box
+    WHEN OLD.state NOT IN (0, 1) AND NOT EXISTS (SELECT 1 FROM chain WHERE id = OLD.chain AND abandoned <> 0)
+     AND NOT EXISTS (SELECT 1 FROM channel WHERE chain = OLD.chain AND OLD.seq < dropped_boxes)
+     AND OLD.chain NOT IN (SELECT chain FROM rewritten)
+BEGIN SELECT RAISE(ABORT, 'a box that was launched or has arrived stays until it is dropped or forgotten'); END;
+DROP TRIGGER box_begins;
+CREATE TRIGGER box_begins BEFORE INSERT ON box
+    WHEN NEW.state > 1 AND NEW.state < 10 AND NEW.chain NOT IN (SELECT chain FROM rewritten)
+BEGIN SELECT RAISE(ABORT, 'a box begins open or sealed'); END;
+-- What a box follows may have been dropped, or be a tombstone of another writer.
+DROP TRIGGER box_follows;
+CREATE TRIGGER box_follows BEFORE INSERT ON box
+    WHEN NEW.state < 10 AND NEW.seq > 0
+     AND NOT EXISTS (SELECT 1 FROM box WHERE chain = NEW.chain AND seq = NEW.seq - 1
+                                         AND (state BETWEEN 1 AND 4 OR state = 13)
+                                         AND offset + length(payload) = NEW.offset)
+     AND NOT EXISTS (SELECT 1 FROM channel WHERE chain = NEW.chain AND NEW.seq = dropped_boxes
+                                             AND NEW.offset = dropped_bytes)
+BEGIN SELECT RAISE(ABORT, 'a box follows the sealed one before it'); END;
+DROP TRIGGER channel_goes_forward;
+CREATE TRIGGER channel_goes_forward
+    BEFORE UPDATE OF stored_boxes, first_unstored, stored_bytes, frontier, launched_end ON channel
+    WHEN (NEW.stored_boxes < OLD.stored_boxes OR NEW.launched_end < OLD.launched_end
+          OR NEW.first_unstored < OLD.first_unstored OR NEW.stored_bytes < OLD.stored_bytes
+          OR NEW.frontier < OLD.frontier)
+     AND NOT (NEW.first_unstored >= OLD.first_unstored AND NEW.stored_bytes >= OLD.stored_bytes
+              AND NEW.chain IN (SELECT chain FROM rewritten))
+BEGIN SELECT RAISE(ABORT, 'what was launched, stored or has arrived stays so'); END;
+";

@@ -8,7 +8,7 @@ use super::{CHUNK_BYTES, Failure, FailureKind, Request, Response, Secret};
 use crate::bacap::{self, ReadCap, WriteCap};
 use crate::engine::status::LinkStatus;
 use crate::engine::{Owner, fresh_write_cap};
-use crate::store::{Channel, ChannelName, Role};
+use crate::store::{Channel, ChannelName, Role, StoreError};
 
 /// A verb waits so long for a daemon before it says that there is none.
 const DAEMON_PATIENCE: Duration = Duration::from_secs(10);
@@ -40,6 +40,14 @@ pub(super) async fn dispatch(owner: &Owner, request: Request) -> Result<Response
             let skipped = owner.store.skip(find(owner, &name)?.id).await?;
             owner.engine.note(find(owner, &name)?.id, &format!("{} missing boxes were skipped", skipped.boxes));
             Ok(Response::Skipped { first_box: skipped.first.0, boxes: skipped.boxes, bytes: skipped.bytes })
+        }
+        Request::Adopt { name, timeout_ms } => {
+            let deadline = timeout_ms.map(|ms| Instant::now() + Duration::from_millis(ms));
+            adopt(owner, &name, deadline).await
+        }
+        Request::Move { name, new } => {
+            let moved = owner.store.move_unsent(find(owner, &name)?.id, parse(&new)?, fresh_write_cap()?).await?;
+            Ok(Response::Moved { boxes: moved.boxes, bytes: moved.bytes, launched_boxes: moved.launched_boxes })
         }
         Request::Wait { name, bytes, timeout_ms } => {
             let deadline = timeout_ms.map(|ms| Instant::now() + Duration::from_millis(ms));
@@ -172,6 +180,36 @@ async fn wait(owner: &Owner, name: &str, bytes: Option<u64>, deadline: Option<In
     }
 }
 
+async fn adopt(owner: &Owner, name: &str, deadline: Option<Instant>) -> Result<Response, Failure> {
+    let id = find(owner, name)?.id;
+    let mut growth = owner.store.changes().watch(id);
+    owner.store.adopt(id).await?;
+    owner.engine.adopt();
+    let mut patience = Patience::new(deadline);
+    loop {
+        growth.mark_unchanged();
+        let channel = still_there(owner, id, name)?;
+        let adoption = owner.store.adoption(id)?.ok_or(StoreError::NotAdopting)?;
+        if let Some(adopted) = adoption.adopted {
+            return Ok(Response::Adopted {
+                foreign_boxes: adopted.foreign_boxes,
+                foreign_bytes: adopted.foreign_bytes,
+                replanned_boxes: adopted.replanned_boxes,
+                replanned_bytes: adopted.replanned_bytes,
+            });
+        }
+        if let Some(refusal) = owner.engine.refusal(&channel) {
+            return Err(Failure::new(FailureKind::Refused, refusal));
+        }
+        let looked_at = adoption.next.0 - adoption.first.0;
+        patience.check(owner, &format!("{looked_at} boxes of {name:?} were looked at"))?;
+        tokio::select! {
+            _ = growth.changed() => {}
+            () = sleep_until(patience.next_look()) => {}
+        }
+    }
+}
+
 async fn read(
     owner: &Owner,
     name: &str,
@@ -222,8 +260,10 @@ fn still_there(owner: &Owner, id: crate::store::ChannelId, name: &str) -> Result
 }
 
 fn fenced(name: &str, reason: &str) -> Failure {
-    Failure::new(FailureKind::Refused, format!("{name:?} is fenced: {reason}"))
-        .hint("what was accepted stays in the spool; the status says how much")
+    Failure::new(FailureKind::Refused, format!("{name:?} is fenced: {reason}")).hint(
+        "what was accepted stays in the spool. `pigeonfs adopt NAME` takes in what another writer wrote and goes on \
+             behind it; `pigeonfs move NAME NEW` goes on in a new channel",
+    )
 }
 
 fn lost(owner: &Owner, channel: &Channel) -> Failure {

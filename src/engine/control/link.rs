@@ -173,9 +173,9 @@ pub async fn take_for_mount(opening: &Opening) -> Result<Arc<Owner>, Failure> {
     }
 }
 
-/// Whether the question changes nothing until it is answered, so that it may be dropped and asked again.
+/// Whether the question may be dropped and asked again: it changes nothing until it is answered, or goes on where it was.
 fn may_be_cut_short(request: &Request) -> bool {
-    matches!(request, Request::Wait { .. } | Request::Read { .. })
+    matches!(request, Request::Wait { .. } | Request::Read { .. } | Request::Adopt { .. })
 }
 
 async fn ask(stream: &mut UnixStream, request: &Request) -> io::Result<Answer> {

@@ -88,6 +88,21 @@ pub enum Request {
         /// Which channel.
         name: String,
     },
+    /// Take what another writer wrote into a fenced channel, put ours behind it, and lift the fence; answered when that
+    /// is done.
+    Adopt {
+        /// Which channel.
+        name: String,
+        /// How long; without it, as long as it takes.
+        timeout_ms: Option<u64>,
+    },
+    /// Move what is not stored of a fenced channel to a new one.
+    Move {
+        /// Which channel.
+        name: String,
+        /// A free name.
+        new: String,
+    },
     /// Wait until all that was accepted is stored (writer), or until `bytes` have arrived (reader).
     Wait {
         /// Which channel.
@@ -145,6 +160,26 @@ pub enum Response {
         boxes: u64,
         /// Bytes behind them that can be read now.
         bytes: u64,
+    },
+    /// Answers [`Request::Adopt`].
+    Adopted {
+        /// Boxes of another writer that are part of the channel now.
+        foreign_boxes: u64,
+        /// Their bytes.
+        foreign_bytes: u64,
+        /// Boxes of ours that met them, and go behind them.
+        replanned_boxes: u64,
+        /// Their bytes.
+        replanned_bytes: u64,
+    },
+    /// Answers [`Request::Move`].
+    Moved {
+        /// Boxes that are in the new channel.
+        boxes: u64,
+        /// Their bytes.
+        bytes: u64,
+        /// How many of the boxes may be in the old channel too: a packet of them may have left.
+        launched_boxes: u64,
     },
     /// Answers [`Request::Append`]: the stream's size after it.
     Appended {

@@ -32,7 +32,7 @@ pub(in crate::store) enum Point {
     Settled,
 }
 
-const DIR: &str = "PIGEONFS_TEST_CRASH_DIR";
+pub(super) const DIR: &str = "PIGEONFS_TEST_CRASH_DIR";
 const SEED: &str = "PIGEONFS_TEST_CRASH_SEED";
 const AT: &str = "PIGEONFS_TEST_CRASH_AT";
 
@@ -50,12 +50,12 @@ fn kill(pid: Pid) {
     rustix::process::kill_process(pid, Signal::KILL).unwrap();
 }
 
-fn open(dir: &Path) -> Store {
+pub(super) fn open(dir: &Path) -> Store {
     let state = StateDir::lock(&dir.join("state")).unwrap();
     Store::open_with(&state, LIMITS, RESERVE_BYTES).unwrap()
 }
 
-fn child(test: &str, dir: &Path, seed: u8, at: Option<u64>) -> Child {
+pub(super) fn child(test: &str, dir: &Path, seed: u8, at: Option<u64>) -> Child {
     let mut command = Command::new(std::env::current_exe().unwrap());
     command.args(["--exact", test, "--nocapture"]).env(DIR, dir).env(SEED, seed.to_string());
     if let Some(at) = at {
@@ -64,7 +64,7 @@ fn child(test: &str, dir: &Path, seed: u8, at: Option<u64>) -> Child {
     command.stdout(Stdio::null()).spawn().unwrap()
 }
 
-fn was_killed(status: ExitStatus) -> bool {
+pub(super) fn was_killed(status: ExitStatus) -> bool {
     assert!(status.success() || status.signal() == Some(9), "the child failed in another way: {status}");
     !status.success()
 }
