@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncWriteExt, BufReader};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
@@ -17,6 +17,7 @@ use crate::thin::frame::{self, FrameError};
 use crate::thin::message::ResponseFrame;
 
 const DIAL: Duration = Duration::from_secs(20);
+const READ_BUFFER: usize = 16 * 1024;
 
 /// What an attempt tells the session, under its number.
 pub(super) enum Wire {
@@ -98,7 +99,9 @@ async fn read<D: Dial>(
         Ok(Err(error)) => return (format!("nothing answers at {address}: {error}"), false),
         Err(_) => return (format!("{address} does not answer"), false),
     };
-    let (mut read, write) = tokio::io::split(stream);
+    let (read, write) = tokio::io::split(stream);
+    // Several replies come at once where several requests are under way.
+    let mut read = BufReader::with_capacity(READ_BUFFER, read);
     let _ = hand_over.send(write);
     if wire.send((attempt, Wire::Dialled)).await.is_err() {
         return (String::new(), false);
