@@ -175,12 +175,7 @@ impl Lane {
         for place in places.clone() {
             self.boxes.attempt(place, Content::Bytes(self.boxes.own(place)));
         }
-        let couriers: Vec<_> = self.client.pki_document().iter().flat_map(|document| document.couriers()).collect();
-        if couriers.is_empty() {
-            return Ok(());
-        }
-        let courier = Courier::from(couriers[dice.random_range(0..couriers.len())].clone());
-        let copying = stream.copy(&self.client, courier, deadline);
+        let copying = stream.copy(&self.client, Courier::Random, deadline);
         given!(self.bounded(dice, "copy", deadline, copying).await);
         for place in places {
             self.boxes.confirm(place, Content::Bytes(self.boxes.own(place)));

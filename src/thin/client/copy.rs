@@ -45,9 +45,7 @@ impl Client {
     pub async fn start_copy(&self, stream: &WriteCap, courier: Courier, deadline: Instant) -> Result<(), Error> {
         let operation = Operation::Copy;
         let courier = match courier {
-            Courier::Random => {
-                self.pki_document().and_then(|document| document.service(Service::COURIER)).map(Courier::from)
-            }
+            Courier::Random => self.drawn(Service::COURIER).map(Courier::from),
             pinned => Some(pinned),
         };
         let (courier_identity_hash, courier_queue_id) = match courier {

@@ -12,10 +12,12 @@ mod tombstones;
 mod vouchers;
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use blake2::digest::consts::U32;
 use blake2::{Blake2b, Digest};
+use rand::SeedableRng as _;
+use rand::rngs::StdRng;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, broadcast, mpsc, oneshot, watch};
 use tokio::time::{Instant, timeout_at};
 
@@ -28,6 +30,7 @@ pub use self::pigeonhole::{Envelope, KeyPair, Missing, ReadOutcome, WriteMode, W
 pub use self::tombstones::TombstoneRange;
 pub use self::vouchers::{Induction, MintedVoucher, OpenedReply, Voucher, VoucherStream};
 use super::message::{HASH_BYTES, ID_BYTES, Octets, RequestFrame, ResponseFrame};
+use super::pki::Service;
 use super::session::{self, Answered, Body, Call, CancelKey, Command, Handle, LOCAL, STARTED};
 use super::{Config, Dial, Error, ErrorKind, Event, Operation, Status};
 use crate::bacap::BoxIndex;
@@ -38,7 +41,7 @@ pub struct ClientOptions {
     /// Started operations and legacy messages that the daemon may not be done with at once, at most 16: more than its
     /// queue of a connection holds would keep it from reading anything else of ours. Others wait for room.
     pub started: usize,
-    /// Where all of the client's randomness (query ids, tokens, jitter) comes from, so that a run can be repeated. Only
+    /// Where all of the client's randomness (query ids, tokens, jitter, couriers) comes from, so that a run can be repeated. Only
     /// for tests and simulations: who guesses a session's token can take the session over. `None` is the system's.
     pub seed: Option<u64>,
 }
@@ -60,6 +63,8 @@ pub struct Client {
     local: Arc<Semaphore>,
     /// Of both together.
     places: usize,
+    /// For what is drawn here and not by the session.
+    dice: Arc<Mutex<StdRng>>,
 }
 
 impl fmt::Debug for Client {
@@ -94,7 +99,16 @@ impl Client {
         let Handle { commands, status, events, dropped } = session::start(dialer, &options);
         let places = options.started.clamp(1, STARTED);
         let (started, local) = (Arc::new(Semaphore::new(places)), Arc::new(Semaphore::new(LOCAL)));
-        Self { commands, status, events, dropped, started, local, places: places + LOCAL }
+        // Not the session's own sequence once more.
+        let dice = options.seed.map_or_else(rand::make_rng, |seed| StdRng::seed_from_u64(!seed));
+        let dice = Arc::new(Mutex::new(dice));
+        Self { commands, status, events, dropped, started, local, places: places + LOCAL, dice }
+    }
+
+    /// One service of a capability, if there is a document that tells of one.
+    fn drawn(&self, capability: &str) -> Option<Service> {
+        let mut dice = self.dice.lock().unwrap_or_else(PoisonError::into_inner);
+        self.pki_document()?.service_by(capability, &mut *dice)
     }
 
     /// Asks once there is room, and again after each reconnect. Operations that were started, and `cancel` set, count

@@ -15,6 +15,7 @@ mod show;
 use std::collections::BTreeMap;
 
 use ciborium::Value;
+use rand::Rng;
 use rand::seq::IndexedRandom as _;
 use serde::Deserialize;
 use serde_bytes::ByteBuf;
@@ -188,8 +189,13 @@ impl Document {
 
     /// One service of a capability, drawn at random, so that clients spread over the nodes that offer it.
     pub fn service(&self, capability: &str) -> Option<Service> {
+        self.service_by(capability, &mut rand::rng())
+    }
+
+    /// As [`Self::service`], drawn by `dice`.
+    pub fn service_by(&self, capability: &str, dice: &mut impl Rng) -> Option<Service> {
         let services: Vec<_> = self.services(capability).collect();
-        services.choose(&mut rand::rng()).cloned()
+        services.choose(dice).cloned()
     }
 
     /// The couriers: they carry envelopes to the replicas, and carry out copy commands.

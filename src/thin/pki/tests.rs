@@ -2,6 +2,8 @@
 
 use ciborium::cbor;
 use proptest::prelude::*;
+use rand::SeedableRng as _;
+use rand::rngs::StdRng;
 
 use super::*;
 use crate::thin::message::DirectoryAuthority;
@@ -54,6 +56,12 @@ fn a_real_networks_document_is_read_whole() {
     let Parameter::Text(key) = &couriers[0].advertised["linkPublicKey"] else { panic!("{couriers:?}") };
     assert!(key.starts_with("-----BEGIN XWING PUBLIC KEY-----"));
     assert_eq!(document.service("bitcoin"), None);
+    let drawn = |seed| {
+        let mut dice = StdRng::seed_from_u64(seed);
+        (0..20).filter_map(|_| document.service_by(Service::COURIER, &mut dice)).collect::<Vec<_>>()
+    };
+    assert_eq!((drawn(1).len(), drawn(1) == drawn(1)), (20, true));
+    assert!(couriers.iter().all(|courier| drawn(1).contains(courier)), "each has its turn");
 
     let shown = document.to_string();
     for told in ["epoch 2493310", "servicenode1", "+echo", "tcp://127.0.0.1:30014", "replica5 #4", "494, 495"] {
