@@ -26,7 +26,7 @@ use std::time::{Duration, Instant};
 
 use pigeonfs::bacap::{BoxIndex, WriteCap};
 use pigeonfs::thin::frame;
-use pigeonfs::thin::message::{EncryptWrite, Octets, RequestFrame, ResponseFrame, StartResending};
+use pigeonfs::thin::message::{EncryptWrite, Octets, RequestFrame, ResponseFrame, StartResending, random_id};
 use pigeonfs::thin::{Address, Client, ClientOptions, Config, Envelope, Missing, ReadOutcome, WriteMode, WriteOutcome};
 use rusqlite::{Connection, params};
 
@@ -213,7 +213,7 @@ fn framed_writes(network: &Network, seed: u8, operations: usize) -> Outcome<Spen
 
 /// The frame that starts a strict write of what the daemon encrypted for it.
 fn start_frame(wire: &mut Wire, cap: &WriteCap, index: &BoxIndex, number: usize) -> Outcome<Vec<u8>> {
-    let query_id = || Some(Octets::from((number as u128).to_le_bytes()));
+    let query_id = || Some(Octets::from(random_id()));
     let write_cap = || Some(Octets::from(&cap.to_bytes()[..]));
     let encrypt = EncryptWrite {
         query_id: query_id(),

@@ -80,7 +80,7 @@
 //! | `GetDirectoryAuthorities` | [`Client::directory_authorities`] |
 //! | `GetServices`, `GetService` | [`Document::services`], [`Document::service`], [`Document::couriers`] |
 //! | `pretty_print_pki_doc` (Rust, Python) | [`Document`]'s `Display` |
-//! | `NewMessageID`, `NewSURBID`, `NewQueryID` | made by the client, which never uses one twice |
+//! | `NewMessageID`, `NewSURBID`, `NewQueryID` | made by the client, which never uses one twice; [`message::random_id`] for frames of one's own |
 //! | `SendMessage`, `SendMessageWithoutReply` | [`Client::send_message`], [`Client::send_message_without_reply`] |
 //! | `BlockingSendMessage` | [`Client::blocking_send_message`] |
 //! | `NewKeypair` | [`Client::new_keypair`]; [`WriteCap::from_seed`](crate::bacap::WriteCap::from_seed) needs no daemon |

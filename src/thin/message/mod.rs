@@ -26,6 +26,12 @@ pub const ID_BYTES: usize = 16;
 /// Length of envelope hashes and identity hashes, in bytes.
 pub const HASH_BYTES: usize = 32;
 
+/// A fresh id of the system's randomness: for queries, legacy messages, their SURBs and sessions alike. The
+/// [`Client`](crate::thin::Client) makes its own; this is for programs that speak the protocol frame by frame.
+pub fn random_id() -> [u8; ID_BYTES] {
+    rand::random()
+}
+
 fn null_is_default<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(input: D) -> Result<T, D::Error> {
     Ok(Option::deserialize(input)?.unwrap_or_default())
 }
