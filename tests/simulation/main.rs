@@ -31,8 +31,8 @@ use crate::lane::Lane;
 use crate::plan::{Plan, mend, mishaps};
 use crate::tap::{Tapped, Transcript};
 
-/// Seeds of each run of the tests.
-const SEEDS: u64 = 40;
+/// Seeds of each run of the tests: some ten seconds on two processors, without optimisation.
+const SEEDS: u64 = 100;
 /// A run that takes so long on the machine's clock goes round and round without its own clock moving.
 const STUCK: Duration = Duration::from_secs(300);
 /// So often is a box asked for in the end, each time in a fresh envelope.
