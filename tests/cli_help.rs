@@ -7,9 +7,9 @@ use std::path::Path;
 
 use common::{Work, run};
 
-const VERBS: [&str; 17] = [
-    "mount", "umount", "localnet", "list", "status", "new", "add", "share", "forget", "rename", "trim", "skip",
-    "adopt", "move", "wait", "append", "read",
+const VERBS: [&str; 18] = [
+    "mount", "umount", "localnet", "list", "status", "new", "add", "share", "forget", "rename", "trim", "follow",
+    "skip", "adopt", "move", "wait", "append", "read",
 ];
 
 #[test]

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pigeonfs::engine::control::{Failure, FailureKind, Link, Opening, Request, Response, Secret};
-use pigeonfs::engine::status::ChannelStatus;
+use pigeonfs::engine::status::{ChannelStatus, DurabilityStatus};
 use pigeonfs::engine::{Daemon, Owner, OwnerKind};
 use pigeonfs::localnet::{Localnet, Options};
 use pigeonfs::thin::Config;
@@ -72,7 +72,8 @@ async fn append(link: &mut Link, name: &str, bytes: &[u8]) -> Result<(), Failure
 }
 
 async fn wait(link: &mut Link, name: &str, bytes: Option<u64>) -> Result<ChannelStatus, Failure> {
-    let request = Request::Wait { name: name.into(), bytes, timeout_ms: Some(PATIENCE_MS) };
+    let request =
+        Request::Wait { name: name.into(), bytes, timeout_ms: Some(PATIENCE_MS), level: DurabilityStatus::Stored };
     match link.request(request).await? {
         Response::Channel(status) => Ok(status),
         other => panic!("a wait is answered with the channel: {other:?}"),
@@ -104,7 +105,7 @@ async fn read_all(link: &mut Link, name: &str) -> Vec<u8> {
 }
 
 async fn new(link: &mut Link, name: &str) {
-    link.request(Request::New { name: name.into() }).await.expect("a free name");
+    link.request(Request::New { name: name.into(), durability: DurabilityStatus::Stored }).await.expect("a free name");
 }
 
 async fn add(link: &mut Link, name: &str, capability: Secret) {
@@ -270,7 +271,8 @@ async fn without_a_daemon_bytes_are_accepted_and_a_wait_says_what_is_missing() {
     let mut link = Link::open(Opening::new(root.path().join("state"), daemon)).await.expect("free again");
     new(&mut link, "log").await;
     append(&mut link, "log", b"store and forward").await.expect("accepted");
-    let request = Request::Wait { name: "log".into(), bytes: None, timeout_ms: Some(300) };
+    let request =
+        Request::Wait { name: "log".into(), bytes: None, timeout_ms: Some(300), level: DurabilityStatus::Stored };
     let failure = link.request(request).await.expect_err("nobody is there");
     assert_eq!(failure.kind, FailureKind::NoDaemon, "{failure}");
     assert!(failure.message.contains("nobody.sock") && failure.message.contains("0 of 17 bytes"), "{failure}");
@@ -296,8 +298,12 @@ async fn a_reader_whose_cache_is_full_pauses_and_goes_on_when_it_is_trimmed() {
     let mut got = Vec::new();
     let mut pauses = 0;
     while got.len() < sent.len() {
-        let request =
-            Request::Wait { name: "flood".into(), bytes: Some(got.len() as u64 + 1), timeout_ms: Some(PATIENCE_MS) };
+        let request = Request::Wait {
+            name: "flood".into(),
+            bytes: Some(got.len() as u64 + 1),
+            timeout_ms: Some(PATIENCE_MS),
+            level: DurabilityStatus::Stored,
+        };
         bob.request(request).await.expect("it goes on");
         let request =
             Request::Read { name: "flood".into(), offset: got.len() as u64, follow_ms: 0, timeout_ms: PATIENCE_MS };
@@ -318,4 +324,25 @@ async fn a_reader_whose_cache_is_full_pauses_and_goes_on_when_it_is_trimmed() {
     assert!(pauses > 0);
     bob.close().await;
     alice.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_courier_has_is_confirmed_afterwards_and_arrives() {
+    let world = World::new().await;
+    let (mut alice, mut bob) = (world.link("alice").await, world.link("bob").await);
+    let new = Request::New { name: "log".into(), durability: DurabilityStatus::Couriered };
+    alice.request(new).await.expect("a free name");
+    let sent = pattern(40_000, 3);
+    append(&mut alice, "log", &sent).await.expect("accepted");
+    let (name, timeout_ms) = ("log".to_owned(), Some(PATIENCE_MS));
+    let wait_for = Request::Wait { name, bytes: None, timeout_ms, level: DurabilityStatus::Couriered };
+    let Response::Channel(told) = alice.request(wait_for).await.expect("couriers have it") else { panic!("a channel") };
+    assert_eq!((told.durability, told.queued_boxes), (Some(DurabilityStatus::Couriered), 0));
+    let told = wait(&mut alice, "log", None).await.expect("replicas have it");
+    assert_eq!((told.stored_bytes, told.couriered_boxes, told.couriered_bytes), (40_000, 0, 0));
+    add(&mut bob, "log", share(&mut alice, "log", false).await).await;
+    wait(&mut bob, "log", Some(40_000)).await.expect("arrived");
+    assert!(read_all(&mut bob, "log").await == sent);
+    alice.close().await;
+    bob.close().await;
 }

@@ -1,11 +1,13 @@
 //! The channel machines: what to send, what to ask for and when.
 //!
 //! Events and a time go in, actions come out; a shell ([`crate::engine`]) does what the actions say and answers
-//! with events. Nothing here does I/O, reads a clock, draws randomness of its own or waits, so that a test or a
-//! simulation owns the world around it. Times are offsets from an epoch that the shell chooses.
+//! with events. Nothing here does I/O, reads a clock, draws randomness but from a seed that it was given, or waits, so that
+//! a test or a simulation owns the world around it. Times are offsets from an epoch that the shell chooses.
 //!
-//! * [`Sender`]: takes the sealed boxes of one channel through *launched* to *stored*, a window at a time.
+//! * [`Scheduler`]: the one machine that a shell drives. It holds those of all channels and says what goes next.
+//! * [`Sender`]: takes the sealed boxes of one channel through *launched* to *stored*.
 //! * [`Receiver`]: asks for the boxes of one channel at and past its frontier.
+//! * [`Probes`]: when channels at rest are probed.
 //! * [`Linger`]: when a partial tail box is sealed.
 //! * [`Pace`]: what the network's parameters mean for windows, deadlines and back-off.
 
@@ -13,13 +15,20 @@
 pub(crate) mod bugs;
 mod linger;
 mod pace;
+mod probes;
 mod receiver;
+mod scheduler;
 mod sender;
 
+pub use crate::store::Durability;
 pub use linger::Linger;
 pub use pace::Pace;
+pub use probes::{PROBE_SHARE, Probes};
 pub use receiver::{Answer, Receiver, ReceiverAction, ReceiverEvent};
-pub use sender::{Outcome, ReadBack, Sender, SenderAction, SenderEvent};
+pub use scheduler::{Action, End, Event, Line, OperationId, Scheduler};
+pub use sender::{
+    Fetched, MAX_UNCONFIRMED, Operation, Outcome, ReadBack, Sender, SenderAction, SenderEvent, UNCONFIRMED_FOR, Wants,
+};
 
 /// A time, as the offset from an epoch that the shell chooses.
 pub type Time = std::time::Duration;

@@ -4,64 +4,119 @@ use std::time::Duration;
 
 /// The longest back-off between probes, and the shortest that its growth may be capped to.
 const PROBE_CAP: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(300));
-/// Most boxes that one channel keeps under way, in either direction.
+/// Most operations that are unanswered on one connection: the daemon's queue holds no more (A.6).
 const WINDOW_CAP: usize = 16;
 /// Round trip that is assumed until one was measured or the PKI document told.
-const UNKNOWN_ROUND_TRIP: Duration = Duration::from_secs(2);
-/// Weight of the newest measurement in the mean.
-const GAIN: f64 = 0.2;
+const UNKNOWN_ROUND_TRIP: f64 = 2.0;
+/// Weight of a measurement that had the connection to itself, and of one beside others.
+const GAIN: (f64, f64) = (0.15, 0.05);
+/// How much each measurement beside others draws back to what is known without them.
+const DRAW: f64 = 0.01;
+/// No measured round trip is shorter, or so many times as long as the model's.
+const ROUND_TRIP: (f64, f64) = (0.000_1, 4.0);
+/// Connections that make envelopes, at most.
+const CRYPTO_CAP: usize = 6;
 
 /// The network's pace, as the PKI document and our own measurements tell it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Pace {
     packets_per_second: f64,
-    model: Duration,
-    measured: Option<Duration>,
+    /// Seconds, as all that follows.
+    model: f64,
+    /// What operations that had the connection to themselves took; the model's until there was one.
+    alone: f64,
+    measured: bool,
+    round_trip: f64,
+    encrypt: f64,
 }
 
 impl Default for Pace {
     fn default() -> Self {
-        Self { packets_per_second: 1.0, model: UNKNOWN_ROUND_TRIP, measured: None }
+        Self::new(1.0, UNKNOWN_ROUND_TRIP)
     }
 }
 
 impl Pace {
+    fn new(packets_per_second: f64, model: f64) -> Self {
+        Self { packets_per_second, model, alone: model, measured: false, round_trip: model, encrypt: 0.0 }
+    }
+
     /// From the PKI document: `lambda_p` and `mu` in events per millisecond, the number of mix layers.
     /// R = (2 · layers + 1)/μ + 0.4 s (A.3).
     pub fn from_document(lambda_p: f64, mu: f64, layers: usize) -> Self {
         let hops = f64::from(u32::try_from(2 * layers + 1).unwrap_or(7));
-        let model = if mu > 0.0 && mu.is_finite() {
-            Duration::from_secs_f64((hops / mu / 1000.0 + 0.4).min(600.0))
-        } else {
-            UNKNOWN_ROUND_TRIP
-        };
+        let model = if mu > 0.0 && mu.is_finite() { (hops / mu / 1000.0 + 0.4).min(600.0) } else { UNKNOWN_ROUND_TRIP };
         let packets_per_second = if lambda_p > 0.0 && lambda_p.is_finite() { lambda_p * 1000.0 } else { 1.0 };
-        Self { packets_per_second, model, measured: None }
+        Self::new(packets_per_second, model)
     }
 
-    /// Learns from an operation that took `elapsed` and `packets` packets, each of them a round trip.
-    pub fn measure(&mut self, elapsed: Duration, packets: u32) {
-        let sample = elapsed / packets.max(1);
-        self.measured = Some(match self.measured {
-            None => sample,
-            // A wait in our own window is no round trip, so a shorter sample counts at once.
-            Some(mean) if sample < mean => sample,
-            Some(mean) => mean.mul_f64(1.0 - GAIN) + sample.mul_f64(GAIN),
-        });
+    /// Learns from an operation that took `elapsed` and `packets` packets, each of them a round trip and a wait for
+    /// the daemon's tick. `beside` is how many operations were under way when it began, itself among them.
+    ///
+    /// Where they fill the network, an operation takes `beside`/λ a packet, however long the round trip is (A.7): only
+    /// what is beyond that tells anything about it, and a window of operations each of which takes longer than that does
+    /// not fill the network and grows. One by itself tells the round trip.
+    pub fn measure(&mut self, elapsed: Duration, packets: u32, beside: usize) {
+        let tick = 1.0 / self.packets_per_second;
+        let sample = elapsed.as_secs_f64() / f64::from(packets.max(1));
+        let beside = f64::from(u32::try_from(beside).unwrap_or(u32::MAX));
+        let bounds = (ROUND_TRIP.0, (ROUND_TRIP.1 * self.model).max(UNKNOWN_ROUND_TRIP));
+        if beside <= 1.5 {
+            let sample = (sample - tick).max(sample / 2.0).min(2.0 * self.alone);
+            // One sample varies by a third; a document that is wrong is so by more.
+            let wrong = !std::mem::replace(&mut self.measured, true) && sample < self.alone / 4.0;
+            let gain = if wrong { 1.0 } else { GAIN.0 };
+            let change = (sample - self.alone) * gain;
+            self.alone = (self.alone + change).clamp(bounds.0, bounds.1);
+            self.round_trip += change;
+        } else {
+            let expected = (self.round_trip + tick).max(beside * tick);
+            // A lost packet waits for its repetition: no single sample tells more than another round trip.
+            let error = (sample - expected).clamp(-self.round_trip, self.round_trip);
+            self.round_trip += error * GAIN.1 + (self.alone - self.round_trip) * DRAW;
+        }
+        self.round_trip = self.round_trip.clamp(bounds.0, bounds.1);
+    }
+
+    /// Learns from an encrypt that the daemon did by itself for `elapsed`.
+    pub fn measure_encrypt(&mut self, elapsed: Duration) {
+        let sample = elapsed.as_secs_f64();
+        self.encrypt = if self.encrypt == 0.0 { sample } else { self.encrypt + (sample - self.encrypt) * GAIN.0 };
+    }
+
+    /// Whether both come from the same numbers of a document, whatever was measured since.
+    pub fn is_of_same_document_as(&self, other: &Self) -> bool {
+        (self.packets_per_second, self.model) == (other.packets_per_second, other.model)
+    }
+
+    /// λ: packets a second that the daemon can send.
+    pub fn packets_per_second(&self) -> f64 {
+        self.packets_per_second
     }
 
     /// R: the mixnet's round trip, measured where it was, else from the model.
     pub fn round_trip(&self) -> Duration {
-        self.measured.unwrap_or(self.model)
+        Duration::from_secs_f64(self.round_trip)
     }
 
     /// W = ceil(λR) + 4, at most 16 boxes (A.7).
     pub fn window_boxes(&self) -> usize {
-        let in_flight = (self.packets_per_second * self.round_trip().as_secs_f64()).ceil();
-        // A float that is beyond usize saturates, and the cap follows.
-        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
-        let in_flight = in_flight as usize;
-        in_flight.saturating_add(4).min(WINDOW_CAP)
+        whole((self.packets_per_second * self.round_trip).ceil()).saturating_add(4).min(WINDOW_CAP)
+    }
+
+    /// What an encrypt takes the daemon; nothing until one was measured.
+    pub fn encrypt(&self) -> Duration {
+        Duration::from_secs_f64(self.encrypt)
+    }
+
+    /// Envelopes that are made ahead: what leaves during one encrypt, and four, as ticks come in clusters.
+    pub fn reserve_boxes(&self) -> usize {
+        whole((self.packets_per_second * self.encrypt).ceil()).min(WINDOW_CAP) + 4
+    }
+
+    /// Connections that it takes to make λ envelopes a second, with a quarter to spare (A.4).
+    pub fn crypto_connections(&self) -> usize {
+        whole((1.25 * self.packets_per_second * self.encrypt).ceil()).clamp(1, CRYPTO_CAP)
     }
 
     /// How long one operation may take before it is given up and made anew: 120 s + 10R.
@@ -78,6 +133,12 @@ impl Pace {
     pub fn probe_floor(&self) -> Duration {
         (2 * self.round_trip()).clamp(Duration::from_millis(50), self.probe_cap())
     }
+}
+
+/// A float that is beyond usize saturates; the callers cap it.
+#[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+fn whole(number: f64) -> usize {
+    number as usize
 }
 
 #[cfg(test)]
@@ -103,9 +164,37 @@ mod tests {
     #[test]
     fn a_fast_network_is_probed_each_second_and_a_slow_one_each_five_minutes() {
         let mut fast = Pace::default();
-        fast.measure(Duration::from_millis(4), 2);
+        fast.measure(Duration::from_millis(4), 2, 1);
         assert_eq!(fast.probe_cap(), Duration::from_secs(1));
         let slow = Pace::from_document(0.001, 0.000_5, 3);
         assert_eq!(slow.probe_cap(), Duration::from_secs(300));
+    }
+
+    /// Operations in a closed loop of `window`, as A.7 says that they take: a fluid of one server and a delay.
+    fn settled(mut pace: Pace, true_round_trip: f64) -> Pace {
+        for _ in 0..2000 {
+            let window = f64::from(u32::try_from(pace.window_boxes()).unwrap());
+            let took = (window / pace.packets_per_second()).max(true_round_trip + 1.0 / pace.packets_per_second());
+            pace.measure(Duration::from_secs_f64(2.0 * took), 2, pace.window_boxes());
+        }
+        pace
+    }
+
+    #[test]
+    fn the_window_follows_a_network_that_is_slower_than_its_document_says() {
+        let model = Pace::from_document(0.001, 0.005, 3);
+        assert_eq!(settled(model.clone(), 1.8).window_boxes(), 6, "as the model has it");
+        let slower = settled(model.clone(), 6.0).window_boxes();
+        assert!((6..=11).contains(&slower), "{slower}: it fills six seconds");
+        let slowest = settled(model, 60.0).window_boxes();
+        assert!((9..=12).contains(&slowest), "{slowest}: four times the model is the end");
+    }
+
+    #[test]
+    fn an_encrypt_of_a_second_and_a_half_takes_two_connections() {
+        let mut pace = Pace::from_document(0.001, 0.005, 3);
+        assert_eq!((pace.crypto_connections(), pace.reserve_boxes()), (1, 4), "nothing was measured");
+        pace.measure_encrypt(Duration::from_millis(1500));
+        assert_eq!((pace.crypto_connections(), pace.reserve_boxes()), (2, 6));
     }
 }

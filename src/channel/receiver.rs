@@ -1,20 +1,19 @@
 //! The receiver: asks for the boxes of one channel at and past its frontier.
 //!
-//! At rest it probes the frontier alone, on its own schedule: exponentially distributed pauses whose mean grows
-//! while nothing comes. A hit opens a window that doubles with each box that arrives, until an index is *not there
-//! yet*. A box that is missing before a known later one is asked for again, with growing pauses. A verdict belongs
-//! to one index: it reaches the store when the frontier is at that index, and stands until the index has its box.
+//! It is made when a probe of the channel is due, and may be dropped when it is [at rest](Receiver::is_at_rest) again: the
+//! pauses between probes are the [`Probes`](super::Probes)'. A hit opens a window that doubles with each box that
+//! arrives, until an index is *not there yet*. A box that is missing before a known later one is asked for again, with
+//! growing pauses, while others follow up to two windows past it. When something is asked says the
+//! [`Scheduler`](super::Scheduler), which takes it with [`Receiver::take`]. A verdict belongs to one index: it reaches the
+//! store when the frontier is at that index, and stands until the index has its box.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-#[cfg(test)]
-use super::bugs::{Bug, has};
 use super::{Pace, Time};
 use crate::store::BoxSeq;
 
 const HOLE_FIRST: Duration = Duration::from_secs(10);
-const GROWTH: f64 = 1.7;
 
 /// What one read, asked once, came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,11 +45,6 @@ pub enum ReceiverEvent {
 /// What the receiver wants done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ReceiverAction {
-    /// Read this box once, in a fresh envelope, with no retry by the daemon.
-    Ask {
-        /// Which box.
-        seq: BoxSeq,
-    },
     /// Commit what arrived for this box.
     Record {
         /// Which box.
@@ -73,7 +67,6 @@ struct Hole {
 #[derive(Debug)]
 pub struct Receiver {
     window_boxes: usize,
-    probe_floor: Duration,
     probe_cap: Duration,
     online: bool,
     /// The first box that has not arrived.
@@ -83,20 +76,26 @@ pub struct Receiver {
     asked: BTreeSet<BoxSeq>,
     /// The answers of this burst that said *not there yet*.
     missing: BTreeSet<BoxSeq>,
+    /// Boxes that are missing before one that has arrived.
     holes: BTreeMap<BoxSeq, Hole>,
-    /// The open window; one at rest.
+    /// The open window; one for a probe, none at rest.
     opened: usize,
-    pause: Duration,
-    probe_at: Time,
+    /// Whether anything has arrived.
+    hit: bool,
 }
 
 impl Receiver {
-    /// A receiver at `frontier` that first probes at `probe_at`; `arrived` are the boxes that the store already
-    /// has past it (at most a window, as nothing further is ever asked for).
-    pub fn new(frontier: BoxSeq, arrived: impl IntoIterator<Item = BoxSeq>, probe_at: Time, pace: &Pace) -> Self {
+    /// A receiver at `frontier` that probes; `arrived` are the boxes that the store already has past it. One that looks
+    /// `past` asks for the box behind the frontier too: where the one at the frontier is lost, only that tells.
+    pub fn new(
+        frontier: BoxSeq,
+        arrived: impl IntoIterator<Item = BoxSeq>,
+        past: bool,
+        now: Time,
+        pace: &Pace,
+    ) -> Self {
         let mut receiver = Self {
             window_boxes: 1,
-            probe_floor: pace.probe_floor(),
             probe_cap: pace.probe_cap(),
             online: false,
             frontier,
@@ -104,11 +103,11 @@ impl Receiver {
             asked: BTreeSet::new(),
             missing: BTreeSet::new(),
             holes: BTreeMap::new(),
-            opened: 1,
-            pause: pace.probe_floor(),
-            probe_at,
+            opened: if past { 2 } else { 1 },
+            hit: false,
         };
         receiver.set_pace(pace);
+        receiver.note_holes(now, now);
         receiver
     }
 
@@ -120,68 +119,84 @@ impl Receiver {
     /// Follows the network's pace from now on.
     pub fn set_pace(&mut self, pace: &Pace) {
         self.window_boxes = pace.window_boxes();
-        self.probe_floor = pace.probe_floor();
         self.probe_cap = pace.probe_cap();
-        self.pause = self.pause.clamp(self.probe_floor, self.probe_cap);
     }
 
-    /// When the next probe is due, for the status.
-    pub fn next_probe(&self) -> Option<Time> {
-        self.asked.is_empty().then_some(self.probe_at)
+    /// Whether nothing is under way and nothing to come but the next probe.
+    pub fn is_at_rest(&self) -> bool {
+        self.opened == 0 && self.asked.is_empty() && self.holes.is_empty()
+    }
+
+    /// Whether anything has arrived since the receiver was made.
+    pub fn has_hit(&self) -> bool {
+        self.hit
     }
 
     /// When [`ReceiverEvent::Tick`] is due, if time alone can move anything.
-    pub fn next_timeout(&self) -> Option<Time> {
-        if !self.online || !self.asked.is_empty() {
+    pub fn next_timeout(&self, now: Time) -> Option<Time> {
+        if !self.online {
             return None;
         }
-        #[cfg(test)]
-        if has(Bug::NotFoundIsEnd) && self.missing.contains(&self.frontier) {
-            return None;
-        }
-        let holes = self.holes.values().map(|hole| hole.again_at);
-        holes.chain(std::iter::once(self.probe_at)).min()
+        self.holes.values().map(|hole| hole.again_at).filter(|&at| at > now).min()
     }
 
-    /// Takes an event in and says what is to be done. `chance` is a number in 0..1 that the shell drew for this
-    /// call; it scatters the next probe.
-    pub fn handle(&mut self, now: Time, chance: f64, event: ReceiverEvent) -> Vec<ReceiverAction> {
+    /// Whether it would ask for something now.
+    pub fn wants(&self, now: Time) -> bool {
+        self.online && self.next(now).is_some()
+    }
+
+    /// The next box to read once, in a fresh envelope, with no retry by the daemon; it is under way from now on.
+    pub fn take(&mut self, now: Time) -> Option<BoxSeq> {
+        let seq = self.next(now).filter(|_| self.online)?;
+        if let Some(hole) = self.holes.get_mut(&seq) {
+            hole.again_at = now + hole.pause.min(self.probe_cap);
+            hole.pause = (hole.pause * 2).min(self.probe_cap.max(HOLE_FIRST));
+        }
+        self.asked.insert(seq);
+        Some(seq)
+    }
+
+    /// Takes an event in and says what is to be done.
+    pub fn handle(&mut self, now: Time, event: ReceiverEvent) -> Vec<ReceiverAction> {
         let mut actions = Vec::new();
         match event {
             ReceiverEvent::Answered { seq, answer } => self.answered(now, seq, answer, &mut actions),
             ReceiverEvent::Online(online) => self.online = online,
             ReceiverEvent::Tick => {}
         }
-        if !self.online {
-            return actions;
-        }
-        self.ask_holes(now, &mut actions);
-        if self.opened > 1 {
-            self.ask_window(&mut actions);
-        }
-        if self.asked.is_empty() {
-            match event {
-                ReceiverEvent::Answered { .. } => self.rest(now, chance),
-                _ if self.probe_at <= now => {
-                    self.missing.retain(|seq| self.holes.contains_key(seq));
-                    self.request(self.frontier, &mut actions);
-                }
-                _ => {}
-            }
-        }
         actions
     }
 
+    /// A hole that is due, or the first index of the open window that nothing is known of in this burst.
+    fn next(&self, now: Time) -> Option<BoxSeq> {
+        if self.asked.len() >= self.window_boxes {
+            return None;
+        }
+        let due = self.holes.iter().find(|(seq, hole)| hole.again_at <= now && !self.asked.contains(seq));
+        if let Some((&seq, _)) = due {
+            return Some(seq);
+        }
+        if self.asked.len() >= self.opened {
+            return None;
+        }
+        let past = self.arrived.last().map_or(self.frontier, |last| BoxSeq(last.0 + 1));
+        let end = self.missing.range(past..).next().map_or(u64::MAX, |seq| seq.0);
+        let end = end.min(self.frontier.0 + 2 * self.window_boxes as u64);
+        (past.0..end).map(BoxSeq).find(|seq| !self.asked.contains(seq))
+    }
+
     fn answered(&mut self, now: Time, seq: BoxSeq, answer: Answer, actions: &mut Vec<ReceiverAction>) {
-        self.asked.remove(&seq);
+        if !self.asked.remove(&seq) {
+            return;
+        }
         match answer {
             Answer::Arrived => {
                 self.missing.remove(&seq);
                 self.holes.remove(&seq);
-                self.pause = self.probe_floor;
+                self.hit = true;
                 if seq >= self.frontier && self.arrived.insert(seq) {
                     actions.push(ReceiverAction::Record { seq });
-                    self.opened = (self.opened * 2).min(self.window_boxes);
+                    self.opened = (self.opened.max(1) * 2).min(self.window_boxes);
                 }
                 let before = self.frontier;
                 while self.arrived.remove(&self.frontier) {
@@ -198,55 +213,25 @@ impl Receiver {
                 }
             }
             // The burst ends here too: what could not be asked now is asked at the next probe.
-            Answer::Unknown => self.opened = 1,
+            Answer::Unknown => self.opened = 0,
         }
-        self.note_holes(now);
+        self.note_holes(now, now + HOLE_FIRST.min(self.probe_cap));
+        if self.asked.is_empty() && self.next(now).is_none() {
+            self.opened = 0;
+            self.missing.retain(|seq| self.holes.contains_key(seq));
+        }
     }
 
-    /// Indices that are missing below a box that has arrived.
-    fn note_holes(&mut self, now: Time) {
+    /// Indices that are neither here nor asked for, below a box that has arrived.
+    fn note_holes(&mut self, now: Time, again_at: Time) {
         let Some(&last) = self.arrived.last() else { return };
-        for &seq in self.missing.range(..last) {
-            self.holes.entry(seq).or_insert(Hole { again_at: now + HOLE_FIRST.min(self.probe_cap), pause: HOLE_FIRST });
-        }
-    }
-
-    fn ask_holes(&mut self, now: Time, actions: &mut Vec<ReceiverAction>) {
-        let due: Vec<_> = self.holes.iter().filter(|(_, hole)| hole.again_at <= now).map(|(&seq, _)| seq).collect();
-        for seq in due {
-            if let Some(hole) = self.holes.get_mut(&seq) {
-                hole.pause = (hole.pause * 2).min(self.probe_cap.max(HOLE_FIRST));
-                hole.again_at = now + hole.pause.min(self.probe_cap);
+        for seq in (self.frontier.0..last.0).map(BoxSeq) {
+            if !self.arrived.contains(&seq) && !self.asked.contains(&seq) {
+                // One whose answer was lost on the way has not been heard of yet.
+                let again_at = if self.missing.contains(&seq) { again_at } else { again_at.min(now + HOLE_FIRST) };
+                self.holes.entry(seq).or_insert(Hole { again_at, pause: HOLE_FIRST * 2 });
             }
-            self.request(seq, actions);
         }
-    }
-
-    /// Fills the open window, up to the first index that this burst found missing.
-    fn ask_window(&mut self, actions: &mut Vec<ReceiverAction>) {
-        let end = self.missing.first().copied().unwrap_or(BoxSeq(u64::MAX));
-        let mut seq = self.frontier;
-        while seq < end && self.asked.len() < self.opened && seq.0 < self.frontier.0 + 2 * self.window_boxes as u64 {
-            if !self.arrived.contains(&seq) {
-                self.request(seq, actions);
-            }
-            seq = BoxSeq(seq.0 + 1);
-        }
-    }
-
-    fn request(&mut self, seq: BoxSeq, actions: &mut Vec<ReceiverAction>) {
-        if self.asked.insert(seq) {
-            actions.push(ReceiverAction::Ask { seq });
-        }
-    }
-
-    /// Nothing is under way: close the window and plan the next probe.
-    fn rest(&mut self, now: Time, chance: f64) {
-        self.opened = 1;
-        // Exponentially distributed, cut at three means so that no pause is without end.
-        let scatter = (-(1.0 - chance.clamp(0.0, 0.999)).ln()).min(3.0);
-        self.probe_at = now + self.pause.mul_f64(scatter);
-        self.pause = self.pause.mul_f64(GROWTH).min(self.probe_cap);
     }
 }
 
@@ -258,15 +243,20 @@ mod tests {
 
     fn fast() -> Pace {
         let mut pace = Pace::default();
-        pace.measure(Duration::from_millis(10), 2);
+        pace.measure(Duration::from_millis(10), 2, 1);
         pace
     }
 
     fn online(pace: &Pace) -> Receiver {
-        let mut receiver = Receiver::new(BoxSeq(0), [], T0, pace);
-        let first = receiver.handle(T0, 0.5, ReceiverEvent::Online(true));
-        assert_eq!(first, [ReceiverAction::Ask { seq: BoxSeq(0) }], "a new channel is probed promptly");
+        let mut receiver = Receiver::new(BoxSeq(0), [], false, T0, pace);
+        assert_eq!(receiver.take(T0), None, "there is no network yet");
+        receiver.handle(T0, ReceiverEvent::Online(true));
+        assert_eq!(all(&mut receiver, T0), [BoxSeq(0)], "a probe is of the frontier alone");
         receiver
+    }
+
+    fn all(receiver: &mut Receiver, now: Time) -> Vec<BoxSeq> {
+        std::iter::from_fn(|| receiver.take(now)).collect()
     }
 
     fn answered(seq: u64, answer: Answer) -> ReceiverEvent {
@@ -274,53 +264,60 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_frontier_is_a_verdict_and_the_pauses_grow_to_the_cap() {
+    fn a_missing_frontier_is_a_verdict_and_the_receiver_is_at_rest() {
         let mut receiver = online(&fast());
-        let mut now = T0;
-        let mut pauses = Vec::new();
-        for _ in 0..12 {
-            let told = receiver.handle(now, 0.632, answered(0, Answer::NotYet));
-            assert_eq!(told, [ReceiverAction::Verdict { seq: BoxSeq(0) }]);
-            let at = receiver.next_timeout().expect("the next probe is planned");
-            pauses.push(at - now);
-            now = at;
-            assert_eq!(receiver.handle(now, 0.5, ReceiverEvent::Tick), [ReceiverAction::Ask { seq: BoxSeq(0) }]);
-        }
-        assert!(pauses.windows(2).all(|pair| pair[0] <= pair[1]), "{pauses:?}");
-        assert!(pauses[11] > Duration::from_millis(990) && pauses[11] < Duration::from_millis(1010), "{pauses:?}");
+        let told = receiver.handle(T0, answered(0, Answer::NotYet));
+        assert_eq!(told, [ReceiverAction::Verdict { seq: BoxSeq(0) }]);
+        assert!(receiver.is_at_rest() && !receiver.has_hit() && !receiver.wants(T0), "{receiver:?}");
     }
 
     #[test]
     fn a_hit_opens_the_window_and_a_miss_closes_it() {
         let mut receiver = online(&fast());
-        let two = receiver.handle(T0, 0.5, answered(0, Answer::Arrived));
-        assert_eq!(two[0], ReceiverAction::Record { seq: BoxSeq(0) });
-        assert_eq!(two[1..], [ReceiverAction::Ask { seq: BoxSeq(1) }, ReceiverAction::Ask { seq: BoxSeq(2) }]);
-        let after = receiver.handle(T0, 0.5, answered(2, Answer::NotYet));
+        assert_eq!(receiver.handle(T0, answered(0, Answer::Arrived)), [ReceiverAction::Record { seq: BoxSeq(0) }]);
+        assert_eq!(all(&mut receiver, T0), [BoxSeq(1), BoxSeq(2)]);
+        let after = receiver.handle(T0, answered(2, Answer::NotYet));
         assert_eq!(after, [], "the verdict waits until the frontier is at its index");
-        let last = receiver.handle(T0, 0.5, answered(1, Answer::Arrived));
+        let last = receiver.handle(T0, answered(1, Answer::Arrived));
         assert_eq!(last, [ReceiverAction::Record { seq: BoxSeq(1) }, ReceiverAction::Verdict { seq: BoxSeq(2) }]);
-        assert!(receiver.next_timeout().is_some_and(|at| at > T0), "at rest, with a probe planned");
+        assert!(receiver.is_at_rest() && receiver.has_hit(), "{receiver:?}");
     }
 
     #[test]
-    fn a_hole_is_asked_for_again_and_filled() {
+    fn a_hole_is_asked_for_again_after_ten_twenty_and_forty_seconds_while_others_follow() {
         let pace = Pace::default();
         let mut receiver = online(&pace);
-        receiver.handle(T0, 0.5, answered(0, Answer::Arrived));
-        receiver.handle(T0, 0.5, answered(1, Answer::NotYet));
-        receiver.handle(T0, 0.5, answered(2, Answer::Arrived));
-        let again = loop {
-            let now = receiver.next_timeout().expect("a hole is never given up");
-            let asked = receiver.handle(now, 0.5, ReceiverEvent::Tick);
-            if asked.contains(&ReceiverAction::Ask { seq: BoxSeq(1) }) {
-                break now;
-            }
-        };
-        assert!(again - T0 <= Duration::from_secs(10));
-        let filled = receiver.handle(again, 0.5, answered(1, Answer::Arrived));
-        assert_eq!(filled[0], ReceiverAction::Record { seq: BoxSeq(1) });
-        assert_eq!(filled[1], ReceiverAction::Ask { seq: BoxSeq(3) }, "2 was there already");
+        receiver.handle(T0, answered(0, Answer::Arrived));
+        assert_eq!(all(&mut receiver, T0), [BoxSeq(1), BoxSeq(2)]);
+        receiver.handle(T0, answered(1, Answer::NotYet));
+        receiver.handle(T0, answered(2, Answer::Arrived));
+        assert_eq!(all(&mut receiver, T0), [3, 4, 5, 6].map(BoxSeq), "past the hole");
+        for seq in 3..=6 {
+            receiver.handle(T0, answered(seq, Answer::NotYet));
+        }
+        assert!(!receiver.is_at_rest(), "a hole is never given up");
+        let mut now = T0;
+        for pause in [10, 20, 40] {
+            assert_eq!(receiver.next_timeout(now), Some(now + Duration::from_secs(pause)));
+            now += Duration::from_secs(pause);
+            assert_eq!(all(&mut receiver, now), [BoxSeq(1)]);
+            assert_eq!(receiver.handle(now, answered(1, Answer::NotYet)), [ReceiverAction::Verdict { seq: BoxSeq(1) }]);
+        }
+        now = receiver.next_timeout(now).expect("planned");
+        assert_eq!(all(&mut receiver, now), [BoxSeq(1)]);
+        let filled = receiver.handle(now, answered(1, Answer::Arrived));
+        assert_eq!(filled, [ReceiverAction::Record { seq: BoxSeq(1) }]);
+        assert_eq!(all(&mut receiver, now), [BoxSeq(3), BoxSeq(4)], "2 was there already");
+    }
+
+    #[test]
+    fn a_probe_that_looks_past_a_lost_frontier_finds_what_is_behind_it() {
+        let mut receiver = Receiver::new(BoxSeq(7), [], true, T0, &Pace::default());
+        receiver.handle(T0, ReceiverEvent::Online(true));
+        assert_eq!(all(&mut receiver, T0), [BoxSeq(7), BoxSeq(8)]);
+        assert_eq!(receiver.handle(T0, answered(7, Answer::NotYet)), [ReceiverAction::Verdict { seq: BoxSeq(7) }]);
+        assert_eq!(receiver.handle(T0, answered(8, Answer::Arrived)), [ReceiverAction::Record { seq: BoxSeq(8) }]);
+        assert!(!receiver.is_at_rest() && all(&mut receiver, T0) == [9, 10, 11, 12].map(BoxSeq));
     }
 
     proptest::proptest! {
@@ -331,30 +328,21 @@ mod tests {
             use rand::{RngExt as _, SeedableRng as _};
             let mut dice = rand::rngs::StdRng::seed_from_u64(seed);
             let pace = fast();
-            let mut receiver = Receiver::new(BoxSeq(0), [], T0, &pace);
-            let mut now = T0;
-            let mut air: Vec<BoxSeq> = Vec::new();
             let mut recorded = vec![0; boxes as usize];
-            let mut verdict = None;
-            let mut event = ReceiverEvent::Online(true);
-            for step in 0..200_000 {
-                proptest::prop_assert!(step < 199_999, "the end was never reached: {receiver:?}");
-                for action in receiver.handle(now, dice.random(), event) {
-                    match action {
-                        ReceiverAction::Ask { seq } => air.push(seq),
-                        ReceiverAction::Record { seq } => recorded[seq.0 as usize] += 1,
-                        ReceiverAction::Verdict { seq } => {
-                            proptest::prop_assert!(recorded.get(seq.0 as usize).is_none_or(|&count| count == 0));
-                            verdict = Some(seq);
-                        }
+            let (mut frontier, mut verdict, mut now) = (0, None, T0);
+            for probe in 0..10_000 {
+                proptest::prop_assert!(probe < 9_999, "the end was never reached");
+                let mut receiver = Receiver::new(BoxSeq(frontier), [], dice.random_bool(0.25), now, &pace);
+                receiver.handle(now, ReceiverEvent::Online(true));
+                let mut air: Vec<BoxSeq> = Vec::new();
+                while !receiver.is_at_rest() {
+                    air.extend(all(&mut receiver, now));
+                    proptest::prop_assert!(air.len() <= receiver.window_boxes, "{} asked", air.len());
+                    if air.is_empty() {
+                        now = receiver.next_timeout(now).expect("not at rest, so something is planned");
+                        receiver.handle(now, ReceiverEvent::Tick);
+                        continue;
                     }
-                }
-                proptest::prop_assert!(air.len() <= receiver.window_boxes.max(2) * 2, "{} asked", air.len());
-                if verdict == Some(BoxSeq(boxes)) && air.is_empty() { break; }
-                event = if air.is_empty() {
-                    now = now.max(receiver.next_timeout().expect("online and at rest: a probe is planned"));
-                    ReceiverEvent::Tick
-                } else {
                     let seq = air.swap_remove(dice.random_range(0..air.len()));
                     let answer = match dice.random_range(0..10) {
                         0 => Answer::Unknown,
@@ -362,8 +350,18 @@ mod tests {
                         _ if seq.0 < boxes => Answer::Arrived,
                         _ => Answer::NotYet,
                     };
-                    ReceiverEvent::Answered { seq, answer }
-                };
+                    for action in receiver.handle(now, ReceiverEvent::Answered { seq, answer }) {
+                        match action {
+                            ReceiverAction::Record { seq } => recorded[seq.0 as usize] += 1,
+                            ReceiverAction::Verdict { seq } => {
+                                proptest::prop_assert!(recorded.get(seq.0 as usize).is_none_or(|&count| count == 0));
+                                verdict = Some(seq);
+                            }
+                        }
+                    }
+                    while recorded.get(frontier as usize).is_some_and(|&count| count > 0) { frontier += 1; }
+                }
+                if verdict == Some(BoxSeq(boxes)) { break; }
             }
             proptest::prop_assert_eq!(recorded, vec![1; boxes as usize]);
         }

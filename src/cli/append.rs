@@ -11,6 +11,7 @@ use super::context::{Context, channel_of, misunderstood};
 use super::daemon::DaemonArgs;
 use super::{Stop, milliseconds, name, output, seconds};
 use crate::engine::control::{CHUNK_BYTES, Failure, FailureKind, Link, Request, Response};
+use crate::engine::status::DurabilityStatus;
 use crate::store::ChannelName;
 
 /// Append stdin to a stream, made where it is missing
@@ -60,7 +61,8 @@ pub(super) async fn run(context: &Context, typed: Typed) -> Result<(), Stop> {
                 tracing::warn!(%name, "nobody is sending: mount this state, or run `pigeonfs wait`");
             } else if link.is_owner() {
                 let timeout_ms = timeout.map(milliseconds);
-                let wait = Request::Wait { name: name.clone(), bytes: None, timeout_ms };
+                let wait =
+                    Request::Wait { name: name.clone(), bytes: None, timeout_ms, level: DurabilityStatus::Stored };
                 channel = channel_of(link.request(wait).await?)?;
             }
             if !context.json {

@@ -7,6 +7,7 @@ mod append;
 mod context;
 mod daemon;
 mod failure;
+mod follow;
 mod forget;
 mod harden;
 mod list;
@@ -93,6 +94,7 @@ enum Verb {
     Forget(forget::Typed),
     Rename(rename::Typed),
     Trim(trim::Typed),
+    Follow(follow::Typed),
     Skip(skip::Typed),
     Adopt(adopt::Typed),
     Move(move_spool::Typed),
@@ -179,6 +181,7 @@ async fn run(context: &Context, verb: Verb) -> Result<(), Stop> {
         Verb::Forget(typed) => forget::run(context, typed).await,
         Verb::Rename(typed) => rename::run(context, typed).await,
         Verb::Trim(typed) => trim::run(context, typed).await,
+        Verb::Follow(typed) => follow::run(context, typed).await,
         Verb::Skip(typed) => skip::run(context, typed).await,
         Verb::Adopt(typed) => adopt::run(context, typed).await,
         Verb::Move(typed) => move_spool::run(context, typed).await,

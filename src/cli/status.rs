@@ -6,7 +6,7 @@ use super::context::{Context, misunderstood};
 use super::output::{self, printable, size};
 use super::{Stop, name};
 use crate::engine::control::{Request, Response};
-use crate::engine::status::{ChannelStatus, DaemonStatus, LinkStatus, RoleStatus};
+use crate::engine::status::{ChannelStatus, DaemonStatus, DurabilityStatus, LinkStatus, RoleStatus, span, utc};
 use crate::store::ChannelName;
 
 /// Show how the daemon, the spool and the channels stand
@@ -88,9 +88,9 @@ fn standing(channel: &ChannelStatus) -> String {
     }
     let mut text = match channel.role {
         RoleStatus::Writer if channel.size == 0 => "empty".to_owned(),
-        RoleStatus::Writer if channel.queued_bytes() == 0 => "stored".to_owned(),
+        RoleStatus::Writer if channel.unstored_bytes() == 0 => "stored".to_owned(),
         RoleStatus::Writer => {
-            format!("{} stored, {} queued", size(channel.stored_bytes), size(channel.queued_bytes()))
+            format!("{} stored, {} queued", size(channel.stored_bytes), size(channel.unstored_bytes()))
         }
         RoleStatus::Reader if channel.paused => "paused: the cache is full; `pigeonfs trim` makes room".to_owned(),
         RoleStatus::Reader if channel.lost => {
@@ -121,6 +121,22 @@ fn details(channel: &ChannelStatus) -> Vec<[String; 2]> {
         RoleStatus::Writer => {
             rows.push(("stored", format!("{} bytes", channel.stored_bytes)));
             rows.push(("boxes", format!("{} of {} stored", channel.stored_boxes, channel.boxes)));
+            if channel.durability == Some(DurabilityStatus::Couriered) {
+                let text = format!("{} bytes in {} boxes", channel.couriered_bytes, channel.couriered_boxes);
+                rows.push(("couriered", text));
+            }
+            if channel.unstored_bytes() > 0 {
+                rows.push(("queued", format!("{} bytes in {} boxes", channel.queued_bytes, channel.queued_boxes)));
+            }
+            if let Some(age) = channel.oldest_unstored_ms {
+                rows.push(("oldest", format!("waits for {}", span(age))));
+            }
+            if let Some(left) = channel.eta_ms {
+                rows.push(("done", format!("in {}", span(left))));
+            }
+            if let Some(at) = channel.oldest_expires_at {
+                rows.push(("expires", format!("its oldest box, from {} on", utc(at))));
+            }
             rows.push(("shared", if channel.shared { "yes" } else { "no" }.to_owned()));
             let may = if channel.launched || channel.shared { "only be appended to" } else { "still be taken back" };
             rows.push(("may", may.to_owned()));
@@ -135,9 +151,15 @@ fn details(channel: &ChannelStatus) -> Vec<[String; 2]> {
                 rows.push(("skipped", format!("{} boxes, which read as no bytes", channel.skipped_boxes)));
             }
             if let Some(left_ms) = channel.next_probe_ms {
-                rows.push(("next probe", format!("in {}.{} s", left_ms / 1000, left_ms % 1000 / 100)));
+                rows.push(("next probe", format!("in {}", span(left_ms))));
+            }
+            if let Some(left_ms) = channel.followed_ms {
+                rows.push(("followed", format!("for {}", span(left_ms))));
             }
         }
+    }
+    if channel.boxes_per_minute > 0.0 {
+        rows.push(("rate", format!("{} boxes a minute", channel.boxes_per_minute)));
     }
     rows.into_iter().map(|(key, value)| [key.to_owned(), value]).collect()
 }
@@ -163,6 +185,16 @@ mod tests {
             missing_since: None,
             lost: false,
             skipped_boxes: 0,
+            queued_bytes: 0,
+            queued_boxes: 0,
+            couriered_bytes: 0,
+            couriered_boxes: 0,
+            durability: None,
+            boxes_per_minute: 0.0,
+            eta_ms: None,
+            oldest_unstored_ms: None,
+            oldest_expires_at: None,
+            followed_ms: None,
             dropped_bytes: 0,
             paused: false,
             next_probe_ms: None,

@@ -6,6 +6,7 @@ use clap::Args;
 
 use super::context::{Context, channel_of};
 use super::daemon::DaemonArgs;
+use super::new::Level;
 use super::{Stop, milliseconds, name, output, seconds};
 use crate::engine::control::{Link, Request};
 use crate::store::ChannelName;
@@ -26,6 +27,9 @@ pub(super) struct Typed {
     /// Of a channel that is read here: this many bytes, counted from its start
     #[arg(long, value_name = "N")]
     bytes: Option<u64>,
+    /// Of a channel that is written here: until replicas have it, or only until couriers do, which may still lose it
+    #[arg(long, value_name = "WHOSE", default_value = "stored")]
+    level: Level,
     /// Give up after so many seconds, with exit code 3 [default: never]
     #[arg(long, value_name = "S", value_parser = seconds)]
     timeout: Option<Duration>,
@@ -34,8 +38,12 @@ pub(super) struct Typed {
 }
 
 pub(super) async fn run(context: &Context, typed: Typed) -> Result<(), Stop> {
-    let request =
-        Request::Wait { name: typed.name.to_string(), bytes: typed.bytes, timeout_ms: typed.timeout.map(milliseconds) };
+    let request = Request::Wait {
+        name: typed.name.to_string(),
+        bytes: typed.bytes,
+        timeout_ms: typed.timeout.map(milliseconds),
+        level: typed.level.into(),
+    };
     let answer = context.with_state(typed.daemon.meant()?, async |link: &mut Link| Ok(link.request(request).await?));
     let channel = channel_of(answer.await?)?;
     if context.json { output::json(&channel) } else { Ok(()) }

@@ -15,9 +15,10 @@ use tracing::{info, warn};
 
 use super::network::{Network, View};
 use super::shared::Shared;
-use super::transfer::{self, Found};
+use super::transfer;
 use crate::bacap::{BoxIndex, WriteCap};
 use crate::store::{Adopted, Binding, BoxSeq, BoxState, Capability, ChannelId, Finding, Store, StoreError};
+use crate::thin::ReadOutcome;
 
 /// Indices that are asked for at a time.
 const READS: usize = 4;
@@ -159,21 +160,21 @@ impl Ours {
 
 /// What stands at one index; in words, why it could not be learned.
 async fn learn(network: &Network, cap: &WriteCap, index: &BoxIndex, ours: Option<&[u8]>) -> Result<Finding, String> {
-    let until = Instant::now() + network.operation_deadline();
+    let until = Instant::now() + network.pace.operation_deadline();
     let (mut not_founds, mut tries) = (0, 0);
     loop {
-        match transfer::read(network, cap.read_cap(), index).await {
-            Found::Message(bytes) if ours == Some(&bytes[..]) => return Ok(Finding::Ours),
-            Found::Message(bytes) if !bytes.is_empty() => return Ok(Finding::Foreign(bytes)),
-            Found::Message(_) | Found::Tombstone => return Ok(Finding::Tombstone),
-            Found::NotYet => {
+        match transfer::look(network, cap.read_cap(), index).await {
+            Ok(ReadOutcome::Box(bytes)) if ours == Some(&bytes[..]) => return Ok(Finding::Ours),
+            Ok(ReadOutcome::Box(bytes)) if !bytes.is_empty() => return Ok(Finding::Foreign(bytes)),
+            Ok(ReadOutcome::Box(_) | ReadOutcome::Tombstone) => return Ok(Finding::Tombstone),
+            Ok(ReadOutcome::NotFound) => {
                 not_founds += 1;
                 if not_founds == NOT_FOUNDS {
                     return Ok(Finding::Nothing);
                 }
             }
-            Found::Unknown(trouble) if Instant::now() >= until => return Err(trouble),
-            Found::Unknown(_) => {
+            Err(error) if Instant::now() >= until => return Err(error.to_string()),
+            Err(_) => {
                 sleep(transfer::pause_before_retry(tries)).await;
                 tries += 1;
             }

@@ -1,60 +1,58 @@
-//! The driver: one task that owns the channel machines, feeds them with events and does what they say.
+//! The driver: one task that owns the scheduler of all channels, feeds it with events and does what it says.
 //!
-//! Operations run in tasks of their own and come back as messages, at most a window a channel. What must be on the
+//! Operations run in tasks of their own and come back as messages; the scheduler bounds how many. What must be on the
 //! disk before something else happens is awaited in such a task: a launch before its packets, a box before its readers.
 
+mod operations;
 mod receiving;
 mod sending;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
-use tracing::{debug, error, warn};
+use tracing::{error, warn};
 
+use self::operations::{Errand, Prepared};
 use super::network::{Network, View};
 use super::shared::Shared;
-use super::transfer::{Found, pause_before_retry};
-use crate::bacap::{ReadCap, WriteCap};
-use crate::channel::{Answer, Linger, Pace, Receiver, ReceiverEvent, Sender, SenderEvent, Time};
-use crate::store::{Arrival, BoxSeq, Channel, ChannelId, NetworkId, OutBox, Role, Store, StoreError};
+use super::transfer::{Ending, Parcel, pause_before_retry};
+use crate::channel::{Action, Event, Linger, OperationId, Pace, Scheduler, SenderEvent, Time};
+use crate::store::{Arrival, BoxSeq, Capability, Channel, ChannelId, Durability, NetworkId, Role, Store, StoreError};
+use crate::thin::Envelope;
 
 /// Messages under way from the operations to the driver. Each operation sends one and waits for room.
 const INBOX: usize = 1024;
-/// A receiver whose records failed starts anew after this long.
-pub(super) const RECEIVER_AGAIN_MS: u64 = 5_000;
+/// The first time is not the beginning, so that what happened within a while before has a time too.
+const BEFORE: Time = Time::from_secs(400 * 86_400);
+
+/// What others ask of the driver.
+pub(super) enum Command {
+    /// Probe a channel often, for so long.
+    Follow(ChannelId, Time),
+}
 
 enum Message {
     Sender(ChannelId, SenderEvent),
-    /// The boxes of this channel that are not launched fit the network.
-    Prepared(ChannelId),
-    Arrived(ChannelId, BoxSeq, Found),
-    Recorded(ChannelId, Result<(), StoreError>),
-    Trouble(ChannelId, Option<String>),
+    Fits(ChannelId, (NetworkId, usize)),
+    Prepared(Errand, Box<(Arc<Parcel>, Envelope)>),
+    Ended(Errand, Ending),
+    NotRecorded(ChannelId, StoreError),
+    Bound(ChannelId),
     Refused(ChannelId, String),
 }
 
+/// What is known of a channel that has a sender.
 struct Writer {
-    machine: Sender,
-    cap: Arc<WriteCap>,
-    boxes: BTreeMap<BoxSeq, Arc<OutBox>>,
     /// Whether the channel is known to belong to the present network.
     bound: bool,
-    /// The channel's count of rewrites when this machine was made: its boxes are of that packing.
+    /// Whether its boxes fit the present network.
+    fits: bool,
+    /// The channel's count of rewrites when its sender was made: its boxes are of that packing.
     rewrites: u64,
-}
-
-struct Reader {
-    machine: Receiver,
-    cap: Arc<ReadCap>,
-    held: BTreeMap<BoxSeq, Arrival>,
-}
-
-enum Machine {
-    Writer(Writer),
-    Reader(Reader),
+    durability: Durability,
 }
 
 /// A tail box that is open: when its first and its newest byte came.
@@ -65,6 +63,15 @@ struct Tail {
     size: u64,
 }
 
+/// How a driver goes about its work.
+pub(super) struct Manner {
+    pub(super) linger: Linger,
+    /// Every reader is probed at once.
+    pub(super) prompt: bool,
+    /// The part of the network's pace that probes of idle channels may take together.
+    pub(super) probe_share: f64,
+}
+
 pub(super) struct Driver {
     store: Store,
     shared: Arc<Shared>,
@@ -72,15 +79,28 @@ pub(super) struct Driver {
     prompt: bool,
     epoch: Instant,
     view: watch::Receiver<View>,
+    commands: mpsc::Receiver<Command>,
     network: Option<Arc<Network>>,
     /// The newest network that could be used, and its M.
     known: Option<(NetworkId, usize)>,
-    machines: HashMap<ChannelId, Machine>,
+    scheduler: Scheduler,
+    writers: HashMap<ChannelId, Writer>,
+    /// Writers of which a box that was sealed since the start is confirmed.
+    trusted: HashSet<ChannelId>,
+    /// Of the writers that there were at the start: how many boxes were sealed, and their count of rewrites.
+    sealed_before: HashMap<ChannelId, (u64, u64)>,
+    /// Readers that are known to belong to the present network.
+    bound: HashSet<ChannelId>,
     tails: HashMap<ChannelId, Tail>,
-    timers: BTreeSet<(Time, ChannelId)>,
-    planned: HashMap<ChannelId, Time>,
+    /// When tails are due.
+    seals: BTreeSet<(Time, ChannelId)>,
     /// Readers that found the cache full when they were last looked at.
     paused: HashSet<ChannelId>,
+    caps: HashMap<ChannelId, Arc<Capability>>,
+    errands: HashMap<OperationId, Errand>,
+    prepared: Prepared,
+    /// What arrived and is not recorded yet.
+    held: HashMap<(ChannelId, BoxSeq), Arrival>,
     operations: JoinSet<()>,
     inbox: mpsc::Receiver<Message>,
     outbox: mpsc::Sender<Message>,
@@ -90,26 +110,34 @@ impl Driver {
     pub(super) fn new(
         store: Store,
         shared: Arc<Shared>,
-        linger: Linger,
-        prompt: bool,
+        manner: &Manner,
         view: watch::Receiver<View>,
+        commands: mpsc::Receiver<Command>,
     ) -> Self {
         let (outbox, inbox) = mpsc::channel(INBOX);
+        let now = Instant::now();
         Self {
             store,
             shared,
-            linger,
-            prompt,
-            // Times are offsets from a little before now, so that what happened just before has one too.
-            epoch: Instant::now(),
+            linger: manner.linger,
+            prompt: manner.prompt,
+            epoch: now.checked_sub(BEFORE).unwrap_or(now),
             view,
+            commands,
             network: None,
             known: None,
-            machines: HashMap::new(),
+            scheduler: Scheduler::new(Pace::default(), manner.probe_share, rand::random()),
+            writers: HashMap::new(),
+            trusted: HashSet::new(),
+            sealed_before: HashMap::new(),
+            bound: HashSet::new(),
             tails: HashMap::new(),
-            timers: BTreeSet::new(),
-            planned: HashMap::new(),
+            seals: BTreeSet::new(),
             paused: HashSet::new(),
+            caps: HashMap::new(),
+            errands: HashMap::new(),
+            prepared: Prepared::new(),
+            held: HashMap::new(),
             operations: JoinSet::new(),
             inbox,
             outbox,
@@ -119,10 +147,11 @@ impl Driver {
     /// Runs until `stop` changes. Operations under way are dropped then: what was launched is sent again by the next life.
     pub(super) async fn run(mut self, mut stop: watch::Receiver<bool>) {
         let changes = self.store.changes();
-        self.load_all();
+        self.each_channel(|driver, channel| driver.remember(&channel));
+        self.each_channel(Self::update);
         self.network_changed();
         loop {
-            let timer = self.timers.first().map(|&(at, _)| self.epoch + at);
+            let timer = self.next_timer();
             tokio::select! {
                 _ = stop.wait_for(|&stop| stop) => break,
                 changed = self.view.changed() => match changed {
@@ -131,6 +160,7 @@ impl Driver {
                 },
                 touched = changes.touched() => for id in touched { self.touch(id) },
                 Some(message) = self.inbox.recv() => self.take(message),
+                Some(command) = self.commands.recv() => self.obey(command),
                 () = sleep_until(timer.unwrap_or_else(Instant::now)), if timer.is_some() => self.ring(),
                 Some(ended) = self.operations.join_next() => if let Err(error) = ended {
                     error!(%error, "an operation ended abnormally; its box goes again at the next start");
@@ -144,8 +174,8 @@ impl Driver {
         self.epoch.elapsed()
     }
 
-    /// Channels in pages: a store of thousands costs no more memory than its machines.
-    fn load_all(&mut self) {
+    /// Channels in pages: a store of thousands costs no more memory than what is remembered of each.
+    fn each_channel(&mut self, look: impl Fn(&mut Self, Channel)) {
         let mut after = None;
         loop {
             let page = match self.store.channels(after.as_ref(), 256) {
@@ -155,77 +185,102 @@ impl Driver {
             let Some(last) = page.last() else { return };
             after = Some(last.name.clone());
             for channel in page {
-                self.update(channel);
+                look(self, channel);
             }
+        }
+    }
+
+    fn remember(&mut self, channel: &Channel) {
+        let sealed = channel.boxes - u64::from(channel.tail_bytes > 0);
+        if channel.role == Role::Writer && sealed > 0 {
+            self.sealed_before.insert(channel.id, (sealed, channel.rewrites));
         }
     }
 
     fn touch(&mut self, id: ChannelId) {
         match self.store.channel(id) {
             Ok(Some(channel)) => self.update(channel),
-            Ok(None) => self.forget(id),
+            Ok(None) => {
+                self.part_with(id);
+                self.trusted.remove(&id);
+                self.sealed_before.remove(&id);
+                self.shared.forget(id);
+            }
             Err(error) => error!(%error, "a channel could not be looked up"),
         }
     }
 
-    fn forget(&mut self, id: ChannelId) {
-        self.machines.remove(&id);
-        self.tails.remove(&id);
+    /// The channel is neither sent nor read from now on.
+    fn part_with(&mut self, id: ChannelId) {
+        self.stop(id);
         self.paused.remove(&id);
-        self.shared.forget(id);
-        self.plan(id, None);
+        if let Some(due) = self.seal_due(id) {
+            self.seals.remove(&(due, id));
+        }
+        self.tails.remove(&id);
     }
 
+    /// Its machine goes; what it had under way is passed over when it comes.
+    fn stop(&mut self, id: ChannelId) {
+        self.scheduler.remove(id);
+        self.writers.remove(&id);
+        self.bound.remove(&id);
+        self.drop_forgotten(id);
+        self.shared.next_probe(id, None);
+    }
+
+    #[allow(clippy::needless_pass_by_value)] // As the pages give it.
     fn update(&mut self, channel: Channel) {
         let id = channel.id;
+        self.shared.see_channel(&channel);
         if channel.fence.is_some() || self.shared.refuses(&channel) {
-            self.machines.remove(&id);
-            self.tails.remove(&id);
-            return self.plan(id, None);
+            return self.part_with(id);
         }
         match channel.role {
             Role::Writer => {
                 self.watch_tail(&channel);
-                if let Some(Machine::Writer(writer)) = self.machines.get(&id)
-                    && writer.rewrites != channel.rewrites
+                if let Some(writer) = self.writers.get(&id)
+                    && (writer.rewrites != channel.rewrites || writer.durability != channel.durability)
                 {
                     // Truncated or packed anew: what was looked up before is no longer what the store holds.
-                    self.machines.remove(&id);
+                    self.stop(id);
                 }
-                if channel.boxes > channel.stored_boxes && self.writer(&channel).is_some() {
-                    self.drive_sender(id, SenderEvent::Queued);
+                if channel.boxes > channel.stored_boxes {
+                    if !self.writers.contains_key(&id) {
+                        self.start_sender(&channel);
+                    }
+                    self.tell(Event::Sender { channel: id, event: SenderEvent::Queued });
                 }
             }
             Role::Reader => {
-                if channel.paused {
+                let resumed = if channel.paused {
                     self.paused.insert(id);
-                } else if self.paused.remove(&id) {
-                    // There is room again, and nothing to wait for.
-                    self.machines.remove(&id);
-                }
-                if let Some(Machine::Reader(reader)) = self.machines.get(&id)
-                    && reader.machine.frontier() < channel.frontier
-                {
+                    false
+                } else {
+                    self.paused.remove(&id)
+                };
+                if self.scheduler.frontier(id).is_some_and(|frontier| frontier < channel.frontier) {
                     // What was missing there was given up.
-                    self.machines.remove(&id);
+                    self.stop(id);
+                    self.scheduler.add_receiver(self.now(), id, true);
+                    self.tell(Event::Tick);
                 }
-                if !self.machines.contains_key(&id) {
-                    let now = self.now();
-                    // Without a verdict a person may be waiting; with one there is no hurry, and mounting is no burst.
-                    let at = if channel.verdict.is_some() && !self.prompt {
-                        now + self.pace().probe_cap().mul_f64(rand::random::<f64>())
-                    } else {
-                        now
-                    };
-                    self.start_receiver(&channel, at);
+                if !self.scheduler.contains(id) {
+                    self.start_receiver(&channel);
+                } else if resumed {
+                    // There is room again, and nothing to wait for.
+                    self.scheduler.prompt(id);
+                    self.tell(Event::Tick);
                 }
             }
         }
-        self.replan(id);
     }
 
     fn watch_tail(&mut self, channel: &Channel) {
         let now = self.now();
+        if let Some(due) = self.seal_due(channel.id) {
+            self.seals.remove(&(due, channel.id));
+        }
         if channel.tail_bytes == 0 {
             self.tails.remove(&channel.id);
             return;
@@ -233,16 +288,13 @@ impl Driver {
         let tail = self.tails.entry(channel.id).or_insert(Tail { first: now, last: now, size: channel.size });
         if tail.size != channel.size {
             // A box that was filled and sealed since leaves a tail whose first byte is newer than we know.
-            if channel.size - tail.size >= channel.tail_bytes {
+            if channel.size.checked_sub(tail.size).is_none_or(|more| more >= channel.tail_bytes) {
                 tail.first = now;
             }
             tail.last = now;
             tail.size = channel.size;
         }
-    }
-
-    fn pace(&self) -> Pace {
-        self.network.as_ref().map_or_else(Pace::default, |network| network.pace())
+        self.seals.extend(self.seal_due(channel.id).map(|due| (due, channel.id)));
     }
 
     fn network_changed(&mut self) {
@@ -257,49 +309,50 @@ impl Driver {
             return;
         }
         self.network = view.network;
-        let online = self.network.is_some();
-        if let Some(network) = &self.network {
-            let known = (network.id.clone(), network.max_plaintext);
-            if self.known.as_ref() != Some(&known) {
-                // Boxes may have to be packed anew and bindings be looked at again: start from the store.
-                self.known = Some(known);
-                self.shared.set_network(network.id.clone());
-                self.machines.clear();
-                return self.load_all();
+        let Some(network) = self.network.clone() else { return self.tell(Event::Online(false)) };
+        if !self.scheduler.pace().is_of_same_document_as(&network.pace) {
+            self.scheduler.set_pace(network.pace.clone());
+        }
+        let known = (network.id.clone(), network.max_plaintext);
+        let writers: Vec<_> = self.writers.keys().copied().collect();
+        if self.known.as_ref() != Some(&known) {
+            // Boxes may have to be packed anew and bindings be looked at again: start from the store.
+            self.known = Some(known);
+            self.shared.set_network(network.id.clone());
+            for id in writers {
+                self.stop(id);
+            }
+            self.bound.clear();
+            self.tell(Event::Online(true));
+            return self.each_channel(Self::update);
+        }
+        self.tell(Event::Online(true));
+        for id in writers {
+            if self.writers.get(&id).is_some_and(|writer| writer.fits) {
+                self.tell(Event::Sender { channel: id, event: SenderEvent::Online(true) });
+            } else {
+                self.fit(id);
             }
         }
-        let ids: Vec<_> = self.machines.keys().copied().collect();
-        for id in ids {
-            match self.machines.get_mut(&id) {
-                // One that was made while the network was away was not fitted to it.
-                Some(Machine::Writer(_)) if online => self.prepare(id),
-                Some(Machine::Writer(_)) => self.drive_sender(id, SenderEvent::Online(false)),
-                Some(Machine::Reader(_)) => self.drive_receiver(id, ReceiverEvent::Online(online)),
-                None => {}
-            }
-            self.replan(id);
-        }
+    }
+
+    fn next_timer(&self) -> Option<Instant> {
+        let seal = self.seals.first().map(|&(at, _)| at);
+        let machines = self.scheduler.next_timeout(self.now());
+        seal.into_iter().chain(machines).min().map(|at| self.instant(at))
     }
 
     /// Does what is due by time.
     fn ring(&mut self) {
         let now = self.now();
-        while let Some(&(at, id)) = self.timers.first() {
-            if at > now {
-                break;
-            }
-            self.plan(id, None);
-            if self.tails.get(&id).is_some_and(|tail| self.linger.due(tail.first, tail.last) <= now) {
-                self.tails.remove(&id);
-                self.seal(id);
-            }
-            match self.machines.get(&id) {
-                Some(Machine::Writer(_)) => self.drive_sender(id, SenderEvent::Tick),
-                Some(Machine::Reader(_)) => self.drive_receiver(id, ReceiverEvent::Tick),
-                None => {}
-            }
-            self.replan(id);
+        while let Some(&(at, id)) = self.seals.first()
+            && at <= now
+        {
+            self.seals.pop_first();
+            self.tails.remove(&id);
+            self.seal(id);
         }
+        self.tell(Event::Tick);
     }
 
     fn seal(&mut self, id: ChannelId) {
@@ -321,60 +374,77 @@ impl Driver {
 
     fn take(&mut self, message: Message) {
         match message {
-            Message::Sender(id, event) => {
-                if let (SenderEvent::LaunchFailed { .. }, Some(Machine::Writer(writer))) =
-                    (&event, self.machines.get_mut(&id))
-                {
+            Message::Sender(channel, event) => {
+                if let (SenderEvent::LaunchFailed { .. }, Some(writer)) = (&event, self.writers.get_mut(&channel)) {
                     // The binding to the network may have failed with it.
                     writer.bound = false;
                 }
-                self.drive_sender(id, event);
-                self.replan(id);
+                self.tell(Event::Sender { channel, event });
             }
-            Message::Prepared(id) => {
-                if self.network.is_some() {
-                    self.drive_sender(id, SenderEvent::Online(true));
-                    self.replan(id);
+            Message::Fits(channel, network) => {
+                if self.known.as_ref().is_some_and(|known| *known == network)
+                    && let Some(writer) = self.writers.get_mut(&channel)
+                {
+                    writer.fits = true;
+                    let online = self.network.is_some();
+                    self.tell(Event::Sender { channel, event: SenderEvent::Online(online) });
                 }
             }
-            Message::Arrived(id, seq, found) => {
-                let answer = match found {
-                    Found::Message(bytes) => self.hold(id, seq, Arrival::Message(bytes)),
-                    Found::Tombstone => self.hold(id, seq, Arrival::Tombstone),
-                    Found::NotYet => {
-                        self.shared.trouble(id, None);
-                        Answer::NotYet
-                    }
-                    Found::Unknown(trouble) => {
-                        debug!(?seq, %trouble, "a box could not be asked for");
-                        self.shared.trouble(id, Some(trouble));
-                        Answer::Unknown
-                    }
-                };
-                self.drive_receiver(id, ReceiverEvent::Answered { seq, answer });
-                self.replan(id);
-            }
-            Message::Recorded(id, result) => {
-                if let Err(error) = result {
-                    warn!(%error, "what arrived could not be kept; it is asked for again");
-                    self.shared.trouble(id, Some(error.to_string()));
-                    // The machine believes what the store does not have: start from the store.
-                    self.machines.remove(&id);
-                    let at = self.now() + Time::from_millis(RECEIVER_AGAIN_MS);
-                    if let Ok(Some(channel)) = self.store.channel(id) {
-                        self.start_receiver(&channel, at);
-                        self.replan(id);
-                    }
+            Message::Prepared(errand, made) => self.envelope_made(errand, *made),
+            Message::Ended(errand, ending) => self.operation_ended(errand, ending),
+            Message::NotRecorded(id, error) => {
+                warn!(%error, "what arrived could not be kept; it is asked for again");
+                self.shared.trouble(id, Some(error.to_string()));
+                // The machine believes what the store does not have: start from the store, at its time.
+                self.stop(id);
+                if let Ok(Some(channel)) = self.store.channel(id) {
+                    self.scheduler.add_receiver(self.now(), channel.id, false);
+                    self.plan_shown(id);
                 }
             }
-            Message::Trouble(id, trouble) => self.shared.trouble(id, trouble),
+            Message::Bound(id) => drop(self.bound.insert(id)),
             Message::Refused(id, reason) => {
                 warn!(%reason, "a channel does not belong to this network");
                 self.shared.trouble(id, Some(reason));
-                self.machines.remove(&id);
-                self.plan(id, None);
+                self.stop(id);
             }
         }
+    }
+
+    fn obey(&mut self, command: Command) {
+        match command {
+            Command::Follow(id, time) => {
+                self.scheduler.follow(id, self.now() + time);
+                self.tell(Event::Tick);
+            }
+        }
+    }
+
+    /// Tells the machines, and does all that they say.
+    fn tell(&mut self, event: Event) {
+        let mut events = VecDeque::from([event]);
+        while let Some(event) = events.pop_front() {
+            let now = self.now();
+            for action in self.scheduler.handle(now, event) {
+                match action {
+                    Action::Sender { channel, action } => events.extend(self.sender_wants(channel, action)),
+                    Action::Receiver { channel, action } => self.receiver_wants(channel, action),
+                    Action::Load { channel } => {
+                        self.shared.next_probe(channel, None);
+                        events.push_back(self.load(channel));
+                    }
+                    Action::Rested { channel } => self.plan_shown(channel),
+                    Action::Prepare { operation, channel, seq, what, crypto } => {
+                        let errand = Errand { operation, channel, seq };
+                        self.errands.insert(operation, errand);
+                        self.prepare(errand, what, crypto);
+                    }
+                    Action::Transmit { operation, line } => self.transmit(operation, line),
+                    Action::CloseSecond => self.close_second(),
+                }
+            }
+        }
+        self.shared.see_pace(self.scheduler.pace());
     }
 
     /// A message to ourselves; the operations' own ones wait for room, so a task carries it.
@@ -385,27 +455,9 @@ impl Driver {
         });
     }
 
-    /// Plans the channel's next timer.
-    fn replan(&mut self, id: ChannelId) {
-        let tail = self.tails.get(&id).map(|tail| self.linger.due(tail.first, tail.last));
-        let machine = match self.machines.get(&id) {
-            Some(Machine::Writer(writer)) => writer.machine.next_timeout(),
-            Some(Machine::Reader(reader)) => {
-                self.shared.next_probe(id, reader.machine.next_probe().map(|at| self.epoch + at));
-                reader.machine.next_timeout()
-            }
-            None => None,
-        };
-        self.plan(id, tail.into_iter().chain(machine).min());
-    }
-
-    fn plan(&mut self, id: ChannelId, at: Option<Time>) {
-        if let Some(old) = self.planned.remove(&id) {
-            self.timers.remove(&(old, id));
-        }
-        if let Some(at) = at {
-            self.timers.insert((at, id));
-            self.planned.insert(id, at);
-        }
+    /// Shows others when the channel is expected to be probed.
+    fn plan_shown(&mut self, id: ChannelId) {
+        let at = self.scheduler.next_probe(self.now(), id).map(|at| self.instant(at));
+        self.shared.next_probe(id, at);
     }
 }

@@ -8,7 +8,7 @@
 //!                          │  ▲
 //!                 envelopes│  │answers
 //!                          ▼  │
-//!                     thin client ×2 (crypto, traffic) ── daemon
+//!             thin clients (crypto ×n, traffic, a second) ── daemon
 //! ```
 //!
 //! An [`Owner`] is one process's hold on a state directory: the lock, the store, an [`Engine`] and the control socket.
@@ -29,7 +29,7 @@ mod transfer;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
@@ -38,20 +38,23 @@ pub use owner::{Owner, OwnerKind};
 
 use crate::bacap::WriteCap;
 use crate::channel::Linger;
-use crate::store::{Channel, ChannelId, ChannelName, Role, Store, StoreError};
+use crate::store::{Channel, ChannelId, ChannelName, Durability, REPLICA_EPOCH, Role, Store, StoreError};
 use control::{Failure, FailureKind};
-use status::{ChannelStatus, DaemonStatus, RoleStatus, STATUS_VERSION, Status};
+use status::{ChannelStatus, DaemonStatus, DurabilityStatus, RoleStatus, STATUS_VERSION, Status, unix_seconds};
 
 /// How long a stop waits for the connections to say goodbye.
 const GOODBYE: Duration = Duration::from_secs(5);
 /// Channels that one look-up of the status takes from the store at a time.
 const PAGE: usize = 256;
+/// Commands that wait for the driver.
+const COMMANDS: usize = 16;
 
 /// The running engine of one store.
 pub struct Engine {
     store: Store,
     shared: Arc<shared::Shared>,
     drops: drops::Drops,
+    commands: mpsc::Sender<driver::Command>,
     stop: watch::Sender<bool>,
     /// A verb has begun an adoption.
     adopting: Arc<Notify>,
@@ -60,8 +63,9 @@ pub struct Engine {
 
 impl Engine {
     /// Starts the engine on the current tokio runtime. `prompt` has every reader probed at once, as a verb's short run
-    /// wants it; a mount takes its time, so that mounting is no burst.
-    pub fn start(store: Store, daemon: Daemon, linger: Linger, prompt: bool) -> Self {
+    /// wants it; a mount takes its time, so that mounting is no burst. Probes of idle channels take `probe_share` of the
+    /// network's pace at most.
+    pub fn start(store: Store, daemon: Daemon, linger: Linger, prompt: bool, probe_share: f64) -> Self {
         let shared = Arc::new(shared::Shared::default());
         let (stop, stopped) = watch::channel(false);
         let (view, seen) = watch::channel(network::View::default());
@@ -70,14 +74,16 @@ impl Engine {
         let adopting = Arc::new(Notify::new());
         let adopted =
             adopt::run(store.clone(), Arc::clone(&shared), seen.clone(), Arc::clone(&adopting), stopped.clone());
-        let driver = driver::Driver::new(store.clone(), Arc::clone(&shared), linger, prompt, seen);
+        let (commands, obeyed) = mpsc::channel(COMMANDS);
+        let manner = driver::Manner { linger, prompt, probe_share };
+        let driver = driver::Driver::new(store.clone(), Arc::clone(&shared), &manner, seen, obeyed);
         let tasks = vec![
             tokio::spawn(network::keep(daemon, view)),
             tokio::spawn(filled),
             tokio::spawn(adopted),
             tokio::spawn(driver.run(stopped)),
         ];
-        Self { store, shared, drops, stop, adopting, tasks: std::sync::Mutex::new(tasks) }
+        Self { store, shared, drops, commands, stop, adopting, tasks: std::sync::Mutex::new(tasks) }
     }
 
     /// Stops: nothing more is launched, the sessions at the daemon are closed. Bounded; safe to call twice.
@@ -109,6 +115,13 @@ impl Engine {
     /// A channel is to be adopted: see [`Store::adopt`].
     pub(crate) fn adopt(&self) {
         self.adopting.notify_one();
+    }
+
+    /// Has a channel that is read probed often for a while; nothing where the engine has stopped.
+    pub async fn follow(&self, id: ChannelId, time: Duration) {
+        if self.commands.send(driver::Command::Follow(id, time)).await.is_ok() {
+            self.shared.follow(id, tokio::time::Instant::now() + time);
+        }
     }
 
     /// Keeps what went wrong with a channel, for a person to find: the newest few, until the engine stops.
@@ -153,6 +166,11 @@ impl Engine {
         let adoption = channel.fence.as_ref().and_then(|_| self.store.adoption(channel.id).ok().flatten());
         let adoption = adoption.filter(|adoption| adoption.adopted.is_none());
         let next_probe = self.shared.next_probe_of(channel.id).filter(|_| reader);
+        let unstored = channel.boxes > channel.stored_boxes && !reader;
+        let oldest = if unstored { self.store.oldest_unstored(channel.id).ok().flatten() } else { None };
+        let stored = if channel.stored_boxes > 0 { self.store.oldest_stored(channel.id).ok().flatten() } else { None };
+        let (couriered_bytes, couriered_boxes) = (channel.couriered_bytes, channel.couriered_boxes);
+        let in_sum = |unstored: u64, couriered| if reader { 0 } else { unstored.saturating_sub(couriered) };
         ChannelStatus {
             name: channel.name.to_string(),
             role: if reader { RoleStatus::Reader } else { RoleStatus::Writer },
@@ -161,6 +179,18 @@ impl Engine {
             stored_bytes: if reader { channel.size } else { channel.stored_bytes },
             boxes: if reader { arrived } else { channel.boxes },
             stored_boxes: if reader { arrived } else { channel.stored_boxes },
+            queued_bytes: in_sum(channel.size - channel.stored_bytes.min(channel.size), couriered_bytes),
+            queued_boxes: in_sum(channel.boxes - channel.stored_boxes.min(channel.boxes), couriered_boxes),
+            couriered_bytes,
+            couriered_boxes,
+            durability: (!reader).then_some(match channel.durability {
+                Durability::Stored => DurabilityStatus::Stored,
+                Durability::Couriered => DurabilityStatus::Couriered,
+            }),
+            boxes_per_minute: (self.shared.rate(channel.id) * 600.0).round() / 10.0,
+            eta_ms: self.shared.time_left(channel).filter(|_| unstored).map(milliseconds),
+            oldest_unstored_ms: oldest.and_then(|since| since.elapsed().ok()).map(milliseconds),
+            oldest_expires_at: stored.map(|since| unix_seconds(since + REPLICA_EPOCH)),
             launched: channel.launched,
             shared: channel.shown,
             not_there_yet_at: channel.verdict.map(unix_seconds),
@@ -169,12 +199,13 @@ impl Engine {
             missing_since: hole.and_then(|hole| hole.since).map(unix_seconds),
             lost: channel.is_lost(),
             skipped_boxes: channel.skipped_boxes,
+            followed_ms: self
+                .shared
+                .follows(channel.id)
+                .map(|until| milliseconds(until.saturating_duration_since(tokio::time::Instant::now()))),
             dropped_bytes: channel.dropped_bytes,
             paused: channel.paused,
-            next_probe_ms: next_probe.map(|at| {
-                let left = at.saturating_duration_since(tokio::time::Instant::now());
-                u64::try_from(left.as_millis()).unwrap_or(u64::MAX)
-            }),
+            next_probe_ms: next_probe.map(|at| milliseconds(at.saturating_duration_since(tokio::time::Instant::now()))),
             fenced: channel.fence.clone(),
             adopting: adoption.map(|adoption| adoption.next.0 - adoption.first.0),
             error: self.refusal(channel).or_else(|| self.shared.trouble_of(channel.id)),
@@ -192,6 +223,6 @@ pub(crate) fn fresh_write_cap() -> Result<WriteCap, Failure> {
     Ok(WriteCap::from_seed(&seed))
 }
 
-fn unix_seconds(time: SystemTime) -> u64 {
-    time.duration_since(std::time::UNIX_EPOCH).map_or(0, |since| since.as_secs())
+fn milliseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }

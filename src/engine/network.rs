@@ -1,22 +1,18 @@
-//! The network as the engine sees it: two connections to one daemon, what was checked about it, and its pace.
+//! The network as the engine sees it: its connections to one daemon, what was checked about it, and its pace.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{Semaphore, SemaphorePermit, watch};
+use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 use tracing::{info, warn};
 
 use super::status::{DaemonStatus, LinkStatus};
 use crate::bacap::WriteCap;
-use crate::channel::Pace;
+use crate::channel::{Line, Pace};
 use crate::store::NetworkId;
 use crate::thin::{self, Client, ClientOptions, Config, Discovery, Link};
 
-/// Unanswered operations of the two kinds together stay within the daemon's 16 a connection; reads get fewer, as the
-/// daemon serves them before writes (`network-performance.md` A.6).
-pub(super) const WRITES_UNDER_WAY: usize = 10;
-pub(super) const READS_UNDER_WAY: usize = 6;
 /// How long a local question to the daemon may take.
 const QUESTION: Duration = Duration::from_secs(90);
 const DISCOVER_AGAIN: Duration = Duration::from_secs(10);
@@ -32,46 +28,77 @@ pub enum Daemon {
     Unneeded,
 }
 
+/// The sessions with one daemon, each with a token of its own. They outlive the daemon's restarts.
+pub(super) struct Lines {
+    config: Config,
+    traffic: Client,
+    /// Where envelopes are made; opened as they are needed, the first at once.
+    crypto: Mutex<Vec<Client>>,
+    /// Open while a short message waits beside a backlog: the daemon serves its connections in turn.
+    second: Mutex<Option<Client>>,
+}
+
+impl Lines {
+    fn start(config: Config) -> Self {
+        let client = || Client::start(config.clone(), ClientOptions::default());
+        let (traffic, crypto) = (client(), Mutex::new(vec![client()]));
+        Self { config, traffic, crypto, second: Mutex::new(None) }
+    }
+
+    fn client(&self) -> Client {
+        Client::start(self.config.clone(), ClientOptions::default())
+    }
+
+    /// The `at`-th connection that makes envelopes.
+    pub(super) fn crypto(&self, at: usize) -> Client {
+        let mut crypto = lock(&self.crypto);
+        while crypto.len() <= at {
+            let client = self.client();
+            crypto.push(client);
+        }
+        crypto[at].clone()
+    }
+
+    /// The connection that carries operations.
+    pub(super) fn traffic(&self, line: Line) -> Client {
+        match line {
+            Line::Main => self.traffic.clone(),
+            Line::Second => lock(&self.second).get_or_insert_with(|| self.client()).clone(),
+        }
+    }
+
+    /// Says goodbye on the second connection.
+    pub(super) async fn close_second(&self) {
+        let second = lock(&self.second).take();
+        if let Some(client) = second {
+            client.close().await;
+        }
+    }
+
+    async fn close(&self) {
+        let crypto = std::mem::take(&mut *lock(&self.crypto));
+        let second = lock(&self.second).take();
+        let mut closing = tokio::task::JoinSet::new();
+        for client in crypto.into_iter().chain(second).chain([self.traffic.clone()]) {
+            closing.spawn(async move { client.close().await });
+        }
+        closing.join_all().await;
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Nothing panics while it is held.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// A network that can be used: the daemon is connected and was checked.
 pub(super) struct Network {
-    crypto: Client,
-    traffic: Client,
+    pub(super) lines: Arc<Lines>,
     pub(super) id: NetworkId,
     pub(super) max_plaintext: usize,
     localnet: bool,
-    pace: Mutex<Pace>,
-    writes: Semaphore,
-    reads: Semaphore,
-}
-
-impl Network {
-    pub(super) fn crypto(&self) -> &Client {
-        &self.crypto
-    }
-
-    pub(super) fn traffic(&self) -> &Client {
-        &self.traffic
-    }
-
-    pub(super) fn pace(&self) -> Pace {
-        self.pace.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    pub(super) fn measure(&self, elapsed: Duration, packets: u32) {
-        self.pace.lock().unwrap_or_else(PoisonError::into_inner).measure(elapsed, packets);
-    }
-
-    pub(super) fn operation_deadline(&self) -> Duration {
-        self.pace().operation_deadline()
-    }
-
-    pub(super) async fn write_permit(&self) -> SemaphorePermit<'_> {
-        self.writes.acquire().await.expect("the semaphore is never closed")
-    }
-
-    pub(super) async fn read_permit(&self) -> SemaphorePermit<'_> {
-        self.reads.acquire().await.expect("the semaphore is never closed")
-    }
+    /// What the PKI document says.
+    pub(super) pace: Pace,
 }
 
 /// What the engine sees of the network over time.
@@ -89,9 +116,8 @@ pub(super) async fn keep(daemon: Daemon, view: watch::Sender<View>) {
         () = view.closed() => return,
     };
     let address = config.dial.to_string();
-    let traffic = Client::start(config.clone(), ClientOptions::default());
-    let crypto = Client::start(config, ClientOptions::default());
-    let mut seen = traffic.status();
+    let lines = Arc::new(Lines::start(config));
+    let mut seen = lines.traffic.status();
     let mut checked: Option<(u64, Arc<Network>)> = None;
     let mut said = None;
     loop {
@@ -113,7 +139,7 @@ pub(super) async fn keep(daemon: Daemon, view: watch::Sender<View>) {
             Link::Connected => {
                 if checked.as_ref().is_none_or(|(generation, _)| *generation != status.generation) {
                     let check = tokio::select! {
-                        check = check(&crypto, &traffic, &status) => check,
+                        check = check(&lines, &status) => check,
                         _ = seen.changed() => continue,
                         () = view.closed() => break,
                     };
@@ -153,7 +179,7 @@ pub(super) async fn keep(daemon: Daemon, view: watch::Sender<View>) {
             () = view.closed() => break,
         }
     }
-    tokio::join!(traffic.close(), crypto.close());
+    lines.close().await;
 }
 
 /// The daemon's address, looked for until there is one.
@@ -181,7 +207,8 @@ async fn found(daemon: Daemon, view: &watch::Sender<View>) -> Config {
 
 /// Asks the daemon what it is. Capabilities are made and indices are derived on our side too, so the daemon must do
 /// both as we do: a daemon that steps an index otherwise would write where no reader looks.
-async fn check(crypto: &Client, traffic: &Client, status: &thin::Status) -> Result<Network, String> {
+async fn check(lines: &Arc<Lines>, status: &thin::Status) -> Result<Network, String> {
+    let (crypto, traffic) = (lines.crypto(0), lines.traffic(Line::Main));
     let deadline = Instant::now() + QUESTION;
     let geometry = status.pigeonhole.as_ref().ok_or("the daemon did not tell its geometry")?;
     let max_plaintext = usize::try_from(geometry.max_plaintext_payload_length)
@@ -211,13 +238,10 @@ async fn check(crypto: &Client, traffic: &Client, status: &thin::Status) -> Resu
     let pace = pki
         .map_or_else(Pace::default, |document| Pace::from_document(document.lambda_p, document.mu, document.layers()));
     Ok(Network {
-        crypto: crypto.clone(),
-        traffic: traffic.clone(),
+        lines: Arc::clone(lines),
         id: NetworkId::new(keys),
         max_plaintext,
         localnet: pki.is_some_and(|document| document.localnet),
-        pace: Mutex::new(pace),
-        writes: Semaphore::new(WRITES_UNDER_WAY),
-        reads: Semaphore::new(READS_UNDER_WAY),
+        pace,
     })
 }

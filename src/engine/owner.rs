@@ -11,7 +11,7 @@ use tracing::warn;
 
 use super::control::{self, Failure, FailureKind};
 use super::{Daemon, Engine};
-use crate::channel::Linger;
+use crate::channel::{Linger, PROBE_SHARE};
 use crate::store::{Channel, Limits, StateDir, StateError, Store, StoreError};
 
 /// What kind of process owns the state.
@@ -53,9 +53,21 @@ impl Owner {
         linger: Linger,
         limits: Limits,
     ) -> Result<Arc<Self>, Failure> {
+        Self::open_paced(path, daemon, kind, linger, limits, PROBE_SHARE)
+    }
+
+    /// [`Owner::open_with`], and probes of idle channels take another part of the network's pace than a tenth.
+    pub fn open_paced(
+        path: &Path,
+        daemon: Daemon,
+        kind: OwnerKind,
+        linger: Linger,
+        limits: Limits,
+        probe_share: f64,
+    ) -> Result<Arc<Self>, Failure> {
         let state = StateDir::lock(path)?;
         let store = Store::open(&state, limits)?;
-        let engine = Engine::start(store.clone(), daemon, linger, kind == OwnerKind::Verb);
+        let engine = Engine::start(store.clone(), daemon, linger, kind == OwnerKind::Verb, probe_share);
         let socket = state.control_socket();
         let owner = Arc::new(Self {
             store,

@@ -2,17 +2,20 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use tokio::time::Instant;
 
 use super::status::DaemonStatus;
-use crate::store::{Channel, ChannelId, NetworkId};
+use crate::channel::Pace;
+use crate::store::{Channel, ChannelId, Durability, NetworkId, Role};
 
 /// Notes that are kept of one channel.
 const MAX_NOTES: usize = 32;
 /// The longest note, in characters.
 const MAX_NOTE: usize = 400;
+/// Over how long a channel's rate is averaged, in seconds.
+const RATE_OVER: f64 = 60.0;
 
 /// Why a channel of another network is refused.
 pub(super) fn other_network() -> String {
@@ -28,6 +31,24 @@ struct Seen {
     next_probe: HashMap<ChannelId, Instant>,
     trouble: HashMap<ChannelId, String>,
     notes: HashMap<ChannelId, VecDeque<(SystemTime, String)>>,
+    pace: Pace,
+    /// Packets that the writers have still to send.
+    backlog: HashMap<ChannelId, u64>,
+    rates: HashMap<ChannelId, Rate>,
+    follows: HashMap<ChannelId, Instant>,
+}
+
+/// Boxes a second, as of a time; it fades while none follow.
+#[derive(Clone, Copy)]
+struct Rate {
+    boxes_per_second: f64,
+    at: Instant,
+}
+
+impl Rate {
+    fn at(self, now: Instant) -> f64 {
+        self.boxes_per_second * (-now.saturating_duration_since(self.at).as_secs_f64() / RATE_OVER).exp()
+    }
 }
 
 #[derive(Default)]
@@ -43,7 +64,69 @@ impl Shared {
     }
 
     pub(super) fn daemon(&self) -> DaemonStatus {
-        self.seen().daemon.clone()
+        let seen = self.seen();
+        let mut daemon = seen.daemon.clone();
+        if daemon.max_plaintext.is_some() {
+            daemon.window_boxes = Some(seen.pace.window_boxes() as u64);
+            daemon.round_trip_ms = u64::try_from(seen.pace.round_trip().as_millis()).ok();
+        }
+        daemon
+    }
+
+    pub(super) fn see_pace(&self, pace: &Pace) {
+        let mut seen = self.seen();
+        if seen.pace != *pace {
+            seen.pace = pace.clone();
+        }
+    }
+
+    /// Takes note of what a channel has still to send.
+    pub(super) fn see_channel(&self, channel: &Channel) {
+        let left = if channel.role == Role::Writer && channel.fence.is_none() { packets_left(channel) } else { 0 };
+        let mut seen = self.seen();
+        if left == 0 {
+            seen.backlog.remove(&channel.id);
+        } else {
+            seen.backlog.insert(channel.id, left);
+        }
+    }
+
+    /// When all that a channel has queued will have left, as the network's pace goes: channels take turns, so that of
+    /// each other one no more goes before it than it has itself.
+    pub(super) fn time_left(&self, channel: &Channel) -> Option<Duration> {
+        let own = packets_left(channel);
+        let seen = self.seen();
+        if own == 0 || seen.daemon.max_plaintext.is_none() {
+            return None;
+        }
+        let others = seen.backlog.iter().filter(|(id, _)| **id != channel.id).map(|(_, &left)| left.min(own));
+        let packets = others.fold(own, u64::saturating_add);
+        let packets = f64::from(u32::try_from(packets).unwrap_or(u32::MAX));
+        Duration::try_from_secs_f64(packets / seen.pace.packets_per_second())
+            .ok()
+            .map(|time| time + seen.pace.round_trip())
+    }
+
+    /// A box of the channel was confirmed, or arrived.
+    pub(super) fn count_box(&self, id: ChannelId) {
+        let now = Instant::now();
+        let mut seen = self.seen();
+        let before = seen.rates.get(&id).map_or(0.0, |rate| rate.at(now));
+        seen.rates.insert(id, Rate { boxes_per_second: before + 1.0 / RATE_OVER, at: now });
+    }
+
+    /// Boxes a second of a channel, over the last minute or so.
+    pub(super) fn rate(&self, id: ChannelId) -> f64 {
+        self.seen().rates.get(&id).map_or(0.0, |rate| rate.at(Instant::now()))
+    }
+
+    pub(super) fn follow(&self, id: ChannelId, until: Instant) {
+        self.seen().follows.insert(id, until);
+    }
+
+    /// Until when a channel is followed.
+    pub(super) fn follows(&self, id: ChannelId) -> Option<Instant> {
+        self.seen().follows.get(&id).copied().filter(|until| *until > Instant::now())
     }
 
     pub(super) fn set_network(&self, network: NetworkId) {
@@ -105,6 +188,19 @@ impl Shared {
         seen.next_probe.remove(&id);
         seen.trouble.remove(&id);
         seen.notes.remove(&id);
+        seen.backlog.remove(&id);
+        seen.rates.remove(&id);
+        seen.follows.remove(&id);
+    }
+}
+
+/// Packets that a writer's channel has still to send, confirmations among them.
+fn packets_left(channel: &Channel) -> u64 {
+    let unstored = channel.boxes.saturating_sub(channel.stored_boxes);
+    let unsent = unstored.saturating_sub(channel.couriered_boxes);
+    match channel.durability {
+        Durability::Stored => unstored.saturating_mul(2),
+        Durability::Couriered => unsent.saturating_add(unstored.saturating_mul(2)),
     }
 }
 

@@ -1,5 +1,7 @@
 //! The state of everything, as the status verb and the control directory show it. Names and numbers, no secrets.
 
+use std::time::{SystemTime, UNIX_EPOCH};
+
 use serde::{Deserialize, Serialize};
 
 /// Version of the schema below; it grows when a field changes its meaning or goes.
@@ -94,6 +96,33 @@ pub struct ChannelStatus {
     pub boxes: u64,
     /// Writer: boxes that replicas hold. Reader: as `boxes`.
     pub stored_boxes: u64,
+    /// Writer: bytes that neither a courier nor a replica has.
+    #[serde(default)]
+    pub queued_bytes: u64,
+    /// Writer: boxes of them.
+    #[serde(default)]
+    pub queued_boxes: u64,
+    /// Writer: bytes that a courier has and no replica has confirmed.
+    #[serde(default)]
+    pub couriered_bytes: u64,
+    /// Writer: boxes of them.
+    #[serde(default)]
+    pub couriered_boxes: u64,
+    /// Writer: whose word lets the next box go, `stored` or `couriered`.
+    #[serde(default)]
+    pub durability: Option<DurabilityStatus>,
+    /// Boxes a minute that were confirmed, or arrived, lately.
+    #[serde(default)]
+    pub boxes_per_minute: f64,
+    /// Writer: milliseconds until all that was accepted is stored, as the network's pace goes.
+    #[serde(default)]
+    pub eta_ms: Option<u64>,
+    /// Writer: milliseconds that the oldest box waits for a replica: since it was sealed, or since a courier has it.
+    #[serde(default)]
+    pub oldest_unstored_ms: Option<u64>,
+    /// Writer: Unix seconds from which on replicas may have dropped the oldest box that is kept here.
+    #[serde(default)]
+    pub oldest_expires_at: Option<u64>,
     /// Whether a packet may have left: from then on nothing can be taken back.
     pub launched: bool,
     /// Whether a capability was given out.
@@ -114,6 +143,9 @@ pub struct ChannelStatus {
     /// Reader: boxes that were given up by `pigeonfs skip`.
     #[serde(default)]
     pub skipped_boxes: u64,
+    /// Reader: milliseconds for which it is still probed often.
+    #[serde(default)]
+    pub followed_ms: Option<u64>,
     /// Bytes at its beginning that were dropped to make room.
     #[serde(default)]
     pub dropped_bytes: u64,
@@ -135,9 +167,72 @@ pub struct ChannelStatus {
     pub modified: u64,
 }
 
+/// Whose word lets a writer's next box go.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DurabilityStatus {
+    /// A replica's.
+    #[default]
+    Stored,
+    /// A courier's.
+    Couriered,
+}
+
 impl ChannelStatus {
     /// Writer: bytes accepted that no replica confirmed yet.
-    pub fn queued_bytes(&self) -> u64 {
+    pub fn unstored_bytes(&self) -> u64 {
         self.size.saturating_sub(self.stored_bytes)
+    }
+}
+
+/// Whole seconds since 1970.
+pub(crate) fn unix_seconds(time: SystemTime) -> u64 {
+    time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
+/// A span of milliseconds in words, in one unit or two.
+pub(crate) fn span(milliseconds: u64) -> String {
+    let seconds = milliseconds / 1000;
+    match seconds {
+        0..60 => format!("{seconds}.{} s", milliseconds % 1000 / 100),
+        60..3600 => format!("{} min {} s", seconds / 60, seconds % 60),
+        3600..86_400 => format!("{} h {} min", seconds / 3600, seconds / 60 % 60),
+        _ => format!("{} d {} h", seconds / 86_400, seconds / 3600 % 24),
+    }
+}
+
+/// A time in Unix seconds as RFC 3339 has it, in UTC.
+pub(crate) fn utc(seconds: u64) -> String {
+    let (days, second) = (seconds / 86_400, seconds % 86_400);
+    // Years that begin in March, from the year 0 on: then leap days come last.
+    let days = days + 719_468;
+    let (era, day) = (days / 146_097, days % 146_097);
+    let year = (day - day / 1_460 + day / 36_524 - day / 146_096) / 365;
+    let day = day - (365 * year + year / 4 - year / 100);
+    let month = (5 * day + 2) / 153;
+    let day = day - (153 * month + 2) / 5 + 1;
+    let month = if month < 10 { month + 3 } else { month - 9 };
+    let year = era * 400 + year + u64::from(month <= 2);
+    let (hour, minute, second) = (second / 3_600, second / 60 % 60, second % 60);
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_those_of_the_calendar() {
+        assert_eq!(utc(0), "1970-01-01T00:00:00Z");
+        assert_eq!(utc(951_782_399), "2000-02-28T23:59:59Z");
+        assert_eq!(utc(951_782_400), "2000-02-29T00:00:00Z");
+        assert_eq!(utc(1_709_251_199), "2024-02-29T23:59:59Z");
+        assert_eq!(utc(4_107_542_400), "2100-03-01T00:00:00Z");
+    }
+
+    #[test]
+    fn spans_are_told_in_the_units_that_a_person_counts_in() {
+        assert_eq!([0, 999, 59_950].map(span), ["0.0 s", "0.9 s", "59.9 s"]);
+        assert_eq!([60_000, 3_725_000, 90_000_000].map(span), ["1 min 0 s", "1 h 2 min", "1 d 1 h"]);
     }
 }

@@ -1,123 +1,133 @@
-//! One box over the network: an envelope made on the crypto connection, sent on the traffic connection.
+//! One box over the network: an envelope made on a crypto connection, sent on a traffic connection.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use super::network::Network;
-use crate::bacap::{BoxIndex, ReadCap, WriteCap};
+use crate::bacap::{BoxIndex, ReadCap};
 #[cfg(test)]
 use crate::channel::bugs::{Bug, has};
-use crate::channel::{Outcome, ReadBack};
-use crate::thin;
+use crate::channel::{Answer, End, Line, Operation, Outcome, ReadBack};
+use crate::store::{Arrival, Capability};
+use crate::thin::{self, Client, Envelope, ErrorKind, Missing, ReadOutcome, WriteMode, WriteOutcome};
 
-/// Round trips that a strict write, or a read, takes at least: the ACK and the payload.
-pub(super) const PACKETS: u32 = 2;
+/// One box that is to be written or read, and what it takes.
+pub(super) struct Parcel {
+    pub(super) what: Operation,
+    pub(super) cap: Arc<Capability>,
+    pub(super) index: BoxIndex,
+    /// What is written, or compared with what is found.
+    pub(super) payload: Vec<u8>,
+}
 
-/// How one write ended, and what to tell the person where it did not end well.
-pub(super) struct Written {
-    pub(super) outcome: Outcome,
+/// How an operation ended, what a read found, and what to tell the person where it did not end well.
+pub(super) struct Ending {
+    pub(super) end: End,
+    pub(super) arrival: Option<Arrival>,
     pub(super) trouble: Option<String>,
 }
 
-/// What one read found.
-pub(super) enum Found {
-    Message(Vec<u8>),
-    Tombstone,
-    NotYet,
-    Unknown(String),
-}
+impl Ending {
+    fn well(end: End) -> Self {
+        Self { end, arrival: None, trouble: None }
+    }
 
-impl Written {
+    /// It could not be done, and may be tried again.
+    pub(super) fn vain(what: Operation, trouble: String) -> Self {
+        let end = match what {
+            Operation::Write { .. } => End::Written(Outcome::Again),
+            Operation::ReadBack => End::WasRead(ReadBack::Unknown),
+            Operation::Read => End::Answered(Answer::Unknown),
+        };
+        Self { end, arrival: None, trouble: Some(trouble) }
+    }
+
     /// What the end of a write means for its box.
-    pub(super) fn of(ended: Result<thin::WriteOutcome, thin::Error>) -> Self {
-        match ended {
-            Ok(thin::WriteOutcome::Done) => Self { outcome: Outcome::Stored, trouble: None },
-            Ok(thin::WriteOutcome::AlreadyExists) => Self { outcome: Outcome::Occupied, trouble: None },
+    pub(super) fn written(strict: bool, ended: Result<WriteOutcome, thin::Error>) -> Self {
+        let outcome = match ended {
+            Ok(WriteOutcome::AlreadyExists) => Outcome::Occupied,
+            Ok(WriteOutcome::Done) if strict => Outcome::Stored,
+            Ok(WriteOutcome::Done) => Outcome::Couriered,
             #[cfg(test)]
-            Err(thin::Error { kind: thin::ErrorKind::Timeout, .. }) if has(Bug::TimeoutIsSuccess) => {
-                Self { outcome: Outcome::Stored, trouble: None }
-            }
-            Err(error) => {
-                // Only what we asked wrongly ourselves can never succeed. A replica's or a daemon's refusal is shown and
-                // tried again: no single one of them may stop a channel for good.
-                let outcome = match error.kind {
-                    thin::ErrorKind::InvalidArgument(_) => Outcome::Hopeless,
-                    _ => Outcome::Again,
-                };
-                Self { outcome, trouble: Some(error.to_string()) }
-            }
+            Err(thin::Error { kind: ErrorKind::Timeout, .. }) if has(Bug::TimeoutIsSuccess) => Outcome::Stored,
+            Err(error) => return Self::failed(Operation::Write { strict }, &error),
+        };
+        Self::well(End::Written(outcome))
+    }
+
+    /// What the end of a read says of its box; that of an occupied index is compared with what we meant to write.
+    pub(super) fn read(what: Operation, payload: &[u8], ended: Result<ReadOutcome, thin::Error>) -> Self {
+        let found = match ended {
+            Ok(found) => found,
+            Err(error) => return Self::failed(what, &error),
+        };
+        if what == Operation::ReadBack {
+            // Only other plaintext is foreign: the same bytes under another padding, or a tombstone, are our own.
+            return Self::well(End::WasRead(match found {
+                ReadOutcome::Box(bytes) if bytes != payload => ReadBack::Foreign,
+                ReadOutcome::Box(_) | ReadOutcome::Tombstone => ReadBack::Ours,
+                ReadOutcome::NotFound => ReadBack::Unknown,
+            }));
         }
+        let arrival = match found {
+            ReadOutcome::Box(bytes) => Arrival::Message(bytes),
+            ReadOutcome::Tombstone => Arrival::Tombstone,
+            ReadOutcome::NotFound => return Self::well(End::Answered(Answer::NotYet)),
+        };
+        Self { end: End::Answered(Answer::Arrived), arrival: Some(arrival), trouble: None }
     }
-}
 
-impl Found {
-    /// What the end of a read says of its box.
-    pub(super) fn of(ended: Result<thin::ReadOutcome, thin::Error>) -> Self {
-        match ended {
-            Ok(thin::ReadOutcome::Box(bytes)) => Self::Message(bytes),
-            Ok(thin::ReadOutcome::Tombstone) => Self::Tombstone,
-            Ok(thin::ReadOutcome::NotFound) => Self::NotYet,
-            Err(error) => Self::Unknown(error.to_string()),
+    pub(super) fn failed(what: Operation, error: &thin::Error) -> Self {
+        let mut ending = Self::vain(what, error.to_string());
+        if let End::Written(outcome) = &mut ending.end {
+            *outcome = match error.kind {
+                // Only what we asked wrongly ourselves can never succeed. A replica's or a daemon's refusal is shown
+                // and tried again: no single one of them may stop a channel for good.
+                ErrorKind::InvalidArgument(_) => Outcome::Hopeless,
+                ErrorKind::Courier(31 | 32) | ErrorKind::Unauthentic(22) | ErrorKind::Replica(8) => Outcome::Stale,
+                _ => Outcome::Again,
+            };
         }
+        ending
     }
 }
 
-/// Sends one box strict, in a fresh envelope.
-pub(super) async fn write(network: &Network, cap: &WriteCap, index: &BoxIndex, payload: &[u8]) -> Written {
-    let _permit = network.write_permit().await;
-    let deadline = Instant::now() + network.operation_deadline();
-    Written::of(try_write(network, cap, index, payload, deadline).await)
+/// Makes the envelope, fresh.
+pub(super) async fn prepare(parcel: &Parcel, crypto: &Client, deadline: Instant) -> Result<Envelope, Ending> {
+    let made = match (parcel.what, &*parcel.cap) {
+        (Operation::Write { .. }, Capability::Write(cap)) => {
+            crypto.encrypt_write(cap, &parcel.index, &parcel.payload, deadline).await
+        }
+        (Operation::Write { .. }, Capability::Read(_)) => {
+            return Err(Ending::vain(parcel.what, "only the read capability is here".to_owned()));
+        }
+        (_, Capability::Write(cap)) => crypto.encrypt_read(cap.read_cap(), &parcel.index, deadline).await,
+        (_, Capability::Read(cap)) => crypto.encrypt_read(cap, &parcel.index, deadline).await,
+    };
+    made.map_err(|error| Ending::failed(parcel.what, &error))
 }
 
-async fn try_write(
-    network: &Network,
-    cap: &WriteCap,
-    index: &BoxIndex,
-    payload: &[u8],
-    deadline: Instant,
-) -> Result<thin::WriteOutcome, thin::Error> {
-    let envelope = network.crypto().encrypt_write(cap, index, payload, deadline).await?;
-    let started = Instant::now();
-    let outcome = network.traffic().start_write(cap, &envelope, thin::WriteMode::Strict, deadline).await?;
-    network.measure(started.elapsed(), PACKETS);
-    Ok(outcome)
-}
-
-/// Reads one box once, in a fresh envelope.
-pub(super) async fn read(network: &Network, cap: &ReadCap, index: &BoxIndex) -> Found {
-    let _permit = network.read_permit().await;
-    let deadline = Instant::now() + network.operation_deadline();
-    Found::of(try_read(network, cap, index, deadline).await)
-}
-
-async fn try_read(
-    network: &Network,
-    cap: &ReadCap,
-    index: &BoxIndex,
-    deadline: Instant,
-) -> Result<thin::ReadOutcome, thin::Error> {
-    let envelope = network.crypto().encrypt_read(cap, index, deadline).await?;
-    let started = Instant::now();
-    let outcome = network.traffic().start_read(cap, index, &envelope, thin::Missing::Report, deadline).await?;
-    network.measure(started.elapsed(), PACKETS);
-    Ok(outcome)
-}
-
-/// Reads an occupied index and compares it with what we meant to write.
-pub(super) async fn read_back(network: &Network, cap: &WriteCap, index: &BoxIndex, payload: &[u8]) -> ReadBack {
-    compared(read(network, cap.read_cap(), index).await, payload)
-}
-
-/// What an occupied index holds. Only other plaintext is foreign: the same bytes under another padding, or a tombstone, are
-/// our own.
-pub(super) fn compared(found: Found, payload: &[u8]) -> ReadBack {
-    match found {
-        Found::Message(bytes) if bytes == payload => ReadBack::Ours,
-        Found::Message(_) => ReadBack::Foreign,
-        Found::Tombstone => ReadBack::Ours,
-        Found::NotYet | Found::Unknown(_) => ReadBack::Unknown,
+/// Sends the envelope and waits for the end.
+pub(super) async fn transmit(parcel: &Parcel, envelope: &Envelope, traffic: &Client, deadline: Instant) -> Ending {
+    if let (Operation::Write { strict }, Capability::Write(cap)) = (parcel.what, &*parcel.cap) {
+        let mode = if strict { WriteMode::Strict } else { WriteMode::Default };
+        return Ending::written(strict, traffic.start_write(cap, envelope, mode, deadline).await);
     }
+    let cap = match &*parcel.cap {
+        Capability::Write(cap) => cap.read_cap(),
+        Capability::Read(cap) => cap,
+    };
+    let found = traffic.start_read(cap, &parcel.index, envelope, Missing::Report, deadline).await;
+    Ending::read(parcel.what, &parcel.payload, found)
+}
+
+/// Reads one box once, in a fresh envelope, beside what the scheduler does: for what a person has asked for by a verb.
+pub(super) async fn look(network: &Network, cap: &ReadCap, index: &BoxIndex) -> Result<ReadOutcome, thin::Error> {
+    let deadline = Instant::now() + network.pace.operation_deadline();
+    let envelope = network.lines.crypto(0).encrypt_read(cap, index, deadline).await?;
+    network.lines.traffic(Line::Main).start_read(cap, index, &envelope, Missing::Report, deadline).await
 }
 
 /// Waits that a retry of bookkeeping makes: short at first, never longer than half a minute.

@@ -1,10 +1,9 @@
 //! What the control directory says: the owner's status, for programs and for persons.
 
 use std::fmt::Write as _;
-use std::time::SystemTime;
 
 use super::{Fs, FsError, Node, Report};
-use crate::engine::status::{ChannelStatus, RoleStatus};
+use crate::engine::status::{ChannelStatus, RoleStatus, span, unix_seconds, utc};
 use crate::store::{Channel, ChannelId, Role};
 
 impl Fs {
@@ -34,7 +33,7 @@ impl Fs {
     fn errors(&self, channel: &Channel) -> String {
         let mut text = String::new();
         for (at, note) in self.owner.engine().notes(channel.id) {
-            let _ = writeln!(text, "{} {}", utc(at), one_line(&note));
+            let _ = writeln!(text, "{} {}", utc(unix_seconds(at)), one_line(&note));
         }
         if let Some(reason) = &channel.fence {
             let _ = writeln!(text, "fenced: {}", one_line(reason));
@@ -92,11 +91,31 @@ fn for_a_person(status: &ChannelStatus, standing: &str) -> String {
         RoleStatus::Writer => {
             line("accepted", format!("{} bytes in {} boxes", status.size, status.boxes));
             line("stored", format!("{} bytes in {} boxes", status.stored_bytes, status.stored_boxes));
-            line("queued", format!("{} bytes", status.queued_bytes()));
+            line("queued", format!("{} bytes in {} boxes", status.queued_bytes, status.queued_boxes));
+            if status.couriered_boxes > 0 {
+                line("couriered", format!("{} bytes in {} boxes", status.couriered_bytes, status.couriered_boxes));
+            }
+            if let Some(age) = status.oldest_unstored_ms {
+                line("oldest", format!("waits for {}", span(age)));
+            }
+            if let Some(left) = status.eta_ms {
+                line("done", format!("in {}", span(left)));
+            }
+            if let Some(at) = status.oldest_expires_at {
+                line("expires", format!("its oldest box, from {} on", utc(at)));
+            }
             let may = if status.launched || status.shared { "only grow" } else { "still be taken back" };
             line("may", may.to_owned());
         }
-        RoleStatus::Reader => line("arrived", format!("{} bytes in {} boxes", status.size, status.boxes)),
+        RoleStatus::Reader => {
+            line("arrived", format!("{} bytes in {} boxes", status.size, status.boxes));
+            if let Some(left) = status.next_probe_ms {
+                line("next probe", format!("in {}", span(left)));
+            }
+        }
+    }
+    if status.boxes_per_minute > 0.0 {
+        line("rate", format!("{} boxes a minute", status.boxes_per_minute));
     }
     if status.dropped_bytes > 0 {
         line("dropped", format!("the first {} bytes, to make room", status.dropped_bytes));
@@ -127,38 +146,4 @@ fn for_a_person(status: &ChannelStatus, standing: &str) -> String {
 
 fn one_line(text: &str) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ")
-}
-
-/// A time as RFC 3339 has it, in whole seconds of UTC.
-fn utc(time: SystemTime) -> String {
-    let seconds = time.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
-    let (days, second) = (seconds / 86_400, seconds % 86_400);
-    // Years that begin in March, from the year 0 on: then leap days come last.
-    let days = days + 719_468;
-    let (era, day) = (days / 146_097, days % 146_097);
-    let year = (day - day / 1_460 + day / 36_524 - day / 146_096) / 365;
-    let day = day - (365 * year + year / 4 - year / 100);
-    let month = (5 * day + 2) / 153;
-    let day = day - (153 * month + 2) / 5 + 1;
-    let month = if month < 10 { month + 3 } else { month - 9 };
-    let year = era * 400 + year + u64::from(month <= 2);
-    let (hour, minute, second) = (second / 3_600, second / 60 % 60, second % 60);
-    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
-}
-
-#[cfg(test)]
-mod tests {
-    use std::time::Duration;
-
-    use super::*;
-
-    #[test]
-    fn times_are_those_of_the_calendar() {
-        let at = |seconds| utc(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds));
-        assert_eq!(at(0), "1970-01-01T00:00:00Z");
-        assert_eq!(at(951_782_399), "2000-02-28T23:59:59Z");
-        assert_eq!(at(951_782_400), "2000-02-29T00:00:00Z");
-        assert_eq!(at(1_709_251_199), "2024-02-29T23:59:59Z");
-        assert_eq!(at(4_107_542_400), "2100-03-01T00:00:00Z");
-    }
 }

@@ -101,9 +101,9 @@ impl Ledger<'_> {
         let state = if full { BoxState::Sealed } else { BoxState::Open };
         let tail = record.boxes.saturating_sub(1);
         let changed = self.run(
-            "UPDATE box SET payload = CAST(payload || ?3 AS BLOB), state = ?4
+            "UPDATE box SET payload = CAST(payload || ?3 AS BLOB), state = ?4, since = ?6
              WHERE chain = ?1 AND seq = ?2 AND state = 0 AND length(payload) = ?5",
-            params![record.chain, int(tail), more, state.code(), int(record.tail_bytes)],
+            params![record.chain, int(tail), more, state.code(), int(record.tail_bytes), self.now],
         )?;
         if changed == 1 {
             Ok(())

@@ -3,7 +3,7 @@
 use rusqlite::params;
 
 use super::ledger::{Ledger, int, state, uint};
-use super::{Binding, BoxSeq, BoxState, ChannelId, NetworkId, Role, StoreError};
+use super::{Binding, BoxSeq, BoxState, ChannelId, Durability, NetworkId, Role, StoreError};
 
 impl Ledger<'_> {
     /// From here on a packet of these boxes may have left. Those that were launched before stay as they are.
@@ -40,11 +40,17 @@ impl Ledger<'_> {
     pub(super) fn confirm(&mut self, id: ChannelId, boxes: &[BoxSeq], to: BoxState) -> Result<(), StoreError> {
         let record = self.writer(id)?;
         let (mut changed, mut stored) = (false, 0_i64);
+        // Those that a courier has, as they change: boxes and bytes.
+        let mut couriered = (0_i64, 0_i64);
         for &seq in boxes {
-            let state = self.box_state(record.chain, seq)?;
+            let (state, bytes) = self.box_state_and_size(record.chain, seq)?;
             match (state, to) {
-                (BoxState::Launched, BoxState::Couriered) => {}
-                (BoxState::Launched | BoxState::Couriered, BoxState::Stored) => stored += 1,
+                (BoxState::Launched, BoxState::Couriered) => couriered = (couriered.0 + 1, couriered.1 + bytes),
+                (BoxState::Launched, BoxState::Stored) => stored += 1,
+                (BoxState::Couriered, BoxState::Stored) => {
+                    stored += 1;
+                    couriered = (couriered.0 - 1, couriered.1 - bytes);
+                }
                 (BoxState::Couriered | BoxState::Stored, BoxState::Couriered)
                 | (BoxState::Stored, BoxState::Stored) => continue,
                 _ => return Err(StoreError::WrongState { seq, state, wanted: to }),
@@ -69,8 +75,10 @@ impl Ledger<'_> {
             },
         )?;
         self.run(
-            "UPDATE channel SET stored_boxes = stored_boxes + ?2, first_unstored = ?3, stored_bytes = ?4 WHERE id = ?1",
-            params![id.0, stored, int(first_unstored), int(stored_bytes)],
+            "UPDATE channel SET stored_boxes = stored_boxes + ?2, first_unstored = ?3, stored_bytes = ?4,
+                    couriered_boxes = couriered_boxes + ?5, couriered_bytes = couriered_bytes + ?6
+             WHERE id = ?1",
+            params![id.0, stored, int(first_unstored), int(stored_bytes), couriered.0, couriered.1],
         )?;
         if self.sent_bytes()? > self.limits.sent_bytes {
             self.litter();
@@ -116,15 +124,39 @@ impl Ledger<'_> {
         Ok(Binding::Bound)
     }
 
+    /// Counts anew what a courier has, after boxes were rewritten.
+    pub(super) fn count_couriered(&mut self, id: ChannelId) -> Result<(), StoreError> {
+        let sql = "UPDATE channel SET
+                       couriered_boxes = (SELECT count(*) FROM box b WHERE b.chain = channel.chain AND b.state = 3),
+                       couriered_bytes = (SELECT coalesce(sum(length(b.payload)), 0) FROM box b
+                                          WHERE b.chain = channel.chain AND b.state = 3)
+                   WHERE id = ?1";
+        self.run(sql, [id.0]).map(drop)
+    }
+
+    /// Whose word lets the next box go, from now on.
+    pub(super) fn set_durability(&mut self, id: ChannelId, durability: Durability) -> Result<(), StoreError> {
+        self.writer(id)?;
+        let couriered = durability == Durability::Couriered;
+        self.run("UPDATE channel SET durability = ?2 WHERE id = ?1", params![id.0, couriered])?;
+        self.touch(id);
+        Ok(())
+    }
+
     fn box_state(&self, chain: i64, seq: BoxSeq) -> Result<BoxState, StoreError> {
-        self.one("SELECT state FROM box WHERE chain = ?1 AND seq = ?2", params![chain, int(seq.0)], |row| {
-            state(row, 0)
-        })?
-        .ok_or(StoreError::NoBox { seq })
+        Ok(self.box_state_and_size(chain, seq)?.0)
+    }
+
+    fn box_state_and_size(&self, chain: i64, seq: BoxSeq) -> Result<(BoxState, i64), StoreError> {
+        let sql = "SELECT state, length(payload) FROM box WHERE chain = ?1 AND seq = ?2";
+        self.one(sql, params![chain, int(seq.0)], |row| Ok((state(row, 0)?, row.get(1)?)))?
+            .ok_or(StoreError::NoBox { seq })
     }
 
     fn set_state(&self, chain: i64, seq: BoxSeq, to: BoxState) -> Result<(), StoreError> {
-        let sql = "UPDATE box SET state = ?3 WHERE chain = ?1 AND seq = ?2";
-        self.run(sql, params![chain, int(seq.0), to.code()]).map(drop)
+        // A launched box is as old as its seal.
+        let sql = "UPDATE box SET state = ?3, since = CASE ?3 WHEN 2 THEN since ELSE ?4 END
+                   WHERE chain = ?1 AND seq = ?2";
+        self.run(sql, params![chain, int(seq.0), to.code(), self.now]).map(drop)
     }
 }

@@ -111,14 +111,16 @@ impl Inbox {
             self.cursor = (self.cursor.0 + 1, self.cursor.1.next()?);
         }
         ledger.run(
-            "INSERT INTO box (chain, seq, state, index104, payload, seen) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+            "INSERT INTO box (chain, seq, state, index104, payload, seen, since)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
             params![
                 self.record.chain,
                 int(seq.0),
                 to.code(),
                 self.cursor.1.as_bytes(),
                 payload,
-                (seq.0 > self.record.frontier).then_some(ledger.now)
+                (seq.0 > self.record.frontier).then_some(ledger.now),
+                ledger.now
             ],
         )?;
         Ok(())

@@ -193,8 +193,9 @@ pub(super) struct Packer {
 impl Packer {
     pub(super) fn add(&mut self, ledger: &Ledger<'_>, payload: &[u8], open: bool) -> Result<(), StoreError> {
         ledger.run(
-            "INSERT INTO box (chain, seq, state, index104, offset, payload) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
-            params![self.chain, int(self.seq), !open, self.index.as_bytes(), int(self.offset), payload],
+            "INSERT INTO box (chain, seq, state, index104, offset, payload, since)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+            params![self.chain, int(self.seq), !open, self.index.as_bytes(), int(self.offset), payload, ledger.now],
         )?;
         self.index = self.index.next()?;
         self.seq += 1;

@@ -54,8 +54,8 @@ pub use drops::{DropCounts, DropRecord, DropSlice, NewRecord, RecordId, RecordSt
 pub use error::StoreError;
 pub use holes::{Hole, REPLICA_EPOCH, RETENTION};
 pub use model::{
-    Appended, Arrival, Binding, BoxSeq, BoxState, Capability, Channel, ChannelId, Content, Frontier, Limits,
-    MAX_AHEAD_BOXES, NetworkId, OutBox, PROVISIONAL_MAX_PLAINTEXT, Role, Skipped, Usage,
+    Appended, Arrival, Binding, BoxSeq, BoxState, Capability, Channel, ChannelId, Content, Durability, Frontier,
+    Limits, MAX_AHEAD_BOXES, NetworkId, OutBox, PROVISIONAL_MAX_PLAINTEXT, Role, Skipped, Usage,
 };
 pub use name::{ChannelName, MAX_NAME_BYTES, NameError};
 pub use open::Store;

@@ -60,6 +60,16 @@ impl Content {
     }
 }
 
+/// Whose word lets a writer's channel go on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Durability {
+    /// A replica's: two packets a box at least.
+    #[default]
+    Stored,
+    /// A courier's, which may still lose it: one packet a box, and a confirmation later, in idle slots.
+    Couriered,
+}
+
 /// How far a box is on its way. The first five are a writer's and follow one another; the others are a reader's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum BoxState {
@@ -178,6 +188,12 @@ pub struct Channel {
     pub stored_boxes: u64,
     /// Writer: the first box that no replica has confirmed.
     pub first_unstored: BoxSeq,
+    /// Writer: boxes that a courier has and no replica has confirmed.
+    pub couriered_boxes: u64,
+    /// Writer: their bytes.
+    pub couriered_bytes: u64,
+    /// Writer: whose word lets the next box go.
+    pub durability: Durability,
     /// Writer: bytes in the open tail box; 0 where there is none.
     pub tail_bytes: u64,
     /// Writer: how often the boxes that were not launched were thrown away or packed anew.

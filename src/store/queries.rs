@@ -1,5 +1,7 @@
 //! Questions, answered from memory, or from counters and indices by connections that only read.
 
+use std::time::SystemTime;
+
 use rusqlite::{Connection, OptionalExtension, Params, Row, params};
 use zeroize::Zeroizing;
 
@@ -7,7 +9,10 @@ use super::catalog::News;
 use super::channels::capability;
 use super::ledger::{content, index, int, role, seq, state, uint};
 use super::model::{MAX_AHEAD_BOXES, from_nanos};
-use super::{BoxSeq, Capability, Channel, ChannelId, ChannelName, NetworkId, OutBox, Role, Store, StoreError, Usage};
+use super::{
+    BoxSeq, BoxState, Capability, Channel, ChannelId, ChannelName, Durability, NetworkId, OutBox, Role, Store,
+    StoreError, Usage,
+};
 use crate::bacap::BoxIndex;
 
 /// Most bytes that one [`Store::read`] returns.
@@ -17,7 +22,8 @@ const CHANNEL: &str = "
     SELECT c.id, c.name, c.role, c.size, c.stored_bytes, c.boxes, c.stored_boxes, c.first_unstored, c.tail_bytes,
            c.rewrites, c.created, c.modified, c.accessed, c.dropped_mode, c.launched, c.shown, c.fence, c.frontier,
            c.verdict_at, c.max_plaintext, n.keys, c.changed, c.dropped_bytes, c.held_bytes, c.lost_end, c.skipped_boxes,
-           c.kind, c.allow_delete, c.assembled, c.astray
+           c.kind, c.allow_delete, c.assembled, c.astray,
+           c.durability, c.couriered_boxes, c.couriered_bytes
     FROM channel c LEFT JOIN network n ON n.id = c.network";
 
 impl Store {
@@ -100,6 +106,52 @@ impl Store {
                 },
             )?;
             Ok(boxes)
+        })
+    }
+
+    /// How far up to `limit` boxes from `from` on are that are to be sent or to be confirmed, and since when; without
+    /// their bytes.
+    pub fn outgoing_states(
+        &self,
+        id: ChannelId,
+        from: BoxSeq,
+        limit: usize,
+    ) -> Result<Vec<(BoxSeq, BoxState, Option<SystemTime>)>, StoreError> {
+        self.readers().ask(|db| {
+            let mut boxes = Vec::new();
+            each(
+                db,
+                "SELECT b.seq, b.state, b.since FROM channel c JOIN box b ON b.chain = c.chain
+                 WHERE c.id = ?1 AND c.role = 0 AND b.seq >= max(?2, c.first_unstored) AND b.state BETWEEN 1 AND 3
+                 ORDER BY b.seq LIMIT ?3",
+                params![id.0, int(from.0), int(limit as u64)],
+                |row| {
+                    boxes.push((seq(row, 0)?, state(row, 1)?, row.get::<_, Option<i64>>(2)?.map(from_nanos)));
+                    Ok(true)
+                },
+            )?;
+            Ok(boxes)
+        })
+    }
+
+    /// Since when the oldest box of a writer waits that no replica has confirmed: since it was sealed, or, where a
+    /// courier has it, since then.
+    pub fn oldest_unstored(&self, id: ChannelId) -> Result<Option<SystemTime>, StoreError> {
+        self.since_of(id, "b.seq = c.first_unstored AND b.state BETWEEN 1 AND 3")
+    }
+
+    /// When the oldest box of a writer that is kept here was confirmed by a replica.
+    pub fn oldest_stored(&self, id: ChannelId) -> Result<Option<SystemTime>, StoreError> {
+        self.since_of(id, "b.seq = c.dropped_boxes AND b.state = 4")
+    }
+
+    fn since_of(&self, id: ChannelId, which: &str) -> Result<Option<SystemTime>, StoreError> {
+        let sql = format!(
+            "SELECT b.since FROM channel c JOIN box b ON b.chain = c.chain WHERE c.id = ?1 AND c.role = 0 AND {which}"
+        );
+        self.readers().ask(|db| {
+            let since = one(db, &sql, [id.0], |row| row.get::<_, Option<i64>>(0))?;
+            Ok(since.flatten().map(from_nanos))
         })
     }
 
@@ -223,6 +275,9 @@ fn channel(row: &Row<'_>) -> rusqlite::Result<Channel> {
         boxes,
         stored_boxes: uint(row, 6)?,
         first_unstored: seq(row, 7)?,
+        couriered_boxes: uint(row, 31)?,
+        couriered_bytes: uint(row, 32)?,
+        durability: if row.get::<_, bool>(30)? { Durability::Couriered } else { Durability::Stored },
         tail_bytes: uint(row, 8)?,
         rewrites: uint(row, 9)?,
         created: time(10)?,

@@ -195,6 +195,7 @@ impl Ledger<'_> {
         }
         rewrite.follow(self, first, end, record.boxes)?;
         let adopted = rewrite.adopted;
+        self.count_couriered(id)?;
         self.run(
             "UPDATE channel SET size = ?2, boxes = ?3, next_index = ?4, launched = launched OR ?5 > 0,
                     launched_end = ?5, stored_boxes = ?6, first_unstored = ?7, stored_bytes = ?8, rewrites = rewrites + 1, fence = NULL, modified = ?9,
@@ -287,6 +288,7 @@ impl Ledger<'_> {
             record.fence.as_deref().unwrap_or_default(),
             name.as_str()
         );
+        self.count_couriered(id)?;
         self.run(
             "UPDATE channel SET size = ?2, boxes = ?3, next_index = ?4, tail_bytes = ?8, launched_end = min(launched_end, ?3),
                     stored_boxes = ?5, rewrites = rewrites + 1, fence = ?6, modified = ?7, changed = ?7

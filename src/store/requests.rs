@@ -8,8 +8,8 @@ use super::ledger::Ledger;
 use super::model::to_nanos;
 use super::queue::{Kind, Task};
 use super::{
-    Adopted, Appended, Arrival, Binding, BoxSeq, BoxState, ChannelId, ChannelName, Claim, Commit, Content, Finding,
-    Frontier, Moved, NetworkId, Skipped, Store, StoreError,
+    Adopted, Appended, Arrival, Binding, BoxSeq, BoxState, ChannelId, ChannelName, Claim, Commit, Content, Durability,
+    Finding, Frontier, Moved, NetworkId, Skipped, Store, StoreError,
 };
 use crate::bacap::{ReadCap, WriteCap};
 
@@ -115,6 +115,11 @@ impl Store {
     /// channel. Others wait while a large backlog is packed: some 20 MiB a second.
     pub fn set_max_plaintext(&self, id: ChannelId, bytes: usize) -> Commit<()> {
         self.send(Kind { wide: true, ..Kind::default() }, move |ledger| ledger.set_max_plaintext(id, bytes))
+    }
+
+    /// Whose word lets the next box of a writer go, from now on.
+    pub fn set_durability(&self, id: ChannelId, durability: Durability) -> Commit<()> {
+        self.submit(move |ledger| ledger.set_durability(id, durability))
     }
 
     /// Keeps what the network said about boxes of a channel that we read, in one transaction.

@@ -415,3 +415,19 @@ CREATE TRIGGER channel_goes_forward
               AND NEW.chain IN (SELECT chain FROM rewritten))
 BEGIN SELECT RAISE(ABORT, 'what was launched, stored or has arrived stays so'); END;
 ";
+
+/// From schema 5 to 6: how far a box is and since when, and what a courier has.
+pub(super) const V6: &str = r"
+-- When the box came into its state; a launched one, when it was sealed. NULL: by a version that did not keep it.
+ALTER TABLE box ADD COLUMN since INTEGER;
+-- Writer: 0 a replica's word lets the next box go, 1 a courier's.
+ALTER TABLE channel ADD COLUMN durability INTEGER NOT NULL DEFAULT 0
+    CHECK (durability IN (0, 1) AND (role = 0 OR durability = 0));
+ALTER TABLE channel ADD COLUMN couriered_boxes INTEGER NOT NULL DEFAULT 0
+    CHECK (couriered_boxes BETWEEN 0 AND launched_end);
+ALTER TABLE channel ADD COLUMN couriered_bytes INTEGER NOT NULL DEFAULT 0
+    CHECK (couriered_bytes BETWEEN 0 AND size);
+UPDATE channel SET couriered_boxes = (SELECT count(*) FROM box WHERE box.chain = channel.chain AND state = 3),
+    couriered_bytes = (SELECT coalesce(sum(length(payload)), 0) FROM box WHERE box.chain = channel.chain AND state = 3)
+    WHERE role = 0;
+";

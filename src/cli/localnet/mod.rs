@@ -111,7 +111,7 @@ async fn serve(context: &Context, typed: Typed) -> Result<(), Stop> {
 }
 
 /// Reads a time: seconds, or a number with its unit, of ms, s, m, h, d and w.
-fn span(text: &str) -> Result<Duration, String> {
+pub(super) fn span(text: &str) -> Result<Duration, String> {
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
     let seconds = match &text[digits.len()..] {
         "ms" => 0.001,

@@ -111,6 +111,7 @@ pub(super) async fn run(context: &Context, typed: Typed) -> Result<(), Stop> {
     let opening = Opening {
         linger: typed.disk.linger(),
         limits: typed.disk.limits(),
+        probe_share: typed.disk.probe_share,
         ..Opening::new(context.state.clone(), chosen.engine.clone())
     };
     let taken = tokio::select! {

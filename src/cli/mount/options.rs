@@ -5,7 +5,7 @@ use std::time::Duration;
 use clap::Args;
 
 use super::super::{byte_count, seconds};
-use crate::channel::Linger;
+use crate::channel::{Linger, PROBE_SHARE};
 use crate::fs::{Fsync, Options, Truncate};
 use crate::store::Limits;
 
@@ -59,6 +59,9 @@ pub(super) struct DiskArgs {
     /// Bytes that were sent and are kept for reading back; the oldest of more are dropped
     #[arg(long, value_name = "SIZE", value_parser = byte_count, default_value = "1GiB")]
     keep_sent: u64,
+    /// The part of the network's pace, from 0 to 1, that looking for what is new may take, for all channels together
+    #[arg(long, value_name = "SHARE", value_parser = share, default_value_t = PROBE_SHARE)]
+    pub(super) probe_share: f64,
 }
 
 impl FileArgs {
@@ -90,6 +93,11 @@ impl DiskArgs {
             sent_bytes: self.keep_sent,
         }
     }
+}
+
+fn share(text: &str) -> Result<f64, String> {
+    let share = text.parse().ok().filter(|share| (0.0..=1.0).contains(share));
+    share.ok_or_else(|| format!("{text:?} is no share from 0 to 1, such as 0.1"))
 }
 
 fn permissions(text: &str) -> Result<u32, String> {

@@ -6,9 +6,9 @@ use tokio::time::{Instant, sleep_until};
 
 use super::{CHUNK_BYTES, Failure, FailureKind, Request, Response, Secret};
 use crate::bacap::{self, ReadCap, WriteCap};
-use crate::engine::status::LinkStatus;
-use crate::engine::{Owner, fresh_write_cap};
-use crate::store::{Channel, ChannelName, Role, StoreError};
+use crate::engine::status::{DurabilityStatus, LinkStatus};
+use crate::engine::{Owner, OwnerKind, fresh_write_cap};
+use crate::store::{Channel, ChannelName, Durability, Role, StoreError};
 
 /// A verb waits so long for a daemon before it says that there is none.
 const DAEMON_PATIENCE: Duration = Duration::from_secs(10);
@@ -19,7 +19,7 @@ pub(super) async fn dispatch(owner: &Owner, request: Request) -> Result<Response
     match request {
         Request::Status { name: None } => Ok(Response::Status(owner.engine.status()?)),
         Request::Status { name: Some(name) } => Ok(channel_response(owner, &find(owner, &name)?)),
-        Request::New { name } => new(owner, &name).await,
+        Request::New { name, durability } => new(owner, &name, durability).await,
         Request::Add { name, capability } => add(owner, &name, &capability).await,
         Request::Share { name, write } => share(owner, &name, write).await,
         Request::Forget { name } => {
@@ -49,9 +49,10 @@ pub(super) async fn dispatch(owner: &Owner, request: Request) -> Result<Response
             let moved = owner.store.move_unsent(find(owner, &name)?.id, parse(&new)?, fresh_write_cap()?).await?;
             Ok(Response::Moved { boxes: moved.boxes, bytes: moved.bytes, launched_boxes: moved.launched_boxes })
         }
-        Request::Wait { name, bytes, timeout_ms } => {
+        Request::Follow { name, for_ms } => follow(owner, &name, Duration::from_millis(for_ms)).await,
+        Request::Wait { name, bytes, timeout_ms, level } => {
             let deadline = timeout_ms.map(|ms| Instant::now() + Duration::from_millis(ms));
-            wait(owner, &name, bytes, deadline).await
+            wait(owner, &name, bytes, level, deadline).await
         }
         Request::Append { name, bytes } => append(owner, &name, bytes).await,
         Request::Read { name, offset, follow_ms, timeout_ms } => {
@@ -78,9 +79,12 @@ fn channel_response(owner: &Owner, channel: &Channel) -> Response {
     Response::Channel(owner.engine.channel_status(channel))
 }
 
-async fn new(owner: &Owner, name: &str) -> Result<Response, Failure> {
+async fn new(owner: &Owner, name: &str, durability: DurabilityStatus) -> Result<Response, Failure> {
     let cap = fresh_write_cap()?;
-    owner.store.create_stream(parse(name)?, cap).await?;
+    let id = owner.store.create_stream(parse(name)?, cap).await?;
+    if durability == DurabilityStatus::Couriered {
+        owner.store.set_durability(id, Durability::Couriered).await?;
+    }
     Ok(channel_response(owner, &find(owner, name)?))
 }
 
@@ -129,7 +133,26 @@ async fn append(owner: &Owner, name: &str, bytes: Vec<u8>) -> Result<Response, F
     Ok(Response::Appended { size: appended.size })
 }
 
-async fn wait(owner: &Owner, name: &str, bytes: Option<u64>, deadline: Option<Instant>) -> Result<Response, Failure> {
+async fn follow(owner: &Owner, name: &str, time: Duration) -> Result<Response, Failure> {
+    let channel = find(owner, name)?;
+    if channel.role == Role::Writer {
+        return Err(Failure::new(FailureKind::Refused, format!("{name:?} is written here, and nothing arrives in it")));
+    }
+    if owner.kind == OwnerKind::Verb {
+        return Err(Failure::new(FailureKind::Failed, "nothing is mounted that could go on following it")
+            .hint("`pigeonfs read --follow` reads a channel without a mount"));
+    }
+    owner.engine.follow(channel.id, time).await;
+    Ok(channel_response(owner, &channel))
+}
+
+async fn wait(
+    owner: &Owner,
+    name: &str,
+    bytes: Option<u64>,
+    level: DurabilityStatus,
+    deadline: Option<Instant>,
+) -> Result<Response, Failure> {
     let id = find(owner, name)?.id;
     let mut growth = owner.store.changes().watch(id);
     let mut patience = Patience::new(deadline);
@@ -151,7 +174,10 @@ async fn wait(owner: &Owner, name: &str, bytes: Option<u64>, deadline: Option<In
                 if channel.tail_bytes > 0 {
                     owner.store.seal_tail(id).await?;
                 }
-                channel.stored_bytes == channel.size
+                match level {
+                    DurabilityStatus::Stored => channel.stored_bytes == channel.size,
+                    DurabilityStatus::Couriered => channel.boxes == channel.stored_boxes + channel.couriered_boxes,
+                }
             }
             Role::Reader => match bytes {
                 Some(bytes) => channel.size >= bytes,

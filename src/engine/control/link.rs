@@ -12,7 +12,7 @@ use tracing::debug;
 
 use super::server::through_directory;
 use super::{Answer, Failure, FailureKind, Request, Response, dispatch};
-use crate::channel::Linger;
+use crate::channel::{Linger, PROBE_SHARE};
 use crate::engine::{Daemon, Owner, OwnerKind};
 use crate::store::{Limits, StateDir, StateError};
 use crate::thin::frame;
@@ -32,16 +32,18 @@ pub struct Opening {
     pub linger: Linger,
     /// What its store may take of the disk, should it become the owner.
     pub limits: Limits,
+    /// The part of the network's pace that probes of idle channels may take together, should it become the owner.
+    pub probe_share: f64,
 }
 
 impl Opening {
     /// With the default times and limits.
     pub fn new(state: PathBuf, daemon: Daemon) -> Self {
-        Self { state, daemon, linger: Linger::default(), limits: Limits::default() }
+        Self { state, daemon, linger: Linger::default(), limits: Limits::default(), probe_share: PROBE_SHARE }
     }
 
     fn owner(&self, kind: OwnerKind) -> Result<Arc<Owner>, Failure> {
-        Owner::open_with(&self.state, self.daemon.clone(), kind, self.linger, self.limits)
+        Owner::open_paced(&self.state, self.daemon.clone(), kind, self.linger, self.limits, self.probe_share)
     }
 }
 
@@ -93,7 +95,7 @@ impl Link {
                     }
                 }
                 End::Client(stream) => match ask(stream, &request).await {
-                    Ok(Answer::Ok(response)) => return Ok(response),
+                    Ok(Answer::Ok(response)) => return Ok(*response),
                     Ok(Answer::Err(failure)) => return Err(failure),
                     Err(error) => {
                         self.end = End::None;

@@ -5,7 +5,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroize;
 
-use crate::engine::status::{ChannelStatus, Status};
+use crate::engine::status::{ChannelStatus, DurabilityStatus, Status};
 
 /// A capability on its way over the control socket. Shows nothing of itself and leaves nothing behind.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -49,6 +49,9 @@ pub enum Request {
     New {
         /// A free name.
         name: String,
+        /// Whose word lets its next box go.
+        #[serde(default)]
+        durability: DurabilityStatus,
     },
     /// Take a capability in: 136 bytes make a read-only stream, 168 a stream that can be appended to.
     Add {
@@ -103,7 +106,7 @@ pub enum Request {
         /// A free name.
         new: String,
     },
-    /// Wait until all that was accepted is stored (writer), or until `bytes` have arrived (reader).
+    /// Wait until replicas, or couriers, have all that was accepted (writer), or until `bytes` have arrived (reader).
     Wait {
         /// Which channel.
         name: String,
@@ -111,6 +114,16 @@ pub enum Request {
         bytes: Option<u64>,
         /// How long; without it, as long as it takes.
         timeout_ms: Option<u64>,
+        /// Writer: whose word is waited for.
+        #[serde(default)]
+        level: DurabilityStatus,
+    },
+    /// Probe a channel that is read often, for a while. Whoever watches the network may see that it is of interest.
+    Follow {
+        /// Which channel.
+        name: String,
+        /// For so long from now on.
+        for_ms: u64,
     },
     /// Append bytes to a stream, made where it is missing; answered once they are safe on this machine's disk.
     Append {
@@ -201,7 +214,7 @@ pub enum Response {
 #[serde(rename_all = "snake_case")]
 pub enum Answer {
     /// It worked.
-    Ok(Response),
+    Ok(Box<Response>),
     /// It did not.
     Err(Failure),
 }

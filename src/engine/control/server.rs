@@ -76,7 +76,7 @@ async fn converse(owner: Weak<Owner>, mut stream: UnixStream) {
                 .hint("the mount and the command may be of different versions")),
         };
         let answer = match answer {
-            Ok(response) => Answer::Ok(response),
+            Ok(response) => Answer::Ok(Box::new(response)),
             Err(failure) => Answer::Err(failure),
         };
         let Ok(bytes) = frame::encode(&answer) else { return };

@@ -1,53 +1,33 @@
 //! The writers' side of the driver: what a sender says is done here.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
+use tracing::{error, warn};
 
-use tracing::{debug, error, info, warn};
-
-use super::super::network::Network;
 use super::super::{shared, transfer};
-use super::{Driver, Machine, Message, Writer};
-use crate::bacap::WriteCap;
-use crate::channel::{Outcome, Sender, SenderAction, SenderEvent};
-use crate::store::{Binding, BoxSeq, BoxState, Capability, Channel, ChannelId, NetworkId, OutBox, Store, StoreError};
+use super::{Driver, Message, Writer};
+use crate::channel::{Event, Fetched, Sender, SenderAction, SenderEvent, Time};
+use crate::store::{Binding, BoxSeq, BoxState, Channel, ChannelId, NetworkId, Store, StoreError};
 
 impl Driver {
-    /// The sender of a channel that has something to send; made when there is none.
-    pub(super) fn writer(&mut self, channel: &Channel) -> Option<&mut Writer> {
+    /// Makes the sender of a channel that has something to send.
+    pub(super) fn start_sender(&mut self, channel: &Channel) {
         let id = channel.id;
-        if !self.machines.contains_key(&id) {
-            let cap = match self.store.cap(id) {
-                Ok(Capability::Write(cap)) => Arc::new(cap),
-                Ok(Capability::Read(_)) => return None,
-                Err(error) => {
-                    error!(%error, "a capability could not be loaded");
-                    return None;
-                }
-            };
-            let age = channel.created.elapsed().unwrap_or_default();
-            let not_before = self.linger.may_launch(self.now()).saturating_sub(age);
-            let machine = Sender::new(BoxSeq(0), not_before);
-            self.machines.insert(
-                id,
-                Machine::Writer(Writer {
-                    machine,
-                    cap,
-                    boxes: BTreeMap::new(),
-                    bound: false,
-                    rewrites: channel.rewrites,
-                }),
-            );
-            self.prepare(id);
-        }
-        match self.machines.get_mut(&id) {
-            Some(Machine::Writer(writer)) => Some(writer),
-            _ => None,
-        }
+        let age = channel.created.elapsed().unwrap_or_default();
+        let not_before = self.linger.may_launch(self.now()).saturating_sub(age);
+        // What was sealed before the store was opened, another life of this state sealed too. What was packed anew
+        // since, it may not have.
+        let untrusted_from = (!self.trusted.contains(&id)).then(|| match self.sealed_before.get(&id) {
+            Some(&(sealed, rewrites)) if rewrites == channel.rewrites => BoxSeq(sealed),
+            _ => BoxSeq(0),
+        });
+        let sender = Sender::new(channel.first_unstored, not_before, untrusted_from, channel.durability);
+        self.scheduler.add_sender(id, sender);
+        let writer = Writer { bound: false, fits: false, rewrites: channel.rewrites, durability: channel.durability };
+        self.writers.insert(id, writer);
+        self.fit(id);
     }
 
     /// Lets the sender go once the boxes that are not launched fit the network.
-    pub(super) fn prepare(&mut self, id: ChannelId) {
+    pub(super) fn fit(&mut self, id: ChannelId) {
         let Some(network) = self.network.clone() else { return };
         let (store, outbox) = (self.store.clone(), self.outbox.clone());
         let mut commit = self.store.set_max_plaintext(id, network.max_plaintext);
@@ -62,51 +42,46 @@ impl Driver {
                 tries += 1;
                 commit = store.set_max_plaintext(id, network.max_plaintext);
             }
-            let _ = outbox.send(Message::Prepared(id)).await;
+            let _ = outbox.send(Message::Fits(id, (network.id.clone(), network.max_plaintext))).await;
         });
     }
 
-    pub(super) fn drive_sender(&mut self, id: ChannelId, event: SenderEvent) {
-        let now = self.now();
-        let mut events = vec![event];
-        let mut confirmed = Vec::new();
-        while let Some(event) = events.pop() {
-            let window = self.pace().window_boxes();
-            let Some(Machine::Writer(writer)) = self.machines.get_mut(&id) else { return };
-            writer.machine.set_window(window);
-            for action in writer.machine.handle(now, event) {
-                match action {
-                    SenderAction::Fetch { from, limit } => events.push(self.fetch(id, from, limit)),
-                    SenderAction::Launch { boxes } => self.launch(id, boxes),
-                    SenderAction::Send { seq } => self.send(id, seq),
-                    SenderAction::ReadBack { seq } => self.read_back(id, seq),
-                    SenderAction::Confirm { seq } => confirmed.push(seq),
-                    SenderAction::Fence { seq, foreign } => self.fence(id, seq, foreign),
-                }
-            }
+    /// Does what a sender wants; what can be answered at once is.
+    pub(super) fn sender_wants(&mut self, channel: ChannelId, action: SenderAction) -> Option<Event> {
+        match action {
+            SenderAction::Fetch { from, limit } => return Some(self.fetch(channel, from, limit)),
+            SenderAction::Launch { boxes } => self.launch(channel, boxes),
+            SenderAction::Confirm { seq } => self.confirm(channel, seq, BoxState::Stored),
+            SenderAction::Courier { seq } => self.confirm(channel, seq, BoxState::Couriered),
+            SenderAction::Trust => drop(self.trusted.insert(channel)),
+            SenderAction::Fence { seq, foreign } => self.fence(channel, seq, foreign),
         }
-        if !confirmed.is_empty() {
-            self.confirm(id, confirmed);
-        }
+        None
     }
 
-    pub(super) fn fetch(&mut self, id: ChannelId, from: BoxSeq, limit: usize) -> SenderEvent {
-        let boxes = self.store.outgoing(id, from, limit).unwrap_or_else(|error| {
+    fn fetch(&mut self, channel: ChannelId, from: BoxSeq, limit: usize) -> Event {
+        let found = self.store.outgoing_states(channel, from, limit).unwrap_or_else(|error| {
             error!(%error, "boxes could not be looked up");
             Vec::new()
         });
-        let told = boxes.iter().map(|out| (out.seq, out.state != BoxState::Sealed)).collect();
-        if let Some(Machine::Writer(writer)) = self.machines.get_mut(&id) {
-            writer.boxes.extend(boxes.into_iter().map(|out| (out.seq, Arc::new(out))));
-        }
-        SenderEvent::Fetched { boxes: told }
+        let now = self.now();
+        let boxes = found.into_iter().map(|(seq, state, since)| {
+            let age = since.and_then(|since| since.elapsed().ok()).unwrap_or_default();
+            let fetched = match state {
+                BoxState::Couriered => Fetched::Couriered { since: now.saturating_sub(age) },
+                BoxState::Sealed => Fetched::Sealed,
+                _ => Fetched::Launched,
+            };
+            (seq, fetched)
+        });
+        Event::Sender { channel, event: SenderEvent::Fetched { boxes: boxes.collect() } }
     }
 
-    pub(super) fn launch(&mut self, id: ChannelId, boxes: Vec<BoxSeq>) {
+    fn launch(&mut self, id: ChannelId, boxes: Vec<BoxSeq>) {
         let Some(network) = self.network.clone() else {
             return self.post(Message::Sender(id, SenderEvent::LaunchFailed { boxes }));
         };
-        let Some(Machine::Writer(writer)) = self.machines.get_mut(&id) else { return };
+        let Some(writer) = self.writers.get_mut(&id) else { return };
         let binding = (!std::mem::replace(&mut writer.bound, true)).then(|| network.id.clone());
         let rewrites = writer.rewrites;
         let (store, outbox) = (self.store.clone(), self.outbox.clone());
@@ -123,51 +98,9 @@ impl Driver {
         });
     }
 
-    pub(super) fn send(&mut self, id: ChannelId, seq: BoxSeq) {
-        let Some((network, cap, out)) = self.sending(id, seq) else { return };
-        let outbox = self.outbox.clone();
-        self.operations.spawn(async move {
-            let written = transfer::write(&network, &cap, &out.index, &out.payload).await;
-            if let Some(trouble) = &written.trouble {
-                debug!(?seq, %trouble, "a write did not end well");
-            }
-            let _ = outbox.send(Message::Trouble(id, written.trouble)).await;
-            let event = SenderEvent::Ended { seq, outcome: written.outcome };
-            let _ = outbox.send(Message::Sender(id, event)).await;
-        });
-    }
-
-    pub(super) fn read_back(&mut self, id: ChannelId, seq: BoxSeq) {
-        let Some((network, cap, out)) = self.sending(id, seq) else { return };
-        let outbox = self.outbox.clone();
-        info!(?seq, "the box's index is occupied; reading it back");
-        self.operations.spawn(async move {
-            let found = transfer::read_back(&network, &cap, &out.index, &out.payload).await;
-            let _ = outbox.send(Message::Sender(id, SenderEvent::WasRead { seq, found })).await;
-        });
-    }
-
-    /// What a write of this box needs; where the network has just gone, the machine is told that it did not work.
-    pub(super) fn sending(&mut self, id: ChannelId, seq: BoxSeq) -> Option<(Arc<Network>, Arc<WriteCap>, Arc<OutBox>)> {
-        let Some(Machine::Writer(writer)) = self.machines.get(&id) else { return None };
-        let (cap, out) = (Arc::clone(&writer.cap), Arc::clone(writer.boxes.get(&seq)?));
-        match self.network.clone() {
-            Some(network) => Some((network, cap, out)),
-            None => {
-                self.post(Message::Sender(id, SenderEvent::Ended { seq, outcome: Outcome::Again }));
-                None
-            }
-        }
-    }
-
-    pub(super) fn confirm(&mut self, id: ChannelId, boxes: Vec<BoxSeq>) {
-        if let Some(Machine::Writer(writer)) = self.machines.get_mut(&id) {
-            for seq in &boxes {
-                writer.boxes.remove(seq);
-            }
-        }
+    fn confirm(&mut self, id: ChannelId, seq: BoxSeq, state: BoxState) {
         let store = self.store.clone();
-        let mut commit = self.store.confirm(id, boxes.clone(), BoxState::Stored);
+        let mut commit = self.store.confirm(id, vec![seq], state);
         self.operations.spawn(async move {
             let mut tries = 0;
             while let Err(error) = commit.await {
@@ -177,12 +110,12 @@ impl Driver {
                 warn!(%error, "a confirmation could not be kept; trying again");
                 tokio::time::sleep(transfer::pause_before_retry(tries)).await;
                 tries += 1;
-                commit = store.confirm(id, boxes.clone(), BoxState::Stored);
+                commit = store.confirm(id, vec![seq], state);
             }
         });
     }
 
-    pub(super) fn fence(&mut self, id: ChannelId, seq: BoxSeq, foreign: bool) {
+    fn fence(&mut self, id: ChannelId, seq: BoxSeq, foreign: bool) {
         let reason = if foreign {
             format!("box {} of this channel holds what another writer wrote", seq.0)
         } else {
@@ -197,6 +130,11 @@ impl Driver {
                 error!(%error, "the fence could not be kept; the next start meets the same box again");
             }
         });
+    }
+
+    /// When the tail of a channel is due, by its linger.
+    pub(super) fn seal_due(&self, id: ChannelId) -> Option<Time> {
+        self.tails.get(&id).map(|tail| self.linger.due(tail.first, tail.last))
     }
 }
 

@@ -55,7 +55,7 @@ pub(super) enum Change {
     SetMax { max: usize },
     Bind,
     Launch { rewrites: u64, boxes: Vec<BoxSeq> },
-    Confirm { boxes: Vec<BoxSeq> },
+    Confirm { boxes: Vec<BoxSeq>, state: BoxState },
     Fence,
     Received { arrivals: Vec<(BoxSeq, Option<Vec<u8>>)> },
 }
@@ -67,7 +67,7 @@ pub(super) enum Answer {
     Sealed { tries: u32 },
     Prepared { max: usize, tries: u32 },
     Launched { boxes: Vec<BoxSeq> },
-    Confirmed { boxes: Vec<BoxSeq>, tries: u32 },
+    Confirmed { boxes: Vec<BoxSeq>, state: BoxState, tries: u32 },
     Recorded,
 }
 
@@ -183,13 +183,13 @@ impl Written {
                     self.launched = true;
                 }
             }
-            Change::Confirm { boxes } => {
+            Change::Confirm { boxes, state } => {
                 for seq in boxes {
                     let row = self.row(seq)?;
                     if row.state < BoxState::Launched {
                         return Err(Refused("not launched"));
                     }
-                    row.state = BoxState::Stored;
+                    row.state = row.state.max(state);
                 }
             }
             Change::Fence => self.fenced = true,

@@ -1,14 +1,13 @@
-//! A process's way to the daemon, as the thin client goes it: operations with deadlines, put again after every reconnect,
-//! within the permits that the engine gives out.
+//! A process's way to the daemon, as the thin client goes it: operations with deadlines, put again after every reconnect.
+//! How many there are, and when each is put first, is the scheduler's.
 
 use std::collections::{BTreeMap, VecDeque};
 
-use super::super::network::{READS_UNDER_WAY, WRITES_UNDER_WAY};
-use super::super::transfer::{Found, PACKETS, Written, compared};
+use super::super::transfer::Ending;
 use super::process::Message;
 use super::world::{Happening, World};
 use crate::bacap::SealedBox;
-use crate::channel::{SenderEvent, Time};
+use crate::channel::{Operation as What, OperationId, Time};
 use crate::localnet::simulated::{Conn, Envelope, Heard};
 use crate::store::BoxSeq;
 use crate::thin::{self, Error, ErrorKind, Operation, ReadOutcome, WriteOutcome};
@@ -16,28 +15,21 @@ use crate::thin::{self, Error, ErrorKind, Operation, ReadOutcome, WriteOutcome};
 /// Requests of a connection that the daemon has not given back: one at work, one read ahead.
 const OUTSTANDING: usize = 2;
 
-/// What an operation is for.
-#[derive(Clone)]
-pub(super) enum Work {
-    Write(Vec<u8>),
-    Read,
-    /// Of an occupied index, to be compared with these bytes.
-    ReadBack(Vec<u8>),
-}
-
 pub(super) struct Op {
-    channel: usize,
+    pub(super) channel: usize,
     seq: BoxSeq,
-    work: Work,
-    /// When it was first put.
-    started: Time,
+    what: What,
+    /// What is written, or compared with what is found.
+    pub(super) bytes: Vec<u8>,
     envelope: Option<Envelope>,
+    /// Whether the scheduler let it go.
+    pub(super) transmitted: bool,
     /// Under which it was put last.
     query: Option<u64>,
 }
 
 enum Put {
-    Start(u64),
+    Start(OperationId),
     Cancel(Envelope),
 }
 
@@ -51,11 +43,8 @@ pub(super) struct Line {
     pub(super) view: bool,
     outstanding: usize,
     unput: VecDeque<Put>,
-    pub(super) ops: BTreeMap<u64, Op>,
-    queries: BTreeMap<u64, u64>,
-    /// Operations that wait for a permit: writes, reads.
-    waiting: [VecDeque<u64>; 2],
-    permits: [usize; 2],
+    pub(super) ops: BTreeMap<OperationId, Op>,
+    queries: BTreeMap<u64, OperationId>,
 }
 
 impl Line {
@@ -69,8 +58,6 @@ impl Line {
             unput: VecDeque::new(),
             ops: BTreeMap::new(),
             queries: BTreeMap::new(),
-            waiting: [VecDeque::new(), VecDeque::new()],
-            permits: [WRITES_UNDER_WAY, READS_UNDER_WAY],
         }
     }
 
@@ -83,60 +70,53 @@ impl Line {
 }
 
 impl World {
-    /// Begins an operation as soon as there is a permit for it.
-    pub(super) fn operate(&mut self, p: usize, channel: usize, seq: BoxSeq, work: Work) {
-        let id = self.next_serial();
-        let kind = usize::from(!matches!(work, Work::Write(_)));
-        let now = self.now;
+    /// Makes the envelope of an operation, which takes a moment.
+    pub(super) fn operate(
+        &mut self,
+        p: usize,
+        id: OperationId,
+        (channel, seq): (usize, BoxSeq),
+        what: What,
+        bytes: Vec<u8>,
+    ) {
+        let encrypt = self.millis(1..20);
         let Some(line) = self.line(p) else { return };
-        line.ops.insert(id, Op { channel, seq, work, started: now, envelope: None, query: None });
-        line.waiting[kind].push_back(id);
-        self.give_permits(p);
+        line.ops.insert(id, Op { channel, seq, what, bytes, envelope: None, transmitted: false, query: None });
+        self.plan_of(p, encrypt, Happening::Encrypted { p, op: id });
     }
 
-    fn give_permits(&mut self, p: usize) {
-        for kind in 0..2 {
-            loop {
-                let Some(line) = self.line(p) else { return };
-                if line.permits[kind] == 0 {
-                    break;
-                }
-                let Some(id) = line.waiting[kind].pop_front() else { break };
-                line.permits[kind] -= 1;
-                let encrypt = self.millis(1..20);
-                let deadline =
-                    self.processes[p].life.as_ref().map_or(Time::ZERO, |life| life.pace.operation_deadline());
-                self.plan_of(p, encrypt, Happening::Encrypted { p, op: id });
-                self.plan_of(p, deadline, Happening::Deadline { p, op: id });
-            }
-        }
-    }
-
-    pub(super) fn encrypted(&mut self, p: usize, id: u64) {
-        let (now, wall) = (self.now, self.wall());
+    pub(super) fn encrypted(&mut self, p: usize, id: OperationId) {
+        let wall = self.wall();
         let Some(op) = self.line(p).and_then(|line| line.ops.get_mut(&id)) else { return };
-        op.started = now;
-        let (channel, seq, work) = (op.channel, op.seq, op.work.clone());
-        let envelope = match &work {
-            Work::Write(bytes) => {
-                if bytes.is_empty() || bytes.len() > self.max {
-                    let text = "the box does not fit".to_owned();
-                    return self.end_op(p, id, Err(ErrorKind::InvalidArgument(text)));
-                }
-                self.oracle_sent(p, channel, seq, bytes);
-                let sealed = self.boxes.seal(channel, seq.0, bytes, self.max);
-                self.net.envelope_to_write(wall, sealed)
+        let (channel, seq, what, bytes) = (op.channel, op.seq, op.what, op.bytes.clone());
+        let envelope = if matches!(what, What::Write { .. }) {
+            if bytes.is_empty() || bytes.len() > self.max {
+                let text = "the box does not fit".to_owned();
+                return self.end_op(p, id, Err(ErrorKind::InvalidArgument(text)));
             }
-            Work::Read | Work::ReadBack(_) => {
-                let box_id = self.boxes.id(channel, seq.0);
-                self.net.envelope_to_read(wall, box_id)
-            }
+            let sealed = self.boxes.seal(channel, seq.0, &bytes, self.max);
+            self.net.envelope_to_write(wall, sealed)
+        } else {
+            let box_id = self.boxes.id(channel, seq.0);
+            self.net.envelope_to_read(wall, box_id)
         };
-        let Some(line) = self.line(p) else { return };
-        if let Some(op) = line.ops.get_mut(&id) {
+        if let Some(op) = self.line(p).and_then(|line| line.ops.get_mut(&id)) {
             op.envelope = Some(envelope);
         }
+        self.tell(p, Message::Made(id));
+    }
+
+    /// The scheduler lets an operation go.
+    pub(super) fn transmit(&mut self, p: usize, id: OperationId, deadline: Time) {
+        let Some(line) = self.line(p) else { return };
+        let Some(op) = line.ops.get_mut(&id) else { return };
+        op.transmitted = true;
+        let (channel, seq, what, bytes) = (op.channel, op.seq, op.what, op.bytes.clone());
         line.unput.push_back(Put::Start(id));
+        if matches!(what, What::Write { .. }) {
+            self.oracle_sent(p, channel, seq, &bytes);
+        }
+        self.plan_of(p, deadline, Happening::Deadline { p, op: id });
         self.flush(p);
     }
 
@@ -158,7 +138,7 @@ impl World {
                     op.query = Some(query);
                     line.queries.insert(query, id);
                     line.outstanding += 1;
-                    let strict = matches!(op.work, Work::Write(_));
+                    let strict = op.what != (What::Write { strict: false });
                     self.net.start(wall, conn, query, &envelope, strict)
                 }
             };
@@ -174,7 +154,9 @@ impl World {
             if op.query.is_some() {
                 line.unput.push_back(Put::Cancel(envelope.clone()));
             }
-            line.unput.push_back(Put::Start(id));
+            if op.transmitted {
+                line.unput.push_back(Put::Start(id));
+            }
         }
         self.flush(p);
     }
@@ -186,7 +168,7 @@ impl World {
         self.flush(p);
     }
 
-    pub(super) fn overdue(&mut self, p: usize, id: u64) {
+    pub(super) fn overdue(&mut self, p: usize, id: OperationId) {
         let Some(line) = self.line(p) else { return };
         let Some(op) = line.ops.get(&id) else { return };
         if let (Some(envelope), Some(_)) = (&op.envelope, op.query) {
@@ -206,13 +188,10 @@ impl World {
         self.end_op(p, id, result.map_err(|(code, courier)| thin::started(code, courier)));
     }
 
-    fn end_op(&mut self, p: usize, id: u64, result: Result<Option<SealedBox>, ErrorKind>) {
-        let now = self.now;
+    fn end_op(&mut self, p: usize, id: OperationId, result: Result<Option<SealedBox>, ErrorKind>) {
         let Some(line) = self.line(p) else { return };
         let Some(op) = line.ops.remove(&id) else { return };
         line.queries.retain(|_, of| *of != id);
-        let kind = usize::from(!matches!(op.work, Work::Write(_)));
-        line.permits[kind] += 1;
         let (channel, seq) = (op.channel, op.seq);
         self.trace(|| {
             format!(
@@ -220,40 +199,34 @@ impl World {
                 result.as_ref().map_or_else(ToString::to_string, |_| "well".to_owned())
             )
         });
-        if !matches!(result, Err(ErrorKind::Timeout | ErrorKind::Cancelled))
-            && let Some(life) = &mut self.processes[p].life
-        {
-            life.pace.measure(now.saturating_sub(op.started), PACKETS);
-        }
         let error = |kind, operation| Error { operation, kind };
-        let read = |result: Result<Option<SealedBox>, ErrorKind>, boxes: &mut super::boxes::Boxes| {
-            Found::of(match result {
-                Ok(Some(sealed)) => match boxes.open(channel, seq.0, &sealed) {
+        let ending = if let What::Write { strict } = op.what {
+            let written = match result {
+                Ok(_) => Ok(WriteOutcome::Done),
+                Err(ErrorKind::Replica(10)) => Ok(WriteOutcome::AlreadyExists),
+                Err(kind) => Err(error(kind, Operation::Write)),
+            };
+            Ending::written(strict, written)
+        } else {
+            let found = match result {
+                Ok(Some(sealed)) => match self.boxes.open(channel, seq.0, &sealed) {
                     Some(bytes) => Ok(ReadOutcome::Box(bytes)),
                     None => Err(error(ErrorKind::Unauthentic(22), Operation::Read)),
                 },
                 Ok(None) => Err(error(ErrorKind::MalformedReply("no box"), Operation::Read)),
                 Err(ErrorKind::Replica(1)) => Ok(ReadOutcome::NotFound),
                 Err(kind) => Err(error(kind, Operation::Read)),
-            })
+            };
+            Ending::read(op.what, &op.bytes, found)
         };
-        let message = match op.work {
-            Work::Write(_) => {
-                let written = Written::of(match result {
-                    Ok(_) => Ok(WriteOutcome::Done),
-                    Err(ErrorKind::Replica(10)) => Ok(WriteOutcome::AlreadyExists),
-                    Err(kind) => Err(error(kind, Operation::Write)),
-                });
-                Message::Sender(channel, SenderEvent::Ended { seq, outcome: written.outcome })
-            }
-            Work::Read => Message::Arrived(channel, seq, read(result, &mut self.boxes)),
-            Work::ReadBack(bytes) => {
-                let found = compared(read(result, &mut self.boxes), &bytes);
-                Message::Sender(channel, SenderEvent::WasRead { seq, found })
-            }
-        };
-        self.tell(p, message);
-        self.give_permits(p);
+        self.tell(p, Message::Ended(id, channel, seq, ending));
+    }
+
+    /// The network has gone between the envelope and its turn.
+    pub(super) fn away(&mut self, p: usize, id: OperationId) {
+        let Some(op) = self.line(p).and_then(|line| line.ops.remove(&id)) else { return };
+        let ending = Ending::vain(op.what, "the network is away".to_owned());
+        self.tell(p, Message::Ended(id, op.channel, op.seq, ending));
     }
 
     /// Takes what the network says to whom it concerns.

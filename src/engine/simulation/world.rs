@@ -11,7 +11,7 @@ use super::disk::{Answer, Change, Channel, Disk, Refused, Request};
 use super::oracle::Oracle;
 use super::plan::{Deed, Mishap, Plan};
 use super::process::{Life, Message};
-use crate::channel::Time;
+use crate::channel::{OperationId, Time};
 use crate::localnet::simulated::{Conn, Simulated};
 
 /// Some Friday, by the wall clock.
@@ -28,9 +28,9 @@ pub(super) enum Happening {
     /// The driver gets a message.
     Message { p: usize, message: Message },
     /// An envelope is made.
-    Encrypted { p: usize, op: u64 },
+    Encrypted { p: usize, op: OperationId },
     /// An operation has taken too long.
-    Deadline { p: usize, op: u64 },
+    Deadline { p: usize, op: OperationId },
     /// The daemon gave a request back.
     Room { p: usize, conn: Conn },
     /// A client dials.
@@ -175,7 +175,7 @@ impl World {
         self.steps += 1;
         let planned = self.agenda.first_key_value().map(|(&(at, _), _)| at);
         let lives = self.processes.iter().enumerate();
-        let rings = lives.filter_map(|(p, process)| Some((process.life.as_ref()?.timers.first()?.0, p)));
+        let rings = lives.filter_map(|(p, process)| Some((process.life.as_ref()?.next_timeout(self.now)?, p)));
         let ring = rings.min();
         let wall = self.wall();
         let net = self.net.next_deadline().map(|at| self.now + at.saturating_sub(wall));
@@ -244,7 +244,7 @@ impl World {
         }
         self.trace(|| format!("{p}: starts"));
         let token = self.next_serial();
-        self.processes[p].life = Some(Life::new(token));
+        self.processes[p].life = Some(Life::new(token, self.plan.pace.clone()));
         self.load_all(p);
         let after = self.millis(1..100);
         self.plan_of(p, after, Happening::Dial { p });

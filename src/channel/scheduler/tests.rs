@@ -1,0 +1,340 @@
+//! The scheduler against the model of `network-performance.md` A.7: one exponential server, taking turns between
+//! connections and preferring what it sends again, and a delay behind it.
+
+use rand::RngExt as _;
+
+use super::*;
+use crate::channel::{Durability, Fetched};
+
+const A: ChannelId = ChannelId(1);
+const B: ChannelId = ChannelId(2);
+const C: ChannelId = ChannelId(3);
+
+struct World {
+    scheduler: Scheduler,
+    dice: StdRng,
+    now: Time,
+    tick: Duration,
+    hop: Duration,
+    encrypt: Duration,
+    /// Boxes that each writer has queued, and how many are launched; boxes that each reader finds.
+    written: BTreeMap<ChannelId, (u64, u64)>,
+    found: BTreeMap<ChannelId, (u64, u64)>,
+    later: BTreeMap<(Time, u64), Later>,
+    serial: u64,
+    /// Of each line, and of what it sends again.
+    queues: [VecDeque<OperationId>; 2],
+    resends: [VecDeque<OperationId>; 2],
+    turn: usize,
+    operations: BTreeMap<OperationId, Sent>,
+    crypto: [Time; 16],
+    ticks: u64,
+    ticks_sent: u64,
+    ended: Vec<(Time, ChannelId, BoxSeq, Operation)>,
+    closed_second: usize,
+}
+
+#[derive(Clone, Debug)]
+enum Later {
+    Event(Event),
+    Back(OperationId),
+    Tick,
+}
+
+#[derive(Clone, Copy)]
+struct Sent {
+    channel: ChannelId,
+    seq: BoxSeq,
+    what: Operation,
+    packets_left: u32,
+    line: usize,
+}
+
+impl World {
+    fn new(tick_ms: u64, hop_ms: u64, encrypt_ms: u64, seed: u64) -> Self {
+        let pace = Pace::from_document(1.0 / tick_ms as f64, 1.0 / hop_ms as f64, 3);
+        let mut world = Self {
+            scheduler: Scheduler::new(pace, crate::channel::PROBE_SHARE, seed),
+            dice: StdRng::seed_from_u64(seed),
+            now: Duration::from_secs(100),
+            tick: Duration::from_millis(tick_ms),
+            hop: Duration::from_millis(hop_ms),
+            encrypt: Duration::from_millis(encrypt_ms),
+            written: BTreeMap::new(),
+            found: BTreeMap::new(),
+            later: BTreeMap::new(),
+            serial: 0,
+            queues: Default::default(),
+            resends: Default::default(),
+            turn: 0,
+            operations: BTreeMap::new(),
+            crypto: [Duration::ZERO; 16],
+            ticks: 0,
+            ticks_sent: 0,
+            ended: Vec::new(),
+            closed_second: 0,
+        };
+        world.plan(Duration::from_secs(100), Later::Tick);
+        world.tell(Event::Online(true));
+        world
+    }
+
+    fn docker() -> Self {
+        Self::new(1000, 200, 1, 7)
+    }
+
+    fn plan(&mut self, at: Time, what: Later) {
+        self.serial += 1;
+        self.later.insert((at, self.serial), what);
+    }
+
+    fn writer(&mut self, channel: ChannelId, boxes: u64, durability: Durability) {
+        self.written.insert(channel, (boxes, 0));
+        let sender = Sender::new(BoxSeq(0), self.now, None, durability);
+        self.scheduler.add_sender(channel, sender);
+        self.tell(Event::Sender { channel, event: SenderEvent::Online(true) });
+    }
+
+    fn reader(&mut self, channel: ChannelId, boxes: u64) {
+        self.found.insert(channel, (boxes, 0));
+        self.scheduler.add_receiver(self.now, channel, true);
+        self.tell(Event::Tick);
+    }
+
+    fn draw(&mut self, mean: Duration) -> Duration {
+        mean.mul_f64(-(1.0 - self.dice.random::<f64>()).ln())
+    }
+
+    fn tell(&mut self, event: Event) {
+        for action in self.scheduler.handle(self.now, event) {
+            match action {
+                Action::Sender { channel, action } => self.sender_wants(channel, action),
+                Action::Receiver { channel, action } => {
+                    if let ReceiverAction::Record { seq } = action {
+                        let found = self.found.get_mut(&channel).expect("a reader");
+                        found.1 = found.1.max(seq.0 + 1);
+                    }
+                }
+                Action::Load { channel } => {
+                    let frontier = BoxSeq(self.found[&channel].1);
+                    self.plan(self.now, Later::Event(Event::Loaded { channel, frontier, arrived: Vec::new() }));
+                }
+                Action::Prepare { operation, channel, seq, what, crypto } => {
+                    let sent = Sent { channel, seq, what, packets_left: what.packets(), line: 0 };
+                    self.operations.insert(operation, sent);
+                    let done = self.crypto[crypto].max(self.now) + self.encrypt;
+                    self.crypto[crypto] = done;
+                    self.plan(done, Later::Event(Event::Prepared { operation }));
+                }
+                Action::Transmit { operation, line } => {
+                    let line = usize::from(line == Line::Second);
+                    self.operations.get_mut(&operation).expect("prepared").line = line;
+                    self.queues[line].push_back(operation);
+                    assert!(self.queues[line].len() <= 16, "the daemon would cease to read us");
+                }
+                Action::Rested { .. } => {}
+                Action::CloseSecond => self.closed_second += 1,
+            }
+        }
+    }
+
+    fn sender_wants(&mut self, channel: ChannelId, action: SenderAction) {
+        let written = self.written.get_mut(&channel).expect("a writer");
+        let event = match action {
+            SenderAction::Fetch { from, limit } => {
+                let end = written.0.min(from.0 + limit as u64);
+                let how = |seq| if seq < written.1 { Fetched::Launched } else { Fetched::Sealed };
+                SenderEvent::Fetched { boxes: (from.0..end).map(|seq| (BoxSeq(seq), how(seq))).collect() }
+            }
+            SenderAction::Launch { boxes } => {
+                written.1 = written.1.max(boxes.last().expect("some").0 + 1);
+                SenderEvent::Launched { boxes }
+            }
+            _ => return,
+        };
+        self.plan(self.now, Later::Event(Event::Sender { channel, event }));
+    }
+
+    /// Lets time pass until `done`, or panics after a long while.
+    fn run(&mut self, what: &str, done: impl Fn(&Self) -> bool) {
+        for _ in 0..1_000_000 {
+            if done(self) {
+                return;
+            }
+            let timeout = self.scheduler.next_timeout(self.now);
+            let next = *self.later.keys().next().expect("there is always a tick");
+            if let Some(at) = timeout.filter(|at| *at < next.0) {
+                self.now = at.max(self.now);
+                self.tell(Event::Tick);
+                continue;
+            }
+            self.now = next.0.max(self.now);
+            match self.later.remove(&next).expect("just seen") {
+                Later::Event(event) => self.tell(event),
+                Later::Tick => self.daemon_tick(),
+                Later::Back(operation) => self.back(operation),
+            }
+        }
+        panic!("never: {what}");
+    }
+
+    fn daemon_tick(&mut self) {
+        let next = self.now + self.draw(self.tick);
+        self.plan(next, Later::Tick);
+        self.ticks += 1;
+        for turn in [self.turn, 1 - self.turn] {
+            let sent = self.resends[turn].pop_front().or_else(|| self.queues[turn].pop_front());
+            if let Some(operation) = sent {
+                self.turn = 1 - turn;
+                self.ticks_sent += 1;
+                let back = (0..7).fold(self.now, |at, _| at + self.draw(self.hop));
+                self.plan(back, Later::Back(operation));
+                return;
+            }
+        }
+    }
+
+    fn back(&mut self, operation: OperationId) {
+        let op = self.operations.get_mut(&operation).expect("it was sent");
+        op.packets_left -= 1;
+        let Sent { channel, seq, what, packets_left, line } = *op;
+        if packets_left > 0 {
+            return self.resends[line].push_back(operation);
+        }
+        self.operations.remove(&operation);
+        self.ended.push((self.now, channel, seq, what));
+        let end = match what {
+            Operation::Write { strict: true } => End::Written(Outcome::Stored),
+            Operation::Write { strict: false } => End::Written(Outcome::Couriered),
+            Operation::ReadBack => End::WasRead(ReadBack::Ours),
+            Operation::Read if seq.0 < self.found[&channel].0 => End::Answered(Answer::Arrived),
+            Operation::Read => End::Answered(Answer::NotYet),
+        };
+        self.tell(Event::Ended { operation, end });
+    }
+
+    fn ended(&self, channel: ChannelId) -> usize {
+        self.ended.iter().filter(|(_, of, ..)| *of == channel).count()
+    }
+
+    /// Of the ticks that pass while `done` is not, the share that carries a packet.
+    fn share(&mut self, what: &str, done: impl Fn(&Self) -> bool) -> f64 {
+        let before = (self.ticks, self.ticks_sent);
+        self.run(what, done);
+        (self.ticks_sent - before.1) as f64 / (self.ticks - before.0) as f64
+    }
+}
+
+#[test]
+fn a_backlog_takes_the_ticks_of_every_network() {
+    for (hop, encrypt) in [(200, 1), (200, 1500), (1000, 1), (1000, 1500)] {
+        for durability in [Durability::Stored, Durability::Couriered] {
+            let mut world = World::new(1000, hop, encrypt, 3);
+            world.writer(A, 3000, durability);
+            world.run("the beginning", |world| world.ended(A) >= 50);
+            let share = world.share("the middle", |world| world.ended(A) >= 2500);
+            assert!(
+                share > 0.95,
+                "{durability:?}, hops of {hop} ms, encrypts of {encrypt} ms: {share:.3} of the ticks"
+            );
+        }
+        let mut world = World::new(1000, hop, encrypt, 4);
+        world.reader(A, 3000);
+        world.run("the beginning", |world| world.ended(A) >= 50);
+        let share = world.share("the middle", |world| world.ended(A) >= 2500);
+        assert!(share > 0.95, "reads, hops of {hop} ms, encrypts of {encrypt} ms: {share:.3} of the ticks");
+    }
+}
+
+#[test]
+fn the_window_grows_where_the_document_promises_a_quicker_network() {
+    let mut world = World::docker();
+    world.hop = Duration::from_millis(900);
+    world.writer(A, 4000, Durability::Couriered);
+    world.run("learning", |world| world.ended(A) >= 1000);
+    let share = world.share("the middle", |world| world.ended(A) >= 3500);
+    assert!(share > 0.85, "{share:.3} of the ticks, where six boxes would take 0.8");
+}
+
+#[test]
+fn backlogs_share_the_network_and_a_strict_box_counts_twice() {
+    let mut world = World::docker();
+    world.writer(A, 2000, Durability::Stored);
+    world.writer(B, 2000, Durability::Stored);
+    world.writer(C, 2000, Durability::Couriered);
+    world.run("three channels", |world| world.ended(A) >= 300);
+    let (a, b, c) = (world.ended(A), world.ended(B), world.ended(C));
+    assert!(b.abs_diff(a) <= 10 && 2 * c >= 3 * a && c <= 2 * a, "{a} {b} {c}");
+}
+
+#[test]
+fn reads_and_writes_share_the_network() {
+    let mut world = World::docker();
+    world.writer(A, 2000, Durability::Stored);
+    world.reader(B, 2000);
+    world.run("both ways", |world| world.ended(A) + world.ended(B) >= 600);
+    let (writes, reads) = (world.ended(A), world.ended(B));
+    assert!(writes > 200 && reads > 200, "{writes} writes and {reads} reads");
+}
+
+#[test]
+fn a_short_message_beside_a_backlog_is_nearly_as_quick_as_alone() {
+    let mean = |backlog: u64| {
+        let mut world = World::docker();
+        if backlog > 0 {
+            world.writer(A, backlog, Durability::Stored);
+            world.run("the backlog", |world| world.ended(A) >= 20);
+        }
+        let mut total = Duration::ZERO;
+        for id in 10..110 {
+            let (began, channel) = (world.now, ChannelId(id));
+            world.writer(channel, 1, Durability::Stored);
+            world.run("a short message", |world| world.ended(channel) == 1);
+            total += world.now - began;
+            let pause = world.now + Duration::from_secs(5);
+            world.run("a pause", |world| world.now >= pause);
+        }
+        (total / 100, world.closed_second)
+    };
+    let (alone, _) = mean(0);
+    let (beside, _) = mean(100_000);
+    assert!(beside < alone.mul_f64(1.5), "{alone:?} alone, {beside:?} beside a backlog");
+}
+
+#[test]
+fn confirmations_take_idle_slots_only() {
+    let mut world = World::docker();
+    world.writer(A, 200, Durability::Couriered);
+    world.run("the writes", |world| world.ended(A) >= 180);
+    assert!(world.ended.iter().all(|(.., what)| *what == Operation::Write { strict: false }), "nothing else yet");
+    world.run("the confirmations", |world| world.ended(A) == 400);
+    let timeout = world.scheduler.next_timeout(world.now);
+    assert_eq!(timeout, None, "all is confirmed, and nothing is left to do");
+}
+
+#[test]
+fn idle_readers_exist_only_while_they_are_probed() {
+    let mut world = World::docker();
+    for id in 0..500 {
+        world.found.insert(ChannelId(id), (0, 0));
+        world.scheduler.add_receiver(world.now, ChannelId(id), false);
+    }
+    let end = world.now + Duration::from_secs(20_000);
+    let share = world.share("five hours", |world| {
+        assert!(world.scheduler.receivers.len() <= 8, "{} at work", world.scheduler.receivers.len());
+        world.now >= end
+    });
+    assert!((0.05..0.13).contains(&share), "{share:.3} of the ticks");
+}
+
+#[test]
+fn the_ends_of_a_channel_that_left_are_passed_over() {
+    let mut world = World::docker();
+    world.writer(A, 100, Durability::Stored);
+    world.run("some", |world| world.ended(A) >= 10);
+    world.scheduler.remove(A);
+    let end = world.now + Duration::from_secs(100);
+    world.run("the rest", |world| world.now >= end);
+    assert_eq!((world.scheduler.unanswered(), world.scheduler.next_timeout(world.now)), (0, None));
+    assert!(world.scheduler.under_way.is_empty() && world.scheduler.bulks.is_empty());
+}

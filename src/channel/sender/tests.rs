@@ -1,0 +1,238 @@
+use super::*;
+
+const T0: Time = Duration::from_secs(100);
+const WRITE: Operation = Operation::Write { strict: true };
+
+fn seqs(range: std::ops::Range<u64>) -> Vec<BoxSeq> {
+    range.map(BoxSeq).collect()
+}
+
+fn fetched(range: std::ops::Range<u64>, how: Fetched) -> SenderEvent {
+    SenderEvent::Fetched { boxes: range.map(|seq| (BoxSeq(seq), how)).collect() }
+}
+
+fn fresh(durability: Durability) -> Sender {
+    let mut sender = Sender::new(BoxSeq(0), T0, Some(BoxSeq(0)), durability);
+    sender.set_window(4);
+    sender
+}
+
+/// A sender with a window of four whose first box is confirmed.
+fn trusted(durability: Durability) -> Sender {
+    let mut sender = fresh(durability);
+    sender.handle(T0, SenderEvent::Online(true));
+    sender.handle(T0, fetched(0..1, Fetched::Sealed));
+    sender.handle(T0, SenderEvent::Launched { boxes: seqs(0..1) });
+    assert_eq!(sender.take_write(T0), Some((BoxSeq(0), WRITE)), "strict, whatever the channel chose");
+    sender.handle(T0, SenderEvent::Ended { seq: BoxSeq(0), outcome: Outcome::Stored });
+    sender
+}
+
+/// The same with some more boxes queued and launched.
+fn launched(durability: Durability, boxes: std::ops::Range<u64>) -> Sender {
+    let mut sender = trusted(durability);
+    sender.handle(T0, SenderEvent::Queued);
+    sender.handle(T0, fetched(boxes.clone(), Fetched::Sealed));
+    sender.handle(T0, SenderEvent::Launched { boxes: seqs(boxes) });
+    sender
+}
+
+fn all_writes(sender: &mut Sender, now: Time) -> Vec<(BoxSeq, Operation)> {
+    std::iter::from_fn(|| sender.take_write(now)).collect()
+}
+
+#[test]
+fn the_first_box_of_a_life_goes_alone_and_only_after_its_launch_is_committed() {
+    let mut sender = fresh(Durability::Stored);
+    assert_eq!(sender.handle(T0, SenderEvent::Online(true)), [SenderAction::Fetch { from: BoxSeq(0), limit: 4 }]);
+    let launched = sender.handle(T0, fetched(0..3, Fetched::Sealed));
+    assert_eq!(launched, [SenderAction::Launch { boxes: seqs(0..1) }], "one of three");
+    assert_eq!((sender.take_write(T0), sender.wants(T0).write), (None, false), "its launch is not committed");
+    sender.handle(T0, SenderEvent::Launched { boxes: seqs(0..1) });
+    assert_eq!(all_writes(&mut sender, T0), [(BoxSeq(0), WRITE)]);
+    let then = sender.handle(T0, SenderEvent::Ended { seq: BoxSeq(0), outcome: Outcome::Stored });
+    assert_eq!(then[..2], [SenderAction::Trust, SenderAction::Confirm { seq: BoxSeq(0) }]);
+    assert_eq!(then[2], SenderAction::Launch { boxes: seqs(1..3) }, "confirmed: the window opens");
+}
+
+#[test]
+fn what_was_sealed_before_the_store_was_opened_goes_as_a_window_and_what_is_sealed_since_alone() {
+    let mut sender = Sender::new(BoxSeq(5), T0, Some(BoxSeq(8)), Durability::Couriered);
+    sender.set_window(8);
+    sender.handle(T0, SenderEvent::Online(true));
+    let mut boxes: Vec<_> = seqs(5..7).into_iter().map(|seq| (seq, Fetched::Launched)).collect();
+    boxes.extend(seqs(7..11).into_iter().map(|seq| (seq, Fetched::Sealed)));
+    let launches = sender.handle(T0, SenderEvent::Fetched { boxes });
+    assert_eq!(launches, [SenderAction::Launch { boxes: seqs(7..8) }], "nothing beside the first new one");
+    sender.handle(T0, SenderEvent::Launched { boxes: seqs(7..8) });
+    let couriered = Operation::Write { strict: false };
+    assert_eq!(all_writes(&mut sender, T0), seqs(5..8).into_iter().map(|seq| (seq, couriered)).collect::<Vec<_>>());
+    for seq in seqs(5..7) {
+        let told = sender.handle(T0, SenderEvent::Ended { seq, outcome: Outcome::Couriered });
+        assert_eq!(told, [SenderAction::Courier { seq }]);
+    }
+    let alone = sender.handle(T0, SenderEvent::Ended { seq: BoxSeq(7), outcome: Outcome::Couriered });
+    assert_eq!(alone[1], SenderAction::Launch { boxes: seqs(8..9) });
+    sender.handle(T0, SenderEvent::Launched { boxes: seqs(8..9) });
+    assert_eq!(all_writes(&mut sender, T0), [(BoxSeq(8), WRITE)], "strict, for its conflict to be seen");
+}
+
+#[test]
+fn nothing_is_launched_while_the_network_is_away_or_the_stream_is_too_young() {
+    let mut sender = Sender::new(BoxSeq(0), T0 + Duration::from_secs(2), Some(BoxSeq(0)), Durability::Stored);
+    assert_eq!(sender.handle(T0, SenderEvent::Queued), [], "offline");
+    sender.handle(T0, SenderEvent::Online(true));
+    assert_eq!(sender.handle(T0, fetched(0..1, Fetched::Sealed)), [], "two seconds to take a slip back");
+    assert_eq!(sender.next_timeout(T0), Some(T0 + Duration::from_secs(2)));
+    let later = sender.handle(T0 + Duration::from_secs(2), SenderEvent::Tick);
+    assert_eq!(later, [SenderAction::Launch { boxes: seqs(0..1) }]);
+}
+
+#[test]
+fn a_lost_answer_is_tried_again_later_and_a_stale_envelope_at_once() {
+    let mut sender = launched(Durability::Stored, 1..2);
+    assert_eq!(all_writes(&mut sender, T0), [(BoxSeq(1), WRITE)]);
+    sender.handle(T0, SenderEvent::Ended { seq: BoxSeq(1), outcome: Outcome::Stale });
+    assert_eq!(all_writes(&mut sender, T0), [(BoxSeq(1), WRITE)], "the same box at the same index");
+    sender.handle(T0, SenderEvent::Ended { seq: BoxSeq(1), outcome: Outcome::Again });
+    assert_eq!(all_writes(&mut sender, T0), [], "not at once");
+    let at = sender.next_timeout(T0).expect("a retry is planned");
+    assert_eq!(all_writes(&mut sender, at), [(BoxSeq(1), WRITE)]);
+}
+
+#[test]
+fn an_occupied_index_is_read_back_and_only_foreign_bytes_fence() {
+    for (found, expected) in [
+        (ReadBack::Ours, SenderAction::Confirm { seq: BoxSeq(1) }),
+        (ReadBack::Foreign, SenderAction::Fence { seq: BoxSeq(1), foreign: true }),
+    ] {
+        let mut sender = launched(Durability::Stored, 1..2);
+        sender.take_write(T0);
+        sender.handle(T0, SenderEvent::Ended { seq: BoxSeq(1), outcome: Outcome::Occupied });
+        assert_eq!(sender.take_write(T0), Some((BoxSeq(1), Operation::ReadBack)));
+        let judged = sender.handle(T0, SenderEvent::WasRead { seq: BoxSeq(1), found });
+        assert!(judged.contains(&expected), "{found:?}: {judged:?}");
+    }
+}
+
+#[test]
+fn a_fenced_sender_does_nothing_more() {
+    let mut sender = launched(Durability::Stored, 1..4);
+    sender.take_write(T0);
+    sender.handle(T0, SenderEvent::Ended { seq: BoxSeq(1), outcome: Outcome::Hopeless });
+    assert_eq!(sender.handle(T0, SenderEvent::Queued), []);
+    assert_eq!((sender.take_write(T0), sender.next_timeout(T0)), (None, None));
+}
+
+#[test]
+fn a_backlog_is_no_short_message() {
+    assert!(launched(Durability::Stored, 1..3).wants(T0).short);
+    assert!(!launched(Durability::Stored, 1..4).wants(T0).short);
+    assert_eq!(trusted(Durability::Stored).wants(T0), Wants::default(), "nothing to send is nothing");
+}
+
+#[test]
+fn what_a_courier_has_is_confirmed_in_an_idle_slot_and_sent_again_where_it_was_lost() {
+    let mut sender = launched(Durability::Couriered, 1..2);
+    assert_eq!(sender.take_write(T0), Some((BoxSeq(1), Operation::Write { strict: false })));
+    let told = sender.handle(T0, SenderEvent::Ended { seq: BoxSeq(1), outcome: Outcome::Couriered });
+    assert_eq!(told[0], SenderAction::Courier { seq: BoxSeq(1) });
+    assert_eq!((sender.wants(T0).write, sender.wants(T0).confirm, sender.take_write(T0)), (false, true, None));
+    assert_eq!(sender.take_confirmation(T0), Some((BoxSeq(1), WRITE)));
+    assert!(!sender.wants(T0).confirm, "one at a time");
+    let told = sender.handle(T0, SenderEvent::Ended { seq: BoxSeq(1), outcome: Outcome::Stored });
+    assert_eq!(told, [SenderAction::Confirm { seq: BoxSeq(1) }]);
+    assert!(sender.is_idle(), "{sender:?}");
+}
+
+#[test]
+fn a_confirmation_that_has_waited_a_day_goes_first() {
+    let mut sender = trusted(Durability::Couriered);
+    sender.handle(T0, SenderEvent::Queued);
+    let boxes = vec![(BoxSeq(1), Fetched::Couriered { since: T0 }), (BoxSeq(2), Fetched::Launched)];
+    sender.handle(T0, SenderEvent::Fetched { boxes });
+    let due = sender.next_timeout(T0).expect("planned");
+    assert_eq!(due, T0 + UNCONFIRMED_FOR);
+    assert_eq!(sender.take_write(due), Some((BoxSeq(1), WRITE)));
+    assert_eq!(sender.take_write(due), Some((BoxSeq(2), Operation::Write { strict: false })));
+}
+
+#[test]
+fn no_more_boxes_than_the_limit_are_left_unconfirmed() {
+    let mut sender = trusted(Durability::Couriered);
+    sender.handle(T0, SenderEvent::Queued);
+    let mut boxes: Vec<_> =
+        (1..=MAX_UNCONFIRMED as u64).map(|seq| (BoxSeq(seq), Fetched::Couriered { since: T0 })).collect();
+    let next = BoxSeq(MAX_UNCONFIRMED as u64 + 1);
+    boxes.push((next, Fetched::Launched));
+    sender.handle(T0, SenderEvent::Fetched { boxes });
+    assert_eq!(sender.take_write(T0), Some((BoxSeq(1), WRITE)), "a confirmation, and no new box");
+    sender.handle(T0, SenderEvent::Ended { seq: BoxSeq(1), outcome: Outcome::Stored });
+    assert_eq!(sender.take_write(T0), Some((next, Operation::Write { strict: false })));
+}
+
+proptest::proptest! {
+    /// Whatever fails in whatever order: a box is sent only after its launch, never more than two windows are in
+    /// hand, every box is confirmed exactly once, and the sender comes to rest.
+    #[test]
+    fn every_box_is_confirmed_once(boxes in 1_u64..60, window in 1_usize..8, couriered: bool, seed: u64) {
+        use rand::{RngExt as _, SeedableRng as _};
+        let mut dice = rand::rngs::StdRng::seed_from_u64(seed);
+        let durability = if couriered { Durability::Couriered } else { Durability::Stored };
+        let mut sender = Sender::new(BoxSeq(0), T0, Some(BoxSeq(0)), durability);
+        sender.set_window(window);
+        let mut now = T0;
+        let mut inbox: Vec<SenderEvent> = vec![SenderEvent::Online(true)];
+        let (mut launched, mut confirmed) = (vec![false; boxes as usize], vec![0; boxes as usize]);
+        for step in 0..100_000 {
+            proptest::prop_assert!(step < 99_999, "the sender never came to rest");
+            let event = if inbox.is_empty() {
+                if sender.is_idle() { break; }
+                match sender.next_timeout(now) { Some(at) => now = at, None => break }
+                SenderEvent::Tick
+            } else {
+                let pick = dice.random_range(0..inbox.len());
+                inbox.swap_remove(pick)
+            };
+            for action in sender.handle(now, event) {
+                match action {
+                    SenderAction::Fetch { from, limit } => {
+                        let end = boxes.min(from.0 + limit as u64);
+                        let how = |seq: u64| if launched[seq as usize] { Fetched::Launched } else { Fetched::Sealed };
+                        inbox.push(SenderEvent::Fetched {
+                            boxes: (from.0..end).map(|seq| (BoxSeq(seq), how(seq))).collect(),
+                        });
+                    }
+                    SenderAction::Launch { boxes } if dice.random_bool(0.1) =>
+                        inbox.push(SenderEvent::LaunchFailed { boxes }),
+                    SenderAction::Launch { boxes } => {
+                        for seq in &boxes { launched[seq.0 as usize] = true; }
+                        inbox.push(SenderEvent::Launched { boxes });
+                    }
+                    SenderAction::Confirm { seq } => confirmed[seq.0 as usize] += 1,
+                    SenderAction::Courier { .. } | SenderAction::Trust => {}
+                    SenderAction::Fence { .. } => proptest::prop_assert!(false, "nothing was foreign"),
+                }
+            }
+            let wanted = sender.wants(now);
+            let taken = sender.take_write(now);
+            proptest::prop_assert_eq!(wanted.write, taken.is_some());
+            let Some((seq, operation)) = taken.or_else(|| sender.take_confirmation(now)) else { continue };
+            proptest::prop_assert!(launched[seq.0 as usize], "{seq:?} was sent before its launch");
+            inbox.push(match operation {
+                Operation::Write { strict } => SenderEvent::Ended { seq, outcome: match dice.random_range(0..10) {
+                    0 => Outcome::Again,
+                    1 if strict => Outcome::Occupied,
+                    2 => Outcome::Stale,
+                    _ if strict => Outcome::Stored,
+                    _ => Outcome::Couriered,
+                } },
+                _ => SenderEvent::WasRead {
+                    seq, found: if dice.random_bool(0.3) { ReadBack::Unknown } else { ReadBack::Ours },
+                },
+            });
+            proptest::prop_assert!(sender.in_hand.len() <= 2 * window);
+        }
+        proptest::prop_assert_eq!(confirmed, vec![1; boxes as usize]);
+    }
+}
