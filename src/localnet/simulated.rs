@@ -100,6 +100,11 @@ impl Simulated {
         self.event(wall, Event::Disconnected(conn))
     }
 
+    /// The client says goodbye; its session is over.
+    pub(crate) fn close(&mut self, wall: Duration, conn: Conn) -> Vec<Heard> {
+        self.event(wall, Event::Closed(conn))
+    }
+
     /// An envelope to write a box, as of the epoch at `wall`.
     pub(crate) fn envelope_to_write(&mut self, wall: Duration, sealed: SealedBox) -> Envelope {
         self.envelope(wall, Inner::Write(sealed))

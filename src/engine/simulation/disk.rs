@@ -7,13 +7,15 @@ use std::collections::{BTreeMap, VecDeque};
 
 use crate::channel::Time;
 use crate::channel::bugs::{Bug, has};
-use crate::store::{BoxSeq, BoxState};
+use crate::store::{Arrival, BoxSeq, BoxState};
 
 /// A box of a channel that we write.
 #[derive(Clone, Debug)]
 pub(super) struct Row {
     pub(super) bytes: Vec<u8>,
     pub(super) state: BoxState,
+    /// Since when a courier has it, by the wall clock.
+    pub(super) since: Time,
 }
 
 /// A channel that we write.
@@ -55,9 +57,9 @@ pub(super) enum Change {
     SetMax { max: usize },
     Bind,
     Launch { rewrites: u64, boxes: Vec<BoxSeq> },
-    Confirm { boxes: Vec<BoxSeq>, state: BoxState },
+    Confirm { seq: BoxSeq, to: BoxState, since: Time },
     Fence,
-    Received { arrivals: Vec<(BoxSeq, Option<Vec<u8>>)> },
+    Received { arrivals: Vec<(BoxSeq, Arrival)> },
 }
 
 /// Who hears of a commit.
@@ -65,9 +67,9 @@ pub(super) enum Change {
 pub(super) enum Answer {
     Nobody,
     Sealed { tries: u32 },
-    Prepared { max: usize, tries: u32 },
+    Fitted { max: usize, tries: u32 },
     Launched { boxes: Vec<BoxSeq> },
-    Confirmed { boxes: Vec<BoxSeq>, state: BoxState, tries: u32 },
+    Confirmed { seq: BoxSeq, to: BoxState, tries: u32 },
     Recorded,
 }
 
@@ -106,6 +108,11 @@ impl Written {
         self.boxes.iter().filter(|row| row.state != BoxState::Stored).count()
     }
 
+    pub(super) fn first_unstored(&self) -> BoxSeq {
+        let stored = self.boxes.iter().take_while(|row| row.state == BoxState::Stored).count();
+        BoxSeq(stored as u64)
+    }
+
     pub(super) fn is_stored(&self) -> bool {
         self.boxes.iter().all(|row| row.state == BoxState::Stored)
     }
@@ -117,7 +124,7 @@ impl Written {
     fn pack(&mut self, mut bytes: &[u8]) {
         while !bytes.is_empty() {
             if self.tail_bytes() == 0 {
-                self.boxes.push(Row { bytes: Vec::new(), state: BoxState::Open });
+                self.boxes.push(Row { bytes: Vec::new(), state: BoxState::Open, since: Time::ZERO });
             }
             let max = self.max;
             let tail = self.boxes.last_mut().expect("just made");
@@ -183,13 +190,13 @@ impl Written {
                     self.launched = true;
                 }
             }
-            Change::Confirm { boxes, state } => {
-                for seq in boxes {
-                    let row = self.row(seq)?;
-                    if row.state < BoxState::Launched {
-                        return Err(Refused("not launched"));
-                    }
-                    row.state = row.state.max(state);
+            Change::Confirm { seq, to, since } => {
+                let row = self.row(seq)?;
+                if row.state < BoxState::Launched {
+                    return Err(Refused("not launched"));
+                }
+                if row.state < to {
+                    (row.state, row.since) = (to, since);
                 }
             }
             Change::Fence => self.fenced = true,
@@ -204,14 +211,14 @@ impl Written {
 }
 
 impl Read {
-    fn received(&mut self, arrivals: Vec<(BoxSeq, Option<Vec<u8>>)>) {
+    fn received(&mut self, arrivals: Vec<(BoxSeq, Arrival)>) {
         let before = self.frontier;
         let mut missing = Vec::new();
         for (seq, arrival) in arrivals {
             match arrival {
-                Some(bytes) if seq.0 >= self.frontier => drop(self.boxes.entry(seq.0).or_insert(bytes)),
-                Some(_) => {}
-                None => missing.push(seq.0),
+                Arrival::Message(bytes) if seq.0 >= self.frontier => drop(self.boxes.entry(seq.0).or_insert(bytes)),
+                Arrival::Message(_) | Arrival::Tombstone => {}
+                Arrival::NotYet => missing.push(seq.0),
             }
         }
         while let Some(bytes) = self.boxes.get(&self.frontier) {

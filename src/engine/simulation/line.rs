@@ -1,5 +1,5 @@
-//! A process's way to the daemon, as the thin client goes it: operations with deadlines, put again after every reconnect.
-//! How many there are, and when each is put first, is the scheduler's.
+//! A process's way to the daemon, as the thin client goes it: envelopes made in a while, operations with deadlines, which are
+//! put again after every reconnect. Of the two traffic connections the second is dialled when it is needed.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -7,23 +7,28 @@ use super::super::transfer::Ending;
 use super::process::Message;
 use super::world::{Happening, World};
 use crate::bacap::SealedBox;
-use crate::channel::{Operation as What, OperationId, Time};
+use crate::channel::{Line, Operation, OperationId, Time};
 use crate::localnet::simulated::{Conn, Envelope, Heard};
 use crate::store::BoxSeq;
-use crate::thin::{self, Error, ErrorKind, Operation, ReadOutcome, WriteOutcome};
+use crate::thin::{self, Error, ErrorKind, ReadOutcome, WriteOutcome};
 
 /// Requests of a connection that the daemon has not given back: one at work, one read ahead.
 const OUTSTANDING: usize = 2;
 
-pub(super) struct Op {
+/// What an operation takes from the store.
+#[derive(Clone)]
+pub(super) struct Parcel {
     pub(super) channel: usize,
-    seq: BoxSeq,
-    what: What,
+    pub(super) seq: BoxSeq,
+    pub(super) what: Operation,
     /// What is written, or compared with what is found.
-    pub(super) bytes: Vec<u8>,
-    envelope: Option<Envelope>,
-    /// Whether the scheduler let it go.
-    pub(super) transmitted: bool,
+    pub(super) payload: Vec<u8>,
+}
+
+/// An operation that was transmitted.
+struct Started {
+    parcel: Parcel,
+    envelope: Envelope,
     /// Under which it was put last.
     query: Option<u64>,
 }
@@ -33,112 +38,142 @@ enum Put {
     Cancel(Envelope),
 }
 
-/// One life's connection, and what it is asked.
-pub(super) struct Line {
-    pub(super) token: u64,
-    pub(super) conn: Option<Conn>,
-    /// The daemon has a link to the mixnet, and knows us.
-    pub(super) usable: bool,
-    /// What the engine is told of it.
-    pub(super) view: bool,
+/// One client of the daemon.
+pub(super) struct Wire {
+    token: u64,
+    conn: Option<Conn>,
+    dialling: bool,
+    /// The daemon knows us, and has a link to the mixnet.
+    usable: bool,
     outstanding: usize,
     unput: VecDeque<Put>,
-    pub(super) ops: BTreeMap<OperationId, Op>,
+    started: BTreeMap<OperationId, Started>,
     queries: BTreeMap<u64, OperationId>,
 }
 
-impl Line {
+impl Wire {
     pub(super) fn new(token: u64) -> Self {
         Self {
             token,
             conn: None,
+            dialling: false,
             usable: false,
-            view: false,
             outstanding: 0,
             unput: VecDeque::new(),
-            ops: BTreeMap::new(),
+            started: BTreeMap::new(),
             queries: BTreeMap::new(),
         }
     }
 
-    pub(super) fn broken(&mut self) {
-        self.conn = None;
-        self.usable = false;
-        self.outstanding = 0;
-        self.unput.clear();
+    pub(super) fn conn(&self) -> Option<Conn> {
+        self.conn
+    }
+
+    pub(super) fn unanswered(&self) -> usize {
+        self.started.len()
+    }
+}
+
+fn number(line: Line) -> usize {
+    match line {
+        Line::Main => 0,
+        Line::Second => 1,
     }
 }
 
 impl World {
-    /// Makes the envelope of an operation, which takes a moment.
-    pub(super) fn operate(
+    fn wire(&mut self, p: usize, n: usize) -> Option<&mut Wire> {
+        self.processes[p].life.as_mut().map(|life| &mut life.wires[n])
+    }
+
+    /// What [`super::super::transfer::prepare`] does, on the daemon's side of it.
+    pub(super) fn envelope(&mut self, p: usize, parcel: &Parcel) -> Result<Envelope, Ending> {
+        let wall = self.wall();
+        let Parcel { channel, seq, what, payload } = parcel;
+        if let Operation::Write { .. } = what {
+            if payload.is_empty() || payload.len() > self.max {
+                let kind = ErrorKind::InvalidArgument("the box does not fit".to_owned());
+                return Err(Ending::failed(*what, &Error { operation: thin::Operation::EncryptWrite, kind }));
+            }
+            self.oracle_sent(p, *channel, *seq, payload);
+            let sealed = self.boxes.seal(*channel, seq.0, payload, self.max);
+            return Ok(self.net.envelope_to_write(wall, sealed));
+        }
+        let box_id = self.boxes.id(*channel, seq.0);
+        Ok(self.net.envelope_to_read(wall, box_id))
+    }
+
+    /// Starts an operation. Its end comes as a message.
+    pub(super) fn start_operation(
         &mut self,
         p: usize,
         id: OperationId,
-        (channel, seq): (usize, BoxSeq),
-        what: What,
-        bytes: Vec<u8>,
+        line: Line,
+        parcel: Parcel,
+        envelope: Envelope,
     ) {
-        let encrypt = self.millis(1..20);
-        let Some(line) = self.line(p) else { return };
-        line.ops.insert(id, Op { channel, seq, what, bytes, envelope: None, transmitted: false, query: None });
-        self.plan_of(p, encrypt, Happening::Encrypted { p, op: id });
+        let n = number(line);
+        let deadline = self.processes[p].life.as_ref().map_or(Time::ZERO, |life| life.deadline());
+        let Some(wire) = self.wire(p, n) else { return };
+        wire.started.insert(id, Started { parcel, envelope, query: None });
+        wire.unput.push_back(Put::Start(id));
+        self.plan_of(p, deadline, Happening::Deadline { p, n, id });
+        self.dial(p, n);
+        self.flush(p, n);
     }
 
-    pub(super) fn encrypted(&mut self, p: usize, id: OperationId) {
+    pub(super) fn dial(&mut self, p: usize, n: usize) {
+        let Some(wire) = self.wire(p, n) else { return };
+        if wire.conn.is_none() && !std::mem::replace(&mut wire.dialling, true) {
+            let after = self.millis(1..300);
+            self.plan_of(p, after, Happening::Dial { p, n });
+        }
+    }
+
+    pub(super) fn dialled(&mut self, p: usize, n: usize) {
+        let (conn, wall) = (self.next_serial(), self.wall());
+        let Some(wire) = self.wire(p, n) else { return };
+        wire.dialling = false;
+        wire.conn = Some(conn);
+        let token = wire.token;
+        self.conns.insert(conn, (p, n));
+        let heard = self.net.connect(wall, conn, token);
+        self.hear(heard);
+    }
+
+    /// Says goodbye on the second connection.
+    pub(super) fn hang_up_second(&mut self, p: usize) {
         let wall = self.wall();
-        let Some(op) = self.line(p).and_then(|line| line.ops.get_mut(&id)) else { return };
-        let (channel, seq, what, bytes) = (op.channel, op.seq, op.what, op.bytes.clone());
-        let envelope = if matches!(what, What::Write { .. }) {
-            if bytes.is_empty() || bytes.len() > self.max {
-                let text = "the box does not fit".to_owned();
-                return self.end_op(p, id, Err(ErrorKind::InvalidArgument(text)));
-            }
-            let sealed = self.boxes.seal(channel, seq.0, &bytes, self.max);
-            self.net.envelope_to_write(wall, sealed)
-        } else {
-            let box_id = self.boxes.id(channel, seq.0);
-            self.net.envelope_to_read(wall, box_id)
-        };
-        if let Some(op) = self.line(p).and_then(|line| line.ops.get_mut(&id)) {
-            op.envelope = Some(envelope);
+        let Some(wire) = self.wire(p, 1) else { return };
+        let conn = wire.conn.take();
+        let token = wire.token;
+        *wire = Wire::new(token + (1 << 40));
+        if let Some(conn) = conn {
+            self.conns.remove(&conn);
+            let heard = self.net.close(wall, conn);
+            self.hear(heard);
         }
-        self.tell(p, Message::Made(id));
-    }
-
-    /// The scheduler lets an operation go.
-    pub(super) fn transmit(&mut self, p: usize, id: OperationId, deadline: Time) {
-        let Some(line) = self.line(p) else { return };
-        let Some(op) = line.ops.get_mut(&id) else { return };
-        op.transmitted = true;
-        let (channel, seq, what, bytes) = (op.channel, op.seq, op.what, op.bytes.clone());
-        line.unput.push_back(Put::Start(id));
-        if matches!(what, What::Write { .. }) {
-            self.oracle_sent(p, channel, seq, &bytes);
-        }
-        self.plan_of(p, deadline, Happening::Deadline { p, op: id });
-        self.flush(p);
     }
 
     /// Puts what may be put on the connection.
-    pub(super) fn flush(&mut self, p: usize) {
+    fn flush(&mut self, p: usize, n: usize) {
         loop {
             let (wall, query) = (self.wall(), self.next_serial());
-            let Some(line) = self.line(p) else { return };
-            let (Some(conn), true, true) = (line.conn, line.usable, line.outstanding < OUTSTANDING) else { return };
-            let heard = match line.unput.pop_front() {
+            let Some(wire) = self.wire(p, n) else { return };
+            let (Some(conn), true, true) = (wire.conn, wire.usable, wire.outstanding < OUTSTANDING) else { return };
+            let heard = match wire.unput.pop_front() {
                 None => return,
                 Some(Put::Cancel(envelope)) => {
-                    line.outstanding += 1;
+                    wire.outstanding += 1;
                     self.net.cancel(wall, conn, &envelope)
                 }
                 Some(Put::Start(id)) => {
-                    let Some(op) = line.ops.get_mut(&id) else { continue };
-                    let Some(envelope) = op.envelope.clone() else { continue };
-                    op.query = Some(query);
-                    line.queries.insert(query, id);
-                    line.outstanding += 1;
-                    let strict = op.what != (What::Write { strict: false });
+                    let Some(started) = wire.started.get_mut(&id) else { continue };
+                    started.query = Some(query);
+                    wire.queries.insert(query, id);
+                    wire.outstanding += 1;
+                    let strict = started.parcel.what == Operation::Write { strict: true };
+                    let envelope = started.envelope.clone();
                     self.net.start(wall, conn, query, &envelope, strict)
                 }
             };
@@ -146,87 +181,123 @@ impl World {
         }
     }
 
-    /// The connection is there again: what was put on an earlier one is put anew, behind a cancel of what may survive of it.
-    pub(super) fn put_again(&mut self, p: usize) {
-        let Some(line) = self.line(p) else { return };
-        for (&id, op) in &line.ops {
-            let Some(envelope) = &op.envelope else { continue };
-            if op.query.is_some() {
-                line.unput.push_back(Put::Cancel(envelope.clone()));
+    /// The session is there (again): what was put on an earlier connection is put anew, behind a cancel of what may survive.
+    fn welcomed(&mut self, p: usize, n: usize) {
+        let up = self.plan.link_up;
+        let Some(wire) = self.wire(p, n) else { return };
+        wire.usable = up;
+        wire.unput.clear();
+        for (&id, started) in &wire.started {
+            if started.query.is_some() {
+                wire.unput.push_back(Put::Cancel(started.envelope.clone()));
             }
-            if op.transmitted {
-                line.unput.push_back(Put::Start(id));
-            }
+            wire.unput.push_back(Put::Start(id));
         }
-        self.flush(p);
+        if let (0, true, Some(conn)) = (n, up, wire.conn) {
+            let after = self.millis(5..500);
+            self.plan_of(p, after, Happening::Checked { p, conn });
+        }
+        self.flush(p, n);
     }
 
-    pub(super) fn room(&mut self, p: usize) {
-        if let Some(line) = self.line(p) {
-            line.outstanding = line.outstanding.saturating_sub(1);
+    /// The daemon was asked what it is.
+    pub(super) fn checked(&mut self, p: usize, conn: Conn) {
+        if self.wire(p, 0).is_some_and(|wire| wire.conn == Some(conn) && wire.usable) {
+            self.view(p, true);
         }
-        self.flush(p);
     }
 
-    pub(super) fn overdue(&mut self, p: usize, id: OperationId) {
-        let Some(line) = self.line(p) else { return };
-        let Some(op) = line.ops.get(&id) else { return };
-        if let (Some(envelope), Some(_)) = (&op.envelope, op.query) {
-            line.unput.push_back(Put::Cancel(envelope.clone()));
+    fn linked(&mut self, p: usize, n: usize, up: bool) {
+        let Some(wire) = self.wire(p, n) else { return };
+        wire.usable = up;
+        if n == 0 {
+            self.view(p, up);
         }
-        self.end_op(p, id, Err(ErrorKind::Timeout));
-        self.flush(p);
+        self.flush(p, n);
     }
 
-    pub(super) fn answered(&mut self, p: usize, query: u64, result: Result<Option<SealedBox>, (u8, bool)>) {
-        let Some(line) = self.line(p) else { return };
-        let Some(&id) = line.queries.get(&query) else { return };
-        let Some(op) = line.ops.get(&id) else { return };
-        if op.query != Some(query) && matches!(result, Err((24, _))) {
-            return;
+    pub(super) fn room(&mut self, p: usize, n: usize, conn: Conn) {
+        let Some(wire) = self.wire(p, n) else { return };
+        if wire.conn == Some(conn) {
+            wire.outstanding = wire.outstanding.saturating_sub(1);
+            self.flush(p, n);
         }
-        self.end_op(p, id, result.map_err(|(code, courier)| thin::started(code, courier)));
     }
 
-    fn end_op(&mut self, p: usize, id: OperationId, result: Result<Option<SealedBox>, ErrorKind>) {
-        let Some(line) = self.line(p) else { return };
-        let Some(op) = line.ops.remove(&id) else { return };
-        line.queries.retain(|_, of| *of != id);
-        let (channel, seq) = (op.channel, op.seq);
+    /// The connection is gone, by whoever's doing. The thin client dials again.
+    pub(super) fn lost(&mut self, p: usize, n: usize) {
+        let Some(wire) = self.wire(p, n) else { return };
+        let Some(conn) = wire.conn.take() else { return };
+        (wire.usable, wire.outstanding, wire.dialling) = (false, 0, true);
+        wire.unput.clear();
+        self.conns.remove(&conn);
+        self.trace(|| format!("{p}: loses connection {n}"));
+        let after = self.millis(1..10_000);
+        self.plan_of(p, after, Happening::Dial { p, n });
+        if n == 0 {
+            self.view(p, false);
+        }
+    }
+
+    fn view(&mut self, p: usize, there: bool) {
+        if let Some(life) = &mut self.processes[p].life {
+            life.view = there;
+            self.tell(p, Message::View);
+        }
+    }
+
+    /// An operation has taken too long.
+    pub(super) fn overdue(&mut self, p: usize, n: usize, id: OperationId) {
+        let Some(wire) = self.wire(p, n) else { return };
+        let Some(started) = wire.started.get(&id) else { return };
+        if started.query.is_some() {
+            wire.unput.push_back(Put::Cancel(started.envelope.clone()));
+        }
+        self.end_operation(p, n, id, Err(ErrorKind::Timeout));
+        self.flush(p, n);
+    }
+
+    fn answered(&mut self, p: usize, n: usize, query: u64, result: Result<Option<SealedBox>, ErrorKind>) {
+        let Some(wire) = self.wire(p, n) else { return };
+        let Some(&id) = wire.queries.get(&query) else { return };
+        let current = wire.started.get(&id).is_some_and(|started| started.query == Some(query));
+        // Under an old query it is the echo of the cancel that went before the repetition.
+        if current || !matches!(result, Err(ErrorKind::Cancelled)) {
+            self.end_operation(p, n, id, result);
+        }
+    }
+
+    fn end_operation(&mut self, p: usize, n: usize, id: OperationId, result: Result<Option<SealedBox>, ErrorKind>) {
+        let Some(wire) = self.wire(p, n) else { return };
+        let Some(Started { parcel, .. }) = wire.started.remove(&id) else { return };
+        wire.queries.retain(|_, of| *of != id);
+        let Parcel { channel, seq, what, payload } = parcel;
         self.trace(|| {
-            format!(
-                "{p}: {channel}/{seq} ended: {}",
-                result.as_ref().map_or_else(ToString::to_string, |_| "well".to_owned())
-            )
+            let end = result.as_ref().map_or_else(ToString::to_string, |_| "well".to_owned());
+            format!("{p}: {channel}/{seq} {what:?} ended: {end}")
         });
-        let error = |kind, operation| Error { operation, kind };
-        let ending = if let What::Write { strict } = op.what {
-            let written = match result {
-                Ok(_) => Ok(WriteOutcome::Done),
-                Err(ErrorKind::Replica(10)) => Ok(WriteOutcome::AlreadyExists),
-                Err(kind) => Err(error(kind, Operation::Write)),
-            };
-            Ending::written(strict, written)
+        let error = |operation, kind| Error { operation, kind };
+        let ending = if let Operation::Write { strict } = what {
+            Ending::written(
+                strict,
+                match result {
+                    Ok(_) => Ok(WriteOutcome::Done),
+                    Err(ErrorKind::Replica(10)) => Ok(WriteOutcome::AlreadyExists),
+                    Err(kind) => Err(error(thin::Operation::Write, kind)),
+                },
+            )
         } else {
             let found = match result {
-                Ok(Some(sealed)) => match self.boxes.open(channel, seq.0, &sealed) {
-                    Some(bytes) => Ok(ReadOutcome::Box(bytes)),
-                    None => Err(error(ErrorKind::Unauthentic(22), Operation::Read)),
-                },
-                Ok(None) => Err(error(ErrorKind::MalformedReply("no box"), Operation::Read)),
+                Ok(sealed) => sealed
+                    .and_then(|sealed| self.boxes.open(channel, seq.0, &sealed))
+                    .map(ReadOutcome::Box)
+                    .ok_or(ErrorKind::Unauthentic(22)),
                 Err(ErrorKind::Replica(1)) => Ok(ReadOutcome::NotFound),
-                Err(kind) => Err(error(kind, Operation::Read)),
+                Err(kind) => Err(kind),
             };
-            Ending::read(op.what, &op.bytes, found)
+            Ending::read(what, &payload, found.map_err(|kind| error(thin::Operation::Read, kind)))
         };
         self.tell(p, Message::Ended(id, channel, seq, ending));
-    }
-
-    /// The network has gone between the envelope and its turn.
-    pub(super) fn away(&mut self, p: usize, id: OperationId) {
-        let Some(op) = self.line(p).and_then(|line| line.ops.remove(&id)) else { return };
-        let ending = Ending::vain(op.what, "the network is away".to_owned());
-        self.tell(p, Message::Ended(id, op.channel, op.seq, ending));
     }
 
     /// Takes what the network says to whom it concerns.
@@ -240,15 +311,17 @@ impl World {
                 | Heard::Link { conn, .. }
                 | Heard::Hangup(conn) => *conn,
             };
-            let Some(&p) = self.conns.get(&conn) else { continue };
+            let Some(&(p, n)) = self.conns.get(&conn) else { continue };
             match heard {
-                Heard::Room(_) => self.plan_of(p, Time::ZERO, Happening::Room { p, conn }),
-                Heard::Ended { query, code: 0, .. } => self.answered(p, query, Ok(None)),
-                Heard::Ended { query, code, courier, .. } => self.answered(p, query, Err((code, courier))),
-                Heard::Box { query, sealed, .. } => self.answered(p, query, Ok(Some(sealed))),
-                Heard::Token { .. } => self.connected(p),
-                Heard::Link { up, .. } => self.linked(p, up),
-                Heard::Hangup(_) => self.lost(p),
+                Heard::Room(_) => self.plan_of(p, Time::ZERO, Happening::Room { p, n, conn }),
+                Heard::Ended { query, code: 0, .. } => self.answered(p, n, query, Ok(None)),
+                Heard::Ended { query, code, courier, .. } => {
+                    self.answered(p, n, query, Err(thin::started(code, courier)));
+                }
+                Heard::Box { query, sealed, .. } => self.answered(p, n, query, Ok(Some(sealed))),
+                Heard::Token { .. } => self.welcomed(p, n),
+                Heard::Link { up, .. } => self.linked(p, n, up),
+                Heard::Hangup(_) => self.lost(p, n),
             }
         }
     }

@@ -9,9 +9,8 @@ use crate::store::{BoxSeq, BoxState};
 
 /// Boxes that a process keeps in memory of one channel at most: two windows, twice where a machine was replaced.
 const KEPT: usize = 64;
-/// Operations of one channel, those that wait for a permit included. Where records fail again and again, each new receiver
-/// asks anew while what its predecessor asked still waits.
-const UNDER_WAY: usize = 512;
+/// Operations of one life that are unanswered: those of the scheduler, and of machines that are gone already.
+const UNDER_WAY: usize = 128;
 /// What is planned at once at most; each operation has a deadline that stands until its time.
 const PLANNED: usize = 4096;
 /// What the daemon and all behind it hold at most when there is nothing but probes, which couriers remember for 5 minutes.
@@ -73,7 +72,7 @@ impl World {
         });
     }
 
-    pub(super) fn oracle_fenced(&mut self, _p: usize, stream: usize, seq: BoxSeq, foreign: bool) {
+    pub(super) fn oracle_fenced(&mut self, stream: usize, seq: BoxSeq, foreign: bool) {
         let expected = self.oracle.foreign[stream].is_some_and(|from| from == seq.0);
         self.oracle.law(expected && foreign, || format!("{stream} is fenced at box {seq} without a foreign box there"));
     }
@@ -107,9 +106,9 @@ impl World {
         let channels = self.plan.streams.len();
         for (p, process) in self.processes.iter().enumerate() {
             let Some(life) = &process.life else { continue };
-            let (kept, under_way) = (life.kept(), life.line.ops.len());
+            let (kept, under_way) = (life.kept(), life.unanswered());
             self.oracle.law(kept <= KEPT * channels, || format!("{p} keeps {kept} boxes"));
-            self.oracle.law(under_way <= UNDER_WAY * channels, || format!("{p} has {under_way} operations"));
+            self.oracle.law(under_way <= UNDER_WAY, || format!("{p} has {under_way} operations"));
         }
         let planned = self.planned();
         self.oracle.law(planned <= PLANNED, || format!("{planned} things are planned"));
@@ -182,7 +181,7 @@ impl World {
     pub(super) fn check_rest(&mut self) -> Result<(), String> {
         let (operations, held) = self.net.load();
         let (probes, live) = (self.plan.streams.len() * 4, self.processes.iter().filter_map(|p| p.life.as_ref()));
-        let under_way: usize = live.map(|life| life.line.ops.len()).sum();
+        let under_way: usize = live.map(super::process::Life::unanswered).sum();
         if operations.max(under_way) > probes || held > HELD {
             return Err(format!(
                 "{under_way} operations are left, {operations} at the daemon, and {held} of other things"

@@ -3,7 +3,7 @@
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 
-use crate::channel::{Pace, Time};
+use crate::channel::{Durability, Pace, Time};
 use crate::localnet::{Faults, Profile};
 
 /// Who has which capability of a stream, by the processes' numbers.
@@ -11,6 +11,7 @@ use crate::localnet::{Faults, Profile};
 pub(super) struct Stream {
     pub(super) writer: usize,
     pub(super) readers: Vec<usize>,
+    pub(super) durability: Durability,
 }
 
 /// What a person does to a stream.
@@ -42,6 +43,8 @@ pub(super) struct Plan {
     pub(super) provisional: usize,
     pub(super) processes: usize,
     pub(super) streams: Vec<Stream>,
+    /// What an encrypt takes.
+    pub(super) encrypt: Time,
     /// Readers are probed at once when a process starts.
     pub(super) prompt: bool,
     /// Boxes are real ones.
@@ -78,17 +81,18 @@ impl Plan {
         };
         profile.replicas = dice.random_range(2..=4);
         let processes = dice.random_range(2..=3);
-        let streams = (0..dice.random_range(1..=3))
+        let streams = (0..dice.random_range(1..=2))
             .map(|_| {
                 let writer = dice.random_range(0..processes);
                 let mut readers: Vec<_> = (0..processes).filter(|p| *p != writer).collect();
                 readers.truncate(dice.random_range(1..=2));
-                Stream { writer, readers }
+                let durability = if dice.random() { Durability::Stored } else { Durability::Couriered };
+                Stream { writer, readers, durability }
             })
             .collect();
         let max = dice.random_range(4..=12);
         // What goes wrong goes on for longer than an operation lives.
-        let patient = dice.random_bool(0.15);
+        let patient = dice.random_bool(0.06);
         Self {
             seed,
             pace: Pace::from_document(profile.lambda_p(), profile.mu(), profile.layers),
@@ -96,14 +100,15 @@ impl Plan {
             provisional: if dice.random_bool(0.5) { max } else { dice.random_range(4..=16) },
             processes,
             streams,
+            encrypt: Time::from_millis(if dice.random_bool(0.2) { 1500 } else { 4 }),
             prompt: dice.random(),
             real: false,
             rests: dice.random_bool(0.05),
-            trouble: Time::from_secs(if patient { dice.random_range(150..400) } else { dice.random_range(20..120) }),
-            crash_at_step: if dice.random_bool(0.5) { 0.0 } else { 1.0 / dice.random_range(30.0..600.0) },
+            trouble: Time::from_secs(if patient { dice.random_range(150..300) } else { dice.random_range(6..24) }),
+            crash_at_step: if dice.random_bool(0.5) { 0.0 } else { 1.0 / dice.random_range(20.0..200.0) },
             disk_errors: if dice.random_bool(0.6) { 0.0 } else { dice.random_range(0.0..0.2) },
-            deeds_every: Time::from_millis(dice.random_range(500..8000)),
-            mishaps_every: Time::from_secs(if patient { dice.random_range(60..200) } else { dice.random_range(3..40) }),
+            deeds_every: Time::from_millis(if patient { 8000 } else { dice.random_range(300..3000) }),
+            mishaps_every: Time::from_secs(if patient { dice.random_range(60..150) } else { dice.random_range(2..15) }),
             days_off: 2,
             foreign: dice.random_bool(0.1),
             gentle: dice.random_bool(0.2),

@@ -1,17 +1,23 @@
 //! One life of a process: what [`super::super::driver`] does, without a runtime. Each function here has its namesake there,
-//! and does the same with the same machines; what is a task there is a happening of the world here.
+//! and does the same with the same machine; what is a task there is a happening of the world here.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
+use rand::RngExt as _;
+
 use super::super::transfer::{Ending, pause_before_retry};
 use super::disk::{Answer, Change, Channel, Refused};
-use super::line::Line;
+use super::line::{Parcel, Wire};
 use super::world::{Happening, World};
 use crate::channel::{
-    Action, Durability, Event, Fetched, Linger, Operation, OperationId, PROBE_SHARE, Pace, ReceiverAction, Scheduler,
-    Sender, SenderAction, SenderEvent, Time,
+    Action, Event, Fetched, Linger, Operation, OperationId, PROBE_SHARE, Pace, ReceiverAction, Scheduler, Sender,
+    SenderAction, SenderEvent, Time,
 };
+use crate::localnet::simulated::Envelope;
 use crate::store::{Arrival, BoxSeq, BoxState, ChannelId};
+
+/// The first time is not the beginning, so that what happened within a while before has a time too.
+pub(super) const BEFORE: Time = Time::from_secs(400 * 86_400);
 
 pub(super) enum Message {
     /// Whether the network can be used has changed; the newest word counts.
@@ -19,10 +25,9 @@ pub(super) enum Message {
     Touched(usize),
     Sender(usize, SenderEvent),
     Fits(usize),
-    /// An envelope is made.
-    Made(OperationId),
+    Prepared(OperationId, Parcel, Envelope),
     Ended(OperationId, usize, BoxSeq, Ending),
-    Unrecorded(usize),
+    NotRecorded(usize),
     /// What was not committed is to be tried again.
     Again(usize, Change, Answer),
 }
@@ -42,60 +47,64 @@ struct Tail {
 
 /// A process between its start and its crash.
 pub(super) struct Life {
-    scheduler: Scheduler,
-    pub(super) line: Line,
+    pub(super) scheduler: Scheduler,
+    pub(super) wires: [Wire; 2],
+    /// What the driver is told of the network.
+    pub(super) view: bool,
+    online: bool,
+    /// The network was seen in this life.
+    known: bool,
     writers: BTreeMap<usize, Writer>,
     trusted: BTreeSet<usize>,
     sealed_before: BTreeMap<usize, (u64, u64)>,
     tails: BTreeMap<usize, Tail>,
     seals: BTreeSet<(Time, usize)>,
-    held: BTreeMap<(usize, BoxSeq), Vec<u8>>,
-    online: bool,
-    /// The network was seen in this life.
-    known: bool,
+    errands: BTreeMap<OperationId, (usize, BoxSeq)>,
+    prepared: BTreeMap<OperationId, (Parcel, Envelope)>,
+    held: BTreeMap<(usize, BoxSeq), Arrival>,
     linger: Linger,
-    now: Time,
 }
 
 impl Life {
-    pub(super) fn new(token: u64, pace: Pace) -> Self {
+    pub(super) fn new(tokens: [u64; 2], seed: u64) -> Self {
         Self {
-            scheduler: Scheduler::new(pace, PROBE_SHARE, token),
-            line: Line::new(token),
+            scheduler: Scheduler::new(Pace::default(), PROBE_SHARE, seed),
+            wires: tokens.map(Wire::new),
+            view: false,
+            online: false,
+            known: false,
             writers: BTreeMap::new(),
             trusted: BTreeSet::new(),
             sealed_before: BTreeMap::new(),
             tails: BTreeMap::new(),
             seals: BTreeSet::new(),
+            errands: BTreeMap::new(),
+            prepared: BTreeMap::new(),
             held: BTreeMap::new(),
-            online: false,
-            known: false,
             linger: Linger::default(),
-            now: Time::ZERO,
         }
     }
 
-    /// Boxes kept in memory, of all channels.
-    pub(super) fn kept(&self) -> usize {
-        self.held.len() + self.line.ops.values().filter(|op| !op.bytes.is_empty()).count()
+    pub(super) fn deadline(&self) -> Time {
+        self.scheduler.pace().operation_deadline()
     }
 
-    /// When time alone is to be told.
-    pub(super) fn next_timeout(&self, now: Time) -> Option<Time> {
+    /// What is kept in memory for what is under way.
+    pub(super) fn kept(&self) -> usize {
+        self.errands.len() + self.prepared.len() + self.held.len()
+    }
+
+    pub(super) fn unanswered(&self) -> usize {
+        self.wires.iter().map(Wire::unanswered).sum()
+    }
+
+    pub(super) fn next_timer(&self, now: Time) -> Option<Time> {
         let seal = self.seals.first().map(|&(at, _)| at);
         seal.into_iter().chain(self.scheduler.next_timeout(now)).min()
     }
 
     fn seal_due(&self, channel: usize) -> Option<Time> {
         self.tails.get(&channel).map(|tail| self.linger.due(tail.first, tail.last))
-    }
-
-    /// Its machine goes; what it had under way is passed over when it comes.
-    fn stop(&mut self, channel: usize) {
-        self.scheduler.remove(id(channel));
-        self.writers.remove(&channel);
-        self.line.ops.retain(|_, op| op.channel != channel || op.transmitted);
-        self.held.retain(|(of, _), _| *of != channel);
     }
 
     fn part_with(&mut self, channel: usize) {
@@ -106,8 +115,16 @@ impl Life {
         self.tails.remove(&channel);
     }
 
-    fn watch_tail(&mut self, channel: usize, tail_bytes: usize, size: usize) {
-        let now = self.now;
+    /// Its machine goes; what it had under way is passed over when it comes.
+    fn stop(&mut self, channel: usize) {
+        self.scheduler.remove(id(channel));
+        self.writers.remove(&channel);
+        self.errands.retain(|_, (of, _)| *of != channel);
+        self.prepared.retain(|operation, _| self.errands.contains_key(operation));
+        self.held.retain(|(of, _), _| *of != channel);
+    }
+
+    fn watch_tail(&mut self, channel: usize, now: Time, tail_bytes: usize, size: usize) {
         if let Some(due) = self.seal_due(channel) {
             self.seals.remove(&(due, channel));
         }
@@ -127,16 +144,11 @@ impl Life {
 }
 
 fn id(channel: usize) -> ChannelId {
-    ChannelId(i64::try_from(channel).expect("a handful of channels"))
+    ChannelId(i64::try_from(channel).expect("few channels"))
 }
 
-fn number(id: ChannelId) -> usize {
-    usize::try_from(id.0).expect("made of a number")
-}
-
-/// Whose word lets a channel go on: a third of them do not wait for replicas.
-fn durability(channel: usize) -> Durability {
-    if channel % 3 == 1 { Durability::Couriered } else { Durability::Stored }
+fn channel(id: ChannelId) -> usize {
+    usize::try_from(id.0).expect("ours")
 }
 
 impl World {
@@ -144,24 +156,23 @@ impl World {
         self.processes[p].life.as_mut()
     }
 
-    pub(super) fn line(&mut self, p: usize) -> Option<&mut Line> {
-        self.life(p).map(|life| &mut life.line)
-    }
-
-    /// What the driver does when it begins.
-    pub(super) fn load_all(&mut self, p: usize) {
+    /// The beginning of a life.
+    pub(super) fn begin(&mut self, p: usize) {
         let process = &mut self.processes[p];
-        if let Some(life) = &mut process.life {
-            for (&channel, found) in &process.disk.channels {
-                let Channel::Written(written) = found else { continue };
+        let Some(life) = &mut process.life else { return };
+        for (&channel, of) in &process.disk.channels {
+            if let Channel::Written(written) = of {
                 let sealed = written.boxes.len() - usize::from(written.tail_bytes() > 0);
-                life.sealed_before.insert(channel, (sealed as u64, written.rewrites));
+                if sealed > 0 {
+                    life.sealed_before.insert(channel, (sealed as u64, written.rewrites));
+                }
             }
         }
-        self.each_channel(p);
+        self.update_all(p);
+        self.network_changed(p);
     }
 
-    fn each_channel(&mut self, p: usize) {
+    fn update_all(&mut self, p: usize) {
         for channel in self.processes[p].disk.channels.keys().copied().collect::<Vec<_>>() {
             self.update(p, channel);
         }
@@ -171,14 +182,12 @@ impl World {
         let (now, prompt) = (self.now, self.plan.prompt);
         let process = &mut self.processes[p];
         let Some(life) = &mut process.life else { return };
-        life.now = now;
         match process.disk.channels.get(&channel) {
             None => {}
             Some(Channel::Written(written)) if written.fenced => life.part_with(channel),
             Some(Channel::Written(written)) => {
-                let rewrites = written.rewrites;
-                life.watch_tail(channel, written.tail_bytes(), written.size());
-                if life.writers.get(&channel).is_some_and(|writer| writer.rewrites != rewrites) {
+                life.watch_tail(channel, now, written.tail_bytes(), written.size());
+                if life.writers.get(&channel).is_some_and(|writer| writer.rewrites != written.rewrites) {
                     life.stop(channel);
                 }
                 if !written.is_stored() {
@@ -188,10 +197,10 @@ impl World {
                     self.drive(p, Event::Sender { channel: id(channel), event: SenderEvent::Queued });
                 }
             }
-            Some(Channel::Read(_)) if life.scheduler.contains(id(channel)) => {}
             Some(Channel::Read(read)) => {
-                life.scheduler.add_receiver(now, id(channel), !read.verdict || prompt);
-                self.drive(p, Event::Tick);
+                if !life.scheduler.contains(id(channel)) {
+                    life.scheduler.add_receiver(now, id(channel), !read.verdict || prompt);
+                }
             }
         }
     }
@@ -208,33 +217,6 @@ impl World {
                 }
                 self.drive(p, Event::Sender { channel: id(channel), event });
             }
-            Message::Made(operation) => {
-                let Some(life) = self.life(p) else { return };
-                if life.scheduler.is_under_way(operation) {
-                    self.drive(p, Event::Prepared { operation });
-                } else {
-                    life.line.ops.remove(&operation);
-                }
-            }
-            Message::Ended(operation, channel, seq, ending) => {
-                let Some(life) = self.life(p) else { return };
-                life.line.ops.remove(&operation);
-                if !life.scheduler.is_under_way(operation) {
-                    return;
-                }
-                if let Some(Arrival::Message(bytes)) = ending.arrival {
-                    life.held.insert((channel, seq), bytes);
-                }
-                self.drive(p, Event::Ended { operation, end: ending.end });
-            }
-            Message::Unrecorded(channel) => {
-                let now = self.now;
-                if let Some(life) = self.life(p) {
-                    life.stop(channel);
-                    life.scheduler.add_receiver(now, id(channel), false);
-                    self.drive(p, Event::Tick);
-                }
-            }
             Message::Fits(channel) => {
                 let Some(life) = self.life(p) else { return };
                 let online = life.online;
@@ -243,32 +225,61 @@ impl World {
                     self.drive(p, Event::Sender { channel: id(channel), event: SenderEvent::Online(online) });
                 }
             }
+            Message::Prepared(operation, parcel, envelope) => {
+                let Some(life) = self.life(p) else { return };
+                if life.scheduler.is_under_way(operation) {
+                    life.prepared.insert(operation, (parcel, envelope));
+                    self.drive(p, Event::Prepared { operation });
+                }
+            }
+            Message::Ended(operation, channel, seq, ending) => {
+                let Some(life) = self.life(p) else { return };
+                life.errands.remove(&operation);
+                life.prepared.remove(&operation);
+                if !life.scheduler.is_under_way(operation) {
+                    return;
+                }
+                if let Some(arrival) = ending.arrival {
+                    life.held.insert((channel, seq), arrival);
+                }
+                self.drive(p, Event::Ended { operation, end: ending.end });
+            }
+            Message::NotRecorded(channel) => {
+                let now = self.now;
+                if let Some(life) = self.life(p) {
+                    life.stop(channel);
+                    life.scheduler.add_receiver(now, id(channel), false);
+                }
+            }
             Message::Again(channel, change, answer) => self.submit(p, channel, change, answer),
         }
     }
 
     fn network_changed(&mut self, p: usize) {
+        let pace = self.plan.pace.clone();
         let Some(life) = self.life(p) else { return };
-        let online = life.line.view;
+        let online = life.view;
         if life.online == online {
             return;
         }
         life.online = online;
         self.trace(|| format!("{p}: the network is there: {online}"));
-        let Some(life) = self.life(p) else { return };
-        let writers: Vec<_> = life.writers.keys().copied().collect();
-        let again = life.known;
-        life.known |= online;
-        if online && !again {
-            for channel in writers {
-                life.stop(channel);
-            }
-            self.drive(p, Event::Online(true));
-            return self.each_channel(p);
+        if !online {
+            return self.drive(p, Event::Online(false));
         }
-        self.drive(p, Event::Online(online));
-        for channel in writers.into_iter().filter(|_| online) {
-            if self.life(p).is_some_and(|life| life.writers.get(&channel).is_some_and(|writer| writer.fits)) {
+        let Some(life) = self.life(p) else { return };
+        if !life.scheduler.pace().is_of_same_document_as(&pace) {
+            life.scheduler.set_pace(pace);
+        }
+        let writers: Vec<_> = life.writers.keys().copied().collect();
+        if !std::mem::replace(&mut life.known, true) {
+            writers.into_iter().for_each(|channel| life.stop(channel));
+            self.drive(p, Event::Online(true));
+            return self.update_all(p);
+        }
+        self.drive(p, Event::Online(true));
+        for channel in writers {
+            if self.life(p).and_then(|life| life.writers.get(&channel)).is_some_and(|writer| writer.fits) {
                 self.drive(p, Event::Sender { channel: id(channel), event: SenderEvent::Online(true) });
             } else {
                 self.fit(p, channel);
@@ -289,30 +300,6 @@ impl World {
         self.drive(p, Event::Tick);
     }
 
-    fn start_sender(&mut self, p: usize, channel: usize) {
-        let (now, wall) = (self.now, self.wall());
-        let process = &mut self.processes[p];
-        let Some(life) = &mut process.life else { return };
-        let Some(Channel::Written(written)) = process.disk.channels.get(&channel) else { return };
-        let age = wall.saturating_sub(written.created);
-        let not_before = life.linger.may_launch(now).saturating_sub(age);
-        let untrusted_from = (!life.trusted.contains(&channel)).then(|| match life.sealed_before.get(&channel) {
-            Some(&(sealed, rewrites)) if rewrites == written.rewrites => BoxSeq(sealed),
-            _ => BoxSeq(0),
-        });
-        let sender = Sender::new(BoxSeq(0), not_before, untrusted_from, durability(channel));
-        life.scheduler.add_sender(id(channel), sender);
-        life.writers.insert(channel, Writer { bound: false, fits: false, rewrites: written.rewrites });
-        self.fit(p, channel);
-    }
-
-    fn fit(&mut self, p: usize, channel: usize) {
-        if self.life(p).is_some_and(|life| life.online) {
-            let max = self.max;
-            self.submit(p, channel, Change::SetMax { max }, Answer::Prepared { max, tries: 0 });
-        }
-    }
-
     /// Tells the machines, and does all that they say.
     fn drive(&mut self, p: usize, event: Event) {
         let now = self.now;
@@ -322,33 +309,82 @@ impl World {
             for action in life.scheduler.handle(now, event) {
                 self.trace(|| format!("{p}: {action:?}"));
                 match action {
-                    Action::Sender { channel, action } => {
-                        events.extend(self.sender_wants(p, number(channel), action));
+                    Action::Sender { channel: of, action } => events.extend(self.sender_wants(p, channel(of), action)),
+                    Action::Receiver { channel: of, action } => self.receiver_wants(p, channel(of), action),
+                    Action::Load { channel: of } => events.push_back(self.load(p, channel(of))),
+                    Action::Rested { .. } => {}
+                    Action::Prepare { operation, channel: of, seq, what, .. } => {
+                        self.prepare(p, operation, channel(of), seq, what);
                     }
-                    Action::Receiver { channel, action } => self.receiver_wants(p, number(channel), action),
-                    Action::Load { channel } => {
-                        let read = self.processes[p].disk.read(number(channel));
-                        events.push_back(read.map_or(Event::NotLoaded { channel }, |read| Event::Loaded {
-                            channel,
-                            frontier: BoxSeq(read.frontier),
-                            arrived: read.boxes.range(read.frontier..).map(|(&seq, _)| BoxSeq(seq)).collect(),
-                        }));
-                    }
-                    Action::Prepare { operation, channel, seq, what, .. } => {
-                        self.prepare(p, operation, (number(channel), seq), what);
-                    }
-                    Action::Transmit { operation, .. } => {
+                    Action::Transmit { operation, line } => {
                         let Some(life) = self.life(p) else { return };
-                        let (online, deadline) = (life.online, life.scheduler.pace().operation_deadline());
-                        if online {
-                            self.transmit(p, operation, deadline);
+                        let Some((parcel, envelope)) = life.prepared.remove(&operation) else { continue };
+                        if life.online {
+                            self.start_operation(p, operation, line, parcel, envelope);
                         } else {
-                            self.away(p, operation);
+                            self.vain(p, operation, parcel.channel, parcel.seq, parcel.what);
                         }
                     }
-                    Action::Rested { .. } | Action::CloseSecond => {}
+                    Action::CloseSecond => self.hang_up_second(p),
                 }
             }
+        }
+    }
+
+    fn vain(&mut self, p: usize, operation: OperationId, channel: usize, seq: BoxSeq, what: Operation) {
+        let ending = Ending::vain(what, "it could not be begun".to_owned());
+        self.tell(p, Message::Ended(operation, channel, seq, ending));
+    }
+
+    fn prepare(&mut self, p: usize, operation: OperationId, channel: usize, seq: BoxSeq, what: Operation) {
+        let encrypt = self.plan.encrypt.mul_f64(self.dice.random_range(0.5..1.5));
+        let process = &mut self.processes[p];
+        let Some(life) = &mut process.life else { return };
+        life.errands.insert(operation, (channel, seq));
+        let payload = if what == Operation::Read {
+            Some(Vec::new())
+        } else {
+            let row = process.disk.written(channel).and_then(|written| written.boxes.get(at(seq)));
+            let outgoing = row.filter(|row| (BoxState::Sealed..BoxState::Stored).contains(&row.state));
+            outgoing.map(|row| row.bytes.clone())
+        };
+        let (Some(payload), true) = (payload, life.online) else {
+            return self.vain(p, operation, channel, seq, what);
+        };
+        let parcel = Parcel { channel, seq, what, payload };
+        self.plan_of(p, encrypt, Happening::Encrypted { p, id: operation, parcel });
+    }
+
+    pub(super) fn encrypted(&mut self, p: usize, operation: OperationId, parcel: Parcel) {
+        let message = match self.envelope(p, &parcel) {
+            Ok(envelope) => Message::Prepared(operation, parcel, envelope),
+            Err(ending) => Message::Ended(operation, parcel.channel, parcel.seq, ending),
+        };
+        self.tell(p, message);
+    }
+
+    fn start_sender(&mut self, p: usize, channel: usize) {
+        let (now, wall) = (self.now, self.wall());
+        let durability = self.plan.streams[channel].durability;
+        let process = &mut self.processes[p];
+        let Some(life) = &mut process.life else { return };
+        let Some(written) = process.disk.written(channel) else { return };
+        let age = wall.saturating_sub(written.created);
+        let not_before = life.linger.may_launch(now).saturating_sub(age);
+        let untrusted_from = (!life.trusted.contains(&channel)).then(|| match life.sealed_before.get(&channel) {
+            Some(&(sealed, rewrites)) if rewrites == written.rewrites => BoxSeq(sealed),
+            _ => BoxSeq(0),
+        });
+        let sender = Sender::new(written.first_unstored(), not_before, untrusted_from, durability);
+        life.scheduler.add_sender(id(channel), sender);
+        life.writers.insert(channel, Writer { bound: false, fits: false, rewrites: written.rewrites });
+        self.fit(p, channel);
+    }
+
+    fn fit(&mut self, p: usize, channel: usize) {
+        if self.life(p).is_some_and(|life| life.online) {
+            let max = self.max;
+            self.submit(p, channel, Change::SetMax { max }, Answer::Fitted { max, tries: 0 });
         }
     }
 
@@ -356,15 +392,16 @@ impl World {
         match action {
             SenderAction::Fetch { from, limit } => return Some(self.fetch(p, channel, from, limit)),
             SenderAction::Launch { boxes } => self.launch(p, channel, boxes),
-            SenderAction::Confirm { seq } => self.confirm(p, channel, seq, BoxState::Stored),
+            SenderAction::Confirm { seq } => {
+                self.oracle_confirmed(p, channel, seq);
+                self.confirm(p, channel, seq, BoxState::Stored);
+            }
             SenderAction::Courier { seq } => self.confirm(p, channel, seq, BoxState::Couriered),
             SenderAction::Trust => {
-                if let Some(life) = self.life(p) {
-                    life.trusted.insert(channel);
-                }
+                self.life(p)?.trusted.insert(channel);
             }
             SenderAction::Fence { seq, foreign } => {
-                self.oracle_fenced(p, channel, seq, foreign);
+                self.oracle_fenced(channel, seq, foreign);
                 self.submit(p, channel, Change::Fence, Answer::Nobody);
             }
         }
@@ -372,22 +409,23 @@ impl World {
     }
 
     fn fetch(&mut self, p: usize, channel: usize, from: BoxSeq, limit: usize) -> Event {
-        let since = self.now;
-        let written = self.processes[p].disk.written(channel);
-        let rows = (0..).zip(written.map(|written| &written.boxes[..]).unwrap_or_default());
-        let outgoing = rows
-            .skip_while(|(seq, _)| *seq < from.0)
-            .filter(|(_, row)| (BoxState::Sealed..BoxState::Stored).contains(&row.state))
-            .take(limit);
-        let boxes = outgoing.map(|(seq, row)| {
-            let fetched = match row.state {
-                BoxState::Sealed => Fetched::Sealed,
-                BoxState::Couriered => Fetched::Couriered { since },
-                _ => Fetched::Launched,
-            };
-            (BoxSeq(seq), fetched)
-        });
-        Event::Sender { channel: id(channel), event: SenderEvent::Fetched { boxes: boxes.collect() } }
+        let (now, wall) = (self.now, self.wall());
+        let mut boxes = Vec::new();
+        if let Some(written) = self.processes[p].disk.written(channel) {
+            let rows = (0..).zip(&written.boxes).skip_while(|(seq, _)| *seq < from.0);
+            let outgoing = rows.filter(|(_, row)| (BoxState::Sealed..BoxState::Stored).contains(&row.state));
+            boxes.extend(outgoing.take(limit).map(|(seq, row)| {
+                let fetched = match row.state {
+                    BoxState::Couriered => {
+                        Fetched::Couriered { since: now.saturating_sub(wall.saturating_sub(row.since)) }
+                    }
+                    BoxState::Sealed => Fetched::Sealed,
+                    _ => Fetched::Launched,
+                };
+                (BoxSeq(seq), fetched)
+            }));
+        }
+        Event::Sender { channel: id(channel), event: SenderEvent::Fetched { boxes } }
     }
 
     fn launch(&mut self, p: usize, channel: usize, boxes: Vec<BoxSeq>) {
@@ -404,50 +442,36 @@ impl World {
         self.submit(p, channel, Change::Launch { rewrites, boxes }, answer);
     }
 
-    fn confirm(&mut self, p: usize, channel: usize, seq: BoxSeq, state: BoxState) {
-        if state == BoxState::Stored {
-            self.oracle_confirmed(p, channel, seq);
+    fn confirm(&mut self, p: usize, channel: usize, seq: BoxSeq, to: BoxState) {
+        let since = self.wall();
+        self.submit(p, channel, Change::Confirm { seq, to, since }, Answer::Confirmed { seq, to, tries: 0 });
+    }
+
+    fn load(&mut self, p: usize, channel: usize) -> Event {
+        match self.processes[p].disk.read(channel) {
+            Some(read) => {
+                let arrived = read.boxes.range(read.frontier..).map(|(&seq, _)| BoxSeq(seq)).collect();
+                Event::Loaded { channel: id(channel), frontier: BoxSeq(read.frontier), arrived }
+            }
+            None => Event::NotLoaded { channel: id(channel) },
         }
-        let boxes = vec![seq];
-        let answer = Answer::Confirmed { boxes: boxes.clone(), state, tries: 0 };
-        self.submit(p, channel, Change::Confirm { boxes, state }, answer);
     }
 
     fn receiver_wants(&mut self, p: usize, channel: usize, action: ReceiverAction) {
-        let arrival = match action {
+        let record = match action {
             ReceiverAction::Record { seq } => {
-                self.life(p).and_then(|life| life.held.remove(&(channel, seq))).map(|bytes| (seq, Some(bytes)))
+                self.life(p).and_then(|life| life.held.remove(&(channel, seq))).map(|arrival| (seq, arrival))
             }
-            ReceiverAction::Verdict { seq } => Some((seq, None)),
+            ReceiverAction::Verdict { seq } => Some((seq, Arrival::NotYet)),
         };
-        if let Some(arrival) = arrival {
+        if let Some(arrival) = record {
             self.submit(p, channel, Change::Received { arrivals: vec![arrival] }, Answer::Recorded);
-        }
-    }
-
-    /// Makes an envelope; where the network has just gone, or the box with it, the machine is told that it did not work.
-    fn prepare(&mut self, p: usize, operation: OperationId, (channel, seq): (usize, BoxSeq), what: Operation) {
-        let online = self.life(p).is_some_and(|life| life.online);
-        let row = self.processes[p].disk.written(channel).and_then(|written| {
-            let at = usize::try_from(seq.0).ok()?;
-            written.boxes.get(at).filter(|row| (BoxState::Sealed..BoxState::Stored).contains(&row.state))
-        });
-        match row.map(|row| row.bytes.clone()) {
-            _ if !online => {
-                let ending = Ending::vain(what, "the network is away".to_owned());
-                self.tell(p, Message::Ended(operation, channel, seq, ending));
-            }
-            Some(bytes) => self.operate(p, operation, (channel, seq), what, bytes),
-            None if what == Operation::Read => self.operate(p, operation, (channel, seq), what, Vec::new()),
-            None => {
-                let ending = Ending::vain(what, "it is stored, or gone".to_owned());
-                self.tell(p, Message::Ended(operation, channel, seq, ending));
-            }
         }
     }
 
     /// What the driver's task does when its commit is over.
     pub(super) fn settled(&mut self, p: usize, channel: usize, answer: Answer, result: Result<(), Refused>) {
+        let since = self.wall();
         let mut again = |tries, change, answer| {
             let message = Message::Again(channel, change, answer);
             self.plan_of(p, pause_before_retry(tries), Happening::Message { p, message });
@@ -455,9 +479,9 @@ impl World {
         match (answer, result) {
             (Answer::Nobody, _) | (Answer::Sealed { .. } | Answer::Confirmed { .. } | Answer::Recorded, Ok(())) => {}
             (Answer::Sealed { tries }, Err(_)) => again(tries, Change::Seal, Answer::Sealed { tries: tries + 1 }),
-            (Answer::Prepared { .. }, Ok(())) => self.tell(p, Message::Fits(channel)),
-            (Answer::Prepared { max, tries }, Err(_)) => {
-                again(tries, Change::SetMax { max }, Answer::Prepared { max, tries: tries + 1 });
+            (Answer::Fitted { .. }, Ok(())) => self.tell(p, Message::Fits(channel)),
+            (Answer::Fitted { max, tries }, Err(_)) => {
+                again(tries, Change::SetMax { max }, Answer::Fitted { max, tries: tries + 1 });
             }
             (Answer::Launched { boxes }, Ok(())) => {
                 self.tell(p, Message::Sender(channel, SenderEvent::Launched { boxes }));
@@ -465,11 +489,15 @@ impl World {
             (Answer::Launched { boxes }, Err(_)) => {
                 self.tell(p, Message::Sender(channel, SenderEvent::LaunchFailed { boxes }));
             }
-            (Answer::Confirmed { boxes, state, tries }, Err(_)) => {
-                let answer = Answer::Confirmed { boxes: boxes.clone(), state, tries: tries + 1 };
-                again(tries, Change::Confirm { boxes, state }, answer);
+            (Answer::Confirmed { seq, to, tries }, Err(_)) => {
+                let answer = Answer::Confirmed { seq, to, tries: tries + 1 };
+                again(tries, Change::Confirm { seq, to, since }, answer);
             }
-            (Answer::Recorded, Err(_)) => self.tell(p, Message::Unrecorded(channel)),
+            (Answer::Recorded, Err(_)) => self.tell(p, Message::NotRecorded(channel)),
         }
     }
+}
+
+fn at(seq: BoxSeq) -> usize {
+    usize::try_from(seq.0).unwrap_or(usize::MAX)
 }

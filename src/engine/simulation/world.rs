@@ -8,18 +8,19 @@ use rand::rngs::StdRng;
 
 use super::boxes::Boxes;
 use super::disk::{Answer, Change, Channel, Disk, Refused, Request};
+use super::line::{Parcel, Wire};
 use super::oracle::Oracle;
 use super::plan::{Deed, Mishap, Plan};
-use super::process::{Life, Message};
+use super::process::{BEFORE, Life, Message};
 use crate::channel::{OperationId, Time};
 use crate::localnet::simulated::{Conn, Simulated};
 
 /// Some Friday, by the wall clock.
 const T0: Time = Time::from_secs(1_795_800_000);
 /// Boxes of a stream that may wait to be stored.
-const SPOOL: usize = 24;
+const SPOOL: usize = 12;
 /// A process that crashed starts again within so many milliseconds.
-const DOWN_MS: Range<u64> = 1..20_000;
+const DOWN_MS: Range<u64> = 1..5000;
 
 /// What happens at its time.
 pub(super) enum Happening {
@@ -28,13 +29,13 @@ pub(super) enum Happening {
     /// The driver gets a message.
     Message { p: usize, message: Message },
     /// An envelope is made.
-    Encrypted { p: usize, op: OperationId },
+    Encrypted { p: usize, id: OperationId, parcel: Parcel },
     /// An operation has taken too long.
-    Deadline { p: usize, op: OperationId },
+    Deadline { p: usize, n: usize, id: OperationId },
     /// The daemon gave a request back.
-    Room { p: usize, conn: Conn },
+    Room { p: usize, n: usize, conn: Conn },
     /// A client dials.
-    Dial { p: usize },
+    Dial { p: usize, n: usize },
     /// The daemon was asked what it is.
     Checked { p: usize, conn: Conn },
     /// A process starts.
@@ -68,7 +69,7 @@ pub(super) struct World {
     /// M of the network.
     pub(super) max: usize,
     pub(super) processes: Vec<Process>,
-    pub(super) conns: BTreeMap<Conn, usize>,
+    pub(super) conns: BTreeMap<Conn, (usize, usize)>,
     pub(super) oracle: Oracle,
     agenda: BTreeMap<(Time, u64), (Option<u64>, Happening)>,
     serial: u64,
@@ -90,7 +91,7 @@ impl World {
             net: Simulated::new(plan.profile.clone(), plan.max, plan.seed),
             boxes: if plan.real { Boxes::real(streams) } else { Boxes::StandIn },
             dice,
-            now: Time::from_secs(10),
+            now: BEFORE,
             ahead_s: 0,
             max: plan.max,
             processes: (0..plan.processes).map(|_| Process::default()).collect(),
@@ -175,7 +176,7 @@ impl World {
         self.steps += 1;
         let planned = self.agenda.first_key_value().map(|(&(at, _), _)| at);
         let lives = self.processes.iter().enumerate();
-        let rings = lives.filter_map(|(p, process)| Some((process.life.as_ref()?.next_timeout(self.now)?, p)));
+        let rings = lives.filter_map(|(p, process)| Some((process.life.as_ref()?.next_timer(self.now)?, p)));
         let ring = rings.min();
         let wall = self.wall();
         let net = self.net.next_deadline().map(|at| self.now + at.saturating_sub(wall));
@@ -204,7 +205,7 @@ impl World {
             | Happening::Encrypted { p, .. }
             | Happening::Deadline { p, .. }
             | Happening::Room { p, .. }
-            | Happening::Dial { p }
+            | Happening::Dial { p, .. }
             | Happening::Checked { p, .. }
             | Happening::Start { p } => *p,
             Happening::Deed => return self.deed(),
@@ -216,15 +217,11 @@ impl World {
         match happening {
             Happening::Commit { .. } => self.commit(p),
             Happening::Message { message, .. } => self.take(p, message),
-            Happening::Encrypted { op, .. } => self.encrypted(p, op),
-            Happening::Deadline { op, .. } => self.overdue(p, op),
-            Happening::Room { conn, .. } if self.line(p).is_some_and(|line| line.conn == Some(conn)) => self.room(p),
-            Happening::Dial { .. } => self.dial(p),
-            Happening::Checked { conn, .. }
-                if self.line(p).is_some_and(|line| line.conn == Some(conn) && line.usable) =>
-            {
-                self.view(p, true);
-            }
+            Happening::Encrypted { id, parcel, .. } => self.encrypted(p, id, parcel),
+            Happening::Deadline { n, id, .. } => self.overdue(p, n, id),
+            Happening::Room { n, conn, .. } => self.room(p, n, conn),
+            Happening::Dial { n, .. } => self.dialled(p, n),
+            Happening::Checked { conn, .. } => self.checked(p, conn),
             Happening::Start { .. } => self.start(p),
             _ => {}
         }
@@ -243,11 +240,10 @@ impl World {
             return;
         }
         self.trace(|| format!("{p}: starts"));
-        let token = self.next_serial();
-        self.processes[p].life = Some(Life::new(token, self.plan.pace.clone()));
-        self.load_all(p);
-        let after = self.millis(1..100);
-        self.plan_of(p, after, Happening::Dial { p });
+        let tokens = [self.next_serial(), self.next_serial()];
+        self.processes[p].life = Some(Life::new(tokens, self.dice.random()));
+        self.begin(p);
+        self.dial(p, 0);
     }
 
     /// SIGKILL. What waits for its commit is lost, or was committed a moment before with nobody told.
@@ -261,7 +257,7 @@ impl World {
             self.processes[p].disk.commit_one();
         }
         self.processes[p].disk.queue.clear();
-        if let Some(conn) = life.line.conn {
+        for conn in life.wires.iter().filter_map(Wire::conn) {
             self.conns.remove(&conn);
             let heard = self.net.disconnect(self.wall(), conn);
             self.hear(heard);
@@ -317,59 +313,6 @@ impl World {
         }
     }
 
-    fn dial(&mut self, p: usize) {
-        let conn = self.next_serial();
-        let wall = self.wall();
-        let Some(line) = self.line(p) else { return };
-        if line.conn.is_some() {
-            return;
-        }
-        line.conn = Some(conn);
-        let token = line.token;
-        self.conns.insert(conn, p);
-        let heard = self.net.connect(wall, conn, token);
-        self.hear(heard);
-    }
-
-    pub(super) fn connected(&mut self, p: usize) {
-        let up = self.plan.link_up;
-        let Some(line) = self.line(p) else { return };
-        let Some(conn) = line.conn else { return };
-        line.usable = up;
-        if up {
-            let after = self.millis(5..500);
-            self.plan_of(p, after, Happening::Checked { p, conn });
-        }
-        self.put_again(p);
-    }
-
-    pub(super) fn linked(&mut self, p: usize, up: bool) {
-        let Some(line) = self.line(p) else { return };
-        line.usable = up;
-        self.view(p, up);
-        self.flush(p);
-    }
-
-    fn view(&mut self, p: usize, there: bool) {
-        if let Some(line) = self.line(p) {
-            line.view = there;
-            self.tell(p, Message::View);
-        }
-    }
-
-    /// The connection is gone, by whoever's doing.
-    pub(super) fn lost(&mut self, p: usize) {
-        let Some(line) = self.line(p) else { return };
-        if let Some(conn) = line.conn {
-            line.broken();
-            self.trace(|| format!("{p}: loses its connection"));
-            self.conns.remove(&conn);
-            let after = self.millis(1..10_000);
-            self.plan_of(p, after, Happening::Dial { p });
-            self.view(p, false);
-        }
-    }
-
     /// A person does something, and will do something else later.
     fn deed(&mut self) {
         if !self.troubled {
@@ -411,9 +354,11 @@ impl World {
         let heard = match mishap {
             Mishap::Crash => return self.crash(p),
             Mishap::Disconnect => {
-                let Some(conn) = self.line(p).and_then(|line| line.conn) else { return };
+                let n = self.dice.random_range(0..2);
+                let conn = self.processes[p].life.as_ref().and_then(|life| life.wires[n].conn());
+                let Some(conn) = conn else { return };
                 let heard = self.net.disconnect(wall, conn);
-                self.lost(p);
+                self.lost(p, n);
                 heard
             }
             Mishap::Restart => self.net.restart(wall),
