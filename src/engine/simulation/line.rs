@@ -7,7 +7,7 @@ use super::super::transfer::Ending;
 use super::process::Message;
 use super::world::{Happening, World};
 use crate::bacap::SealedBox;
-use crate::channel::{Line, Operation, OperationId, Time};
+use crate::channel::{Answer, End, Line, Operation, OperationId, Outcome, ReadBack, Time};
 use crate::localnet::simulated::{Conn, Envelope, Heard};
 use crate::store::BoxSeq;
 use crate::thin::{self, Error, ErrorKind, ReadOutcome, WriteOutcome};
@@ -113,6 +113,9 @@ impl World {
         envelope: Envelope,
     ) {
         let n = number(line);
+        if line == Line::Second {
+            self.see("operations on the second connection");
+        }
         let deadline = self.processes[p].life.as_ref().map_or(Time::ZERO, |life| life.deadline());
         let Some(wire) = self.wire(p, n) else { return };
         wire.started.insert(id, Started { parcel, envelope, query: None });
@@ -253,6 +256,7 @@ impl World {
         if started.query.is_some() {
             wire.unput.push_back(Put::Cancel(started.envelope.clone()));
         }
+        self.see("operations that took too long");
         self.end_operation(p, n, id, Err(ErrorKind::Timeout));
         self.flush(p, n);
     }
@@ -297,6 +301,18 @@ impl World {
             };
             Ending::read(what, &payload, found.map_err(|kind| error(thin::Operation::Read, kind)))
         };
+        if let Some(what) = match ending.end {
+            End::Written(Outcome::Couriered) => Some("boxes that a courier has"),
+            End::Written(Outcome::Stored) => Some("boxes that a replica has"),
+            End::Written(Outcome::Occupied) => Some("places that were taken"),
+            End::Written(Outcome::Stale) => Some("stale envelopes"),
+            End::WasRead(ReadBack::Ours) => Some("places that were taken by ourselves"),
+            End::WasRead(ReadBack::Foreign) => Some("places that were taken by others"),
+            End::Answered(Answer::NotYet) => Some("boxes that were not there"),
+            _ => None,
+        } {
+            self.see(what);
+        }
         self.tell(p, Message::Ended(id, channel, seq, ending));
     }
 

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::disk::Change;
 use super::world::World;
 use crate::channel::Time;
-use crate::store::{BoxSeq, BoxState};
+use crate::store::{Arrival, BoxSeq, BoxState};
 
 /// Boxes that a process keeps in memory of one channel at most: two windows, twice where a machine was replaced.
 const KEPT: usize = 64;
@@ -21,19 +21,33 @@ pub(super) const BOUND: Time = Time::from_secs(3600);
 
 /// What was seen so far.
 pub(super) struct Oracle {
-    /// Which bytes went out under which index, over all lives.
-    sent: BTreeMap<(usize, BoxSeq), Vec<u8>>,
+    /// Which bytes went out under which index, over all lives. Other ones only where a state was restored from a backup.
+    sent: BTreeMap<(usize, BoxSeq), Vec<Vec<u8>>>,
     /// How much of each reader's bytes was compared.
     compared: BTreeMap<(usize, usize), usize>,
     /// From which box on another writer writes too.
     pub(super) foreign: Vec<Option<u64>>,
+    /// Streams whose writer was restored from a backup: there are two of it, one after the other.
+    pub(super) forked: Vec<bool>,
     /// The first law that was broken.
     pub(super) broken: Option<String>,
 }
 
 impl Oracle {
     pub(super) fn new(streams: usize) -> Self {
-        Self { sent: BTreeMap::new(), compared: BTreeMap::new(), foreign: vec![None; streams], broken: None }
+        Self {
+            sent: BTreeMap::new(),
+            compared: BTreeMap::new(),
+            foreign: vec![None; streams],
+            forked: vec![false; streams],
+            broken: None,
+        }
+    }
+
+    /// The state of a process is an earlier one.
+    pub(super) fn restored(&mut self, p: usize, stream: usize, writes: bool) {
+        self.forked[stream] |= writes;
+        self.compared.remove(&(p, stream));
     }
 
     fn law(&mut self, holds: bool, words: impl FnOnce() -> String) {
@@ -53,9 +67,13 @@ impl World {
         self.oracle.law(row == Some((true, true)), || {
             format!("box {seq} of {stream} is sent, and the disk says (launched, these bytes): {row:?}")
         });
-        let before = self.oracle.sent.entry((stream, seq)).or_insert_with(|| bytes.to_vec());
-        let same = before == bytes;
-        self.oracle.law(same, || format!("box {seq} of {stream} is sent with other bytes than before"));
+        let forked = self.oracle.forked[stream];
+        let before = self.oracle.sent.entry((stream, seq)).or_default();
+        if !before.iter().any(|before| before == bytes) {
+            before.push(bytes.to_vec());
+        }
+        let same = before.len() == 1;
+        self.oracle.law(same || forked, || format!("box {seq} of {stream} is sent with other bytes than before"));
     }
 
     /// A box is reported as stored.
@@ -73,13 +91,25 @@ impl World {
     }
 
     pub(super) fn oracle_fenced(&mut self, stream: usize, seq: BoxSeq, foreign: bool) {
-        let expected = self.oracle.foreign[stream].is_some_and(|from| from == seq.0);
+        let variants = self.oracle.sent.get(&(stream, seq)).map_or(0, Vec::len);
+        let expected = self.oracle.foreign[stream].is_some_and(|from| from == seq.0) || variants > 1;
         self.oracle.law(expected && foreign, || format!("{stream} is fenced at box {seq} without a foreign box there"));
     }
 
     /// A change is on the disk.
     pub(super) fn oracle_committed(&mut self, p: usize, stream: usize, change: &Change) {
-        if !matches!(change, Change::Received { .. }) {
+        let Change::Received { arrivals } = change else { return };
+        for (seq, arrival) in arrivals {
+            let ours = self.oracle.foreign[stream].is_none_or(|from| seq.0 < from);
+            let sent = self.oracle.sent.get(&(stream, *seq)).is_some_and(|sent| match arrival {
+                Arrival::Message(bytes) => sent.contains(bytes),
+                _ => false,
+            });
+            self.oracle.law(sent || !ours || *arrival == Arrival::NotYet, || {
+                format!("{p} reads box {seq} of {stream} as nobody sent it")
+            });
+        }
+        if self.oracle.forked[stream] {
             return;
         }
         let Some(read) = self.processes[p].disk.read(stream) else { return };
@@ -137,7 +167,9 @@ impl World {
             if let Some(seq) = written.boxes.iter().position(|row| row.state != BoxState::Stored) {
                 return Some(format!("{stream}: box {seq} is {:?}", written.boxes[seq].state));
             }
-            for &p in &of.readers {
+            // What the other one of the two wrote, its readers have.
+            let readers = if self.oracle.forked[stream] { &[][..] } else { &of.readers };
+            for &p in readers {
                 let Some(read) = self.processes[p].disk.read(stream) else { continue };
                 if read.bytes.len() != written.size() {
                     return Some(format!("{p} has {} of {} bytes of {stream}", read.bytes.len(), written.size()));
@@ -155,7 +187,7 @@ impl World {
         let wall = self.wall();
         for stream in 0..self.plan.streams.len() {
             let Some(written) = self.processes[self.plan.streams[stream].writer].disk.written(stream) else { continue };
-            if self.oracle.foreign[stream].is_some() {
+            if self.oracle.foreign[stream].is_some() || self.oracle.forked[stream] {
                 continue;
             }
             let boxes: Vec<_> = written.boxes.iter().map(|row| Some(row.bytes.clone())).chain([None, None]).collect();

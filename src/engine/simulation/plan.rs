@@ -31,6 +31,8 @@ pub(super) enum Mishap {
     Faults(Box<Faults>),
     Jump(i64),
     Foreign,
+    Backup,
+    Restore,
 }
 
 /// A run, before it begins.
@@ -63,6 +65,9 @@ pub(super) struct Plan {
     pub(super) days_off: i64,
     /// Whether another writer comes at all.
     foreign: bool,
+    /// Whether states are restored from backups.
+    restores: bool,
+    backed_up: bool,
     /// Which faults this network has at all.
     gentle: bool,
     pub(super) link_up: bool,
@@ -92,7 +97,7 @@ impl Plan {
             .collect();
         let max = dice.random_range(4..=12);
         // What goes wrong goes on for longer than an operation lives.
-        let patient = dice.random_bool(0.06);
+        let patient = dice.random_bool(0.08);
         Self {
             seed,
             pace: Pace::from_document(profile.lambda_p(), profile.mu(), profile.layers),
@@ -110,7 +115,9 @@ impl Plan {
             deeds_every: Time::from_millis(if patient { 8000 } else { dice.random_range(300..3000) }),
             mishaps_every: Time::from_secs(if patient { dice.random_range(60..150) } else { dice.random_range(2..15) }),
             days_off: 2,
-            foreign: dice.random_bool(0.1),
+            foreign: dice.random_bool(0.15),
+            restores: dice.random_bool(0.15),
+            backed_up: false,
             gentle: dice.random_bool(0.2),
             link_up: true,
             appended: 0,
@@ -140,6 +147,7 @@ impl Plan {
             deeds_every: Time::from_secs(600),
             mishaps_every: Time::from_secs(1200),
             foreign: false,
+            restores: false,
             ..Self::of(seed)
         }
     }
@@ -169,6 +177,13 @@ impl Plan {
     }
 
     pub(super) fn mishap(&mut self, dice: &mut StdRng) -> Mishap {
+        if self.foreign && dice.random_bool(0.6) {
+            return Mishap::Foreign;
+        }
+        if self.restores && dice.random_bool(0.6) {
+            self.backed_up = !self.backed_up;
+            return if self.backed_up { Mishap::Backup } else { Mishap::Restore };
+        }
         match dice.random_range(0..20) {
             0..=4 => Mishap::Crash,
             5..=8 => Mishap::Disconnect,
@@ -176,7 +191,6 @@ impl Plan {
             11..=12 => Mishap::Link(!self.link_up),
             13 => Mishap::Link(true),
             14..=15 => Mishap::Jump(dice.random_range(-100_000..100_000)),
-            16 if self.foreign => Mishap::Foreign,
             _ => Mishap::Faults(Box::new(self.faults(dice))),
         }
     }

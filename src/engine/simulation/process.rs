@@ -245,6 +245,7 @@ impl World {
                 self.drive(p, Event::Ended { operation, end: ending.end });
             }
             Message::NotRecorded(channel) => {
+                self.see("records that failed");
                 let now = self.now;
                 if let Some(life) = self.life(p) {
                     life.stop(channel);

@@ -17,6 +17,7 @@ use crate::localnet::simulated::{Conn, Simulated};
 
 /// Some Friday, by the wall clock.
 const T0: Time = Time::from_secs(1_795_800_000);
+const DISK_FAILED: Refused = Refused("the disk failed");
 /// Boxes of a stream that may wait to be stored.
 const SPOOL: usize = 12;
 /// A process that crashed starts again within so many milliseconds.
@@ -50,6 +51,8 @@ pub(super) enum Happening {
 #[derive(Default)]
 pub(super) struct Process {
     pub(super) disk: Disk,
+    /// An earlier state, as a backup has it.
+    backup: Option<BTreeMap<usize, Channel>>,
     pub(super) life: Option<Life>,
     /// Counts its lives: what was planned in one does not happen in the next.
     lives: u64,
@@ -75,6 +78,8 @@ pub(super) struct World {
     serial: u64,
     /// While things go wrong.
     pub(super) troubled: bool,
+    /// What has happened how often, of what a run is there for.
+    pub(super) seen: BTreeMap<&'static str, u64>,
     /// Steps so far.
     pub(super) steps: u64,
     /// Tells what happens, for a person who looks into one run.
@@ -100,6 +105,7 @@ impl World {
             agenda: BTreeMap::new(),
             serial: 0,
             troubled: true,
+            seen: BTreeMap::new(),
             steps: 0,
             aloud,
             digest: 0,
@@ -137,6 +143,10 @@ impl World {
 
     pub(super) fn millis(&mut self, range: Range<u64>) -> Time {
         Time::from_micros(self.dice.random_range(range.start * 1000..range.end * 1000))
+    }
+
+    pub(super) fn see(&mut self, what: &'static str) {
+        *self.seen.entry(what).or_default() += 1;
     }
 
     /// Tells what happens. The words are made only for who reads them.
@@ -250,6 +260,7 @@ impl World {
     pub(super) fn crash(&mut self, p: usize) {
         let Some(life) = self.processes[p].life.take() else { return };
         self.trace(|| format!("{p}: crashes"));
+        self.see("crashes");
         self.processes[p].lives += 1;
         self.processes[p].committing = false;
         let synced = self.dice.random_range(0..=self.processes[p].disk.queue.len());
@@ -288,13 +299,18 @@ impl World {
                 Some(Request { change, .. })
                     if fails && !matches!(change, Change::Append { .. } | Change::Create { .. }) =>
                 {
-                    self.processes[p].disk.queue.pop_front().map(|request| {
-                        (request.channel, request.answer, request.change, Err(Refused("the disk failed")))
-                    })
+                    self.processes[p]
+                        .disk
+                        .queue
+                        .pop_front()
+                        .map(|request| (request.channel, request.answer, request.change, Err(DISK_FAILED)))
                 }
                 _ => self.processes[p].disk.commit_one(),
             };
             let Some((channel, answer, change, result)) = made else { break };
+            if result == Err(DISK_FAILED) {
+                self.see("failures of the disk");
+            }
             self.trace(|| format!("{p}: {channel} committed {change:?} {result:?}"));
             if result.is_ok() {
                 touched.push(channel);
@@ -347,9 +363,12 @@ impl World {
         }
         let after = self.plan.until_mishap(&mut self.dice);
         self.plan_at(after, None, Happening::Mishap);
-        let p = self.dice.random_range(0..self.processes.len());
+        let mut p = self.dice.random_range(0..self.processes.len());
         let wall = self.wall();
         let mishap = self.plan.mishap(&mut self.dice);
+        if matches!(mishap, Mishap::Backup | Mishap::Restore) {
+            p = self.plan.streams[0].writer;
+        }
         self.trace(|| format!("{mishap:?}"));
         let heard = match mishap {
             Mishap::Crash => return self.crash(p),
@@ -369,6 +388,11 @@ impl World {
             Mishap::Faults(faults) => self.net.set_faults(wall, *faults),
             Mishap::Jump(seconds) => self.jumped(seconds),
             Mishap::Foreign => return self.foreign(),
+            Mishap::Backup => {
+                self.processes[p].backup = Some(self.processes[p].disk.channels.clone());
+                return;
+            }
+            Mishap::Restore => return self.restore(p),
         };
         self.hear(heard);
     }
@@ -380,6 +404,17 @@ impl World {
         self.ahead_s = (self.ahead_s + seconds).clamp(-days * 86_400, days * 86_400);
         let to = self.wall();
         self.net.jump(from, to)
+    }
+
+    /// A process is started with the state of its backup.
+    fn restore(&mut self, p: usize) {
+        let Some(backup) = self.processes[p].backup.take() else { return };
+        self.see("restored states");
+        self.crash(p);
+        for stream in 0..self.plan.streams.len() {
+            self.oracle.restored(p, stream, self.plan.streams[stream].writer == p);
+        }
+        self.processes[p].disk.channels = backup;
     }
 
     /// Another writer takes the next place of a stream that ours has not launched.
@@ -400,6 +435,7 @@ impl World {
     /// Nothing goes wrong any more.
     pub(super) fn mend(&mut self) {
         self.troubled = false;
+        self.see("runs that were mended");
         self.plan.link_up = true;
         let wall = self.wall();
         self.trace(|| String::from("all is mended"));
