@@ -67,6 +67,7 @@ pub(super) enum Change {
 pub(super) enum Answer {
     Nobody,
     Sealed { tries: u32 },
+    Fenced { tries: u32 },
     Fitted { max: usize, tries: u32 },
     Launched { boxes: Vec<BoxSeq> },
     Confirmed { seq: BoxSeq, to: BoxState, tries: u32 },

@@ -116,7 +116,7 @@ impl World {
         if line == Line::Second {
             self.see("operations on the second connection");
         }
-        let deadline = self.processes[p].life.as_ref().map_or(Time::ZERO, |life| life.deadline());
+        let deadline = self.processes[p].life.as_ref().map_or(Time::ZERO, super::process::Life::deadline);
         let Some(wire) = self.wire(p, n) else { return };
         wire.started.insert(id, Started { parcel, envelope, query: None });
         wire.unput.push_back(Put::Start(id));

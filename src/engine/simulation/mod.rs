@@ -125,7 +125,6 @@ fn nothing_is_lost_doubled_or_reordered_whatever_goes_wrong() {
     };
     // A world in which nothing goes wrong shows nothing.
     if seeds >= SEEDS {
-        eprintln!("{seen:?}");
         assert!(seen.len() == 13 && seen.values().all(|&times| times > 20), "{seen:?}");
     }
 }

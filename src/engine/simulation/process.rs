@@ -197,11 +197,8 @@ impl World {
                     self.drive(p, Event::Sender { channel: id(channel), event: SenderEvent::Queued });
                 }
             }
-            Some(Channel::Read(read)) => {
-                if !life.scheduler.contains(id(channel)) {
-                    life.scheduler.add_receiver(now, id(channel), !read.verdict || prompt);
-                }
-            }
+            Some(Channel::Read(_)) if life.scheduler.contains(id(channel)) => {}
+            Some(Channel::Read(read)) => life.scheduler.add_receiver(now, id(channel), !read.verdict || prompt),
         }
     }
 
@@ -403,7 +400,7 @@ impl World {
             }
             SenderAction::Fence { seq, foreign } => {
                 self.oracle_fenced(channel, seq, foreign);
-                self.submit(p, channel, Change::Fence, Answer::Nobody);
+                self.submit(p, channel, Change::Fence, Answer::Fenced { tries: 0 });
             }
         }
         None
@@ -478,8 +475,11 @@ impl World {
             self.plan_of(p, pause_before_retry(tries), Happening::Message { p, message });
         };
         match (answer, result) {
-            (Answer::Nobody, _) | (Answer::Sealed { .. } | Answer::Confirmed { .. } | Answer::Recorded, Ok(())) => {}
+            (Answer::Nobody, _)
+            | (Answer::Sealed { .. } | Answer::Fenced { .. } | Answer::Confirmed { .. } | Answer::Recorded, Ok(())) => {
+            }
             (Answer::Sealed { tries }, Err(_)) => again(tries, Change::Seal, Answer::Sealed { tries: tries + 1 }),
+            (Answer::Fenced { tries }, Err(_)) => again(tries, Change::Fence, Answer::Fenced { tries: tries + 1 }),
             (Answer::Fitted { .. }, Ok(())) => self.tell(p, Message::Fits(channel)),
             (Answer::Fitted { max, tries }, Err(_)) => {
                 again(tries, Change::SetMax { max }, Answer::Fitted { max, tries: tries + 1 });
