@@ -124,10 +124,18 @@ impl Driver {
         };
         error!(%reason, "the channel is fenced: nothing more is sent, what was accepted stays in the spool");
         self.shared.note(id, &reason);
-        let commit = self.store.fence(id, reason);
+        let store = self.store.clone();
+        let mut commit = self.store.fence(id, reason.clone());
         self.operations.spawn(async move {
-            if let Err(error) = commit.await {
-                error!(%error, "the fence could not be kept; the next start meets the same box again");
+            let mut tries = 0;
+            while let Err(error) = commit.await {
+                if matches!(error, StoreError::NoChannel) {
+                    return;
+                }
+                error!(%error, "the fence could not be kept; trying again");
+                tokio::time::sleep(transfer::pause_before_retry(tries)).await;
+                tries += 1;
+                commit = store.fence(id, reason.clone());
             }
         });
     }
