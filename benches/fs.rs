@@ -226,7 +226,8 @@ fn metadata(mount: &Mount, dir: &Path) {
 
 fn interrupts(mount: &Mount, dir: &Path) {
     mount.reader(dir, "unknown");
-    let mut times: Vec<Duration> = (0..100).map(|n| interrupt(&mount.file("unknown"), n)).collect();
+    let file = mount.file("unknown");
+    let mut times: Vec<Duration> = (0..100).map(|n| interrupt(&file, n)).collect();
     times.sort();
     let of = |part: usize| times[(times.len() - 1) * part / 100].as_secs_f64() * 1e3;
     let met = of(99) <= 200.0;
@@ -237,21 +238,60 @@ fn interrupts(mount: &Mount, dir: &Path) {
         Some((of(99) / 200.0, met)),
         "p99 <= 200 ms",
     );
+    let longest = (0..10).map(|_| in_state_d(&file)).max().unwrap().as_secs_f64() * 1e3;
+    line(
+        "a handled signal, in state D at most",
+        &format!("{longest:.0} ms"),
+        "",
+        Some((longest / 1000.0, longest < 1000.0)),
+        "< 1000 ms",
+    );
 }
 
 /// How long after its signal a `cat` that waits is gone. The signal comes at another time of its wait in each round.
 fn interrupt(file: &Path, round: u64) -> Duration {
     let mut cat = Command::new("cat").arg(file).stdout(Stdio::null()).spawn().unwrap();
-    let call = format!("/proc/{}/syscall", cat.id());
-    while !fs::read_to_string(&call).is_ok_and(|call| call.starts_with(&format!("{} ", libc::SYS_read))) {
-        std::thread::sleep(Duration::from_millis(1));
-    }
+    wait_for_read(&cat);
     std::thread::sleep(Duration::from_millis(round * 7 % 300));
     let pid = rustix::process::Pid::from_child(&cat);
     timed(|| {
         rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
         assert!(!cat.wait().unwrap().success());
     })
+}
+
+/// How long a `dd` that waits, and is asked how far it has come, is in state D until it says so.
+fn in_state_d(file: &Path) -> Duration {
+    let mut dd = Command::new("dd");
+    let mut dd = dd.arg(format!("if={}", file.display())).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    wait_for_read(&dd);
+    let mut said = dd.stderr.take().unwrap();
+    let heard = std::thread::spawn(move || said.read_exact(&mut [0]));
+    rustix::process::kill_process(rustix::process::Pid::from_child(&dd), rustix::process::Signal::USR1).unwrap();
+    let (mut since, mut longest) = (None, Duration::ZERO);
+    while !heard.is_finished() {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", dd.id())).unwrap();
+        let is_d = stat.rsplit_once(") ").unwrap().1.starts_with('D');
+        since = is_d.then(|| since.unwrap_or_else(Instant::now));
+        longest = longest.max(since.map_or(Duration::ZERO, |since| since.elapsed()));
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    heard.join().unwrap().unwrap();
+    dd.kill().unwrap();
+    dd.wait().unwrap();
+    longest
+}
+
+/// Until a program is in a call that reads, and waits there.
+fn wait_for_read(child: &Child) {
+    let process = format!("/proc/{}", child.id());
+    let is_read = |call: String| call.starts_with(&format!("{} ", libc::SYS_read));
+    let waits = |stat: String| stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with(['S', 'D']));
+    while !(fs::read_to_string(format!("{process}/syscall")).is_ok_and(is_read)
+        && fs::read_to_string(format!("{process}/stat")).is_ok_and(waits))
+    {
+        std::thread::sleep(Duration::from_millis(1));
+    }
 }
 
 fn timed(work: impl FnOnce()) -> Duration {

@@ -66,7 +66,7 @@ impl Engine {
     /// wants it; a mount takes its time, so that mounting is no burst. Probes of idle channels take `probe_share` of the
     /// network's pace at most.
     pub fn start(store: Store, daemon: Daemon, linger: Linger, prompt: bool, probe_share: f64) -> Self {
-        let shared = Arc::new(shared::Shared::default());
+        let shared = Arc::new(shared::Shared::new(store.clone()));
         let (stop, stopped) = watch::channel(false);
         let (view, seen) = watch::channel(network::View::default());
         let drops = drops::Drops::new(store.clone());
@@ -124,12 +124,12 @@ impl Engine {
         }
     }
 
-    /// Keeps what went wrong with a channel, for a person to find: the newest few, until the engine stops.
+    /// Keeps what went wrong with a channel, for a person to find: the newest few.
     pub fn note(&self, id: ChannelId, text: &str) {
         self.shared.note(id, text);
     }
 
-    /// What went wrong with a channel since the engine started, newest last.
+    /// What went wrong with a channel, newest last.
     pub fn notes(&self, id: ChannelId) -> Vec<(SystemTime, String)> {
         self.shared.notes_of(id)
     }

@@ -8,14 +8,14 @@ use tokio::time::Instant;
 
 use super::status::DaemonStatus;
 use crate::channel::Pace;
-use crate::store::{Channel, ChannelId, Durability, NetworkId, Role};
+use crate::store::{Channel, ChannelId, Durability, MAX_NOTES, NetworkId, Role, Store};
 
-/// Notes that are kept of one channel.
-const MAX_NOTES: usize = 32;
 /// The longest note, in characters.
 const MAX_NOTE: usize = 400;
 /// Over how long a channel's rate is averaged, in seconds.
 const RATE_OVER: f64 = 60.0;
+/// What goes wrong again and again is written to the disk so often at most.
+const NOTE_AGAIN: Duration = Duration::from_secs(60);
 
 /// Why a channel of another network is refused.
 pub(super) fn other_network() -> String {
@@ -51,12 +51,19 @@ impl Rate {
     }
 }
 
-#[derive(Default)]
-pub(super) struct Shared(Mutex<Seen>);
+pub(super) struct Shared {
+    seen: Mutex<Seen>,
+    /// Keeps the notes for the next mount.
+    store: Store,
+}
 
 impl Shared {
+    pub(super) fn new(store: Store) -> Self {
+        Self { seen: Mutex::default(), store }
+    }
+
     fn seen(&self) -> MutexGuard<'_, Seen> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn see(&self, daemon: DaemonStatus) {
@@ -169,18 +176,36 @@ impl Shared {
     /// Keeps what went wrong. The same again, with nothing else in between, only has a new time.
     pub(super) fn note(&self, id: ChannelId, text: &str) {
         let mut seen = self.seen();
-        let notes = seen.notes.entry(id).or_default();
+        let notes = seen.notes.entry(id).or_insert_with(|| self.kept(id));
         let text: String = text.chars().take(MAX_NOTE).collect();
-        if notes.back().is_some_and(|(_, last)| *last == text) {
-            notes.pop_back();
-        } else if notes.len() == MAX_NOTES {
-            notes.pop_front();
+        let now = SystemTime::now();
+        let mut is_news = true;
+        match notes.back_mut() {
+            Some((at, last)) if *last == text => {
+                is_news = now.duration_since(*at).is_ok_and(|since| since >= NOTE_AGAIN);
+                *at = now;
+            }
+            _ => {
+                if notes.len() == MAX_NOTES {
+                    notes.pop_front();
+                }
+                notes.push_back((now, text.clone()));
+            }
         }
-        notes.push_back((SystemTime::now(), text));
+        drop(seen);
+        if is_news {
+            // Nobody waits for it, and one that cannot be kept is in the log.
+            drop(self.store.note(id, text));
+        }
+    }
+
+    fn kept(&self, id: ChannelId) -> VecDeque<(SystemTime, String)> {
+        // One that cannot be read begins anew.
+        self.store.notes(id).unwrap_or_default().into()
     }
 
     pub(super) fn notes_of(&self, id: ChannelId) -> Vec<(SystemTime, String)> {
-        self.seen().notes.get(&id).map(|notes| notes.iter().cloned().collect()).unwrap_or_default()
+        self.seen().notes.entry(id).or_insert_with(|| self.kept(id)).iter().cloned().collect()
     }
 
     pub(super) fn forget(&self, id: ChannelId) {
@@ -207,11 +232,17 @@ fn packets_left(channel: &Channel) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::bacap::WriteCap;
+    use crate::store::{ChannelName, Limits, StateDir};
 
     #[test]
-    fn the_newest_notes_are_kept_and_a_repetition_is_one() {
-        let shared = Shared::default();
-        let id = ChannelId(1);
+    fn the_newest_notes_are_kept_also_for_the_next_mount_and_a_repetition_is_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let open = || Store::open(&StateDir::lock(dir.path()).unwrap(), Limits::default()).unwrap();
+        let store = open();
+        let name = ChannelName::parse("noted").unwrap();
+        let id = store.create_stream(name.clone(), WriteCap::from_seed(&[1; 32])).wait().unwrap();
+        let shared = Shared::new(store.clone());
         for at in 0..100 {
             shared.note(id, &format!("number {}", at / 2));
         }
@@ -220,6 +251,11 @@ mod tests {
         assert_eq!(texts.len(), MAX_NOTES);
         assert_eq!(texts[..2], ["number 19", "number 20"]);
         assert_eq!(texts[MAX_NOTES - 1].len(), MAX_NOTE);
+        store.close();
+        let store = open();
+        let shared = Shared::new(store.clone());
+        assert_eq!(shared.notes_of(id).into_iter().map(|(_, text)| text).collect::<Vec<_>>(), texts);
+        store.forget(name).wait().unwrap();
         shared.forget(id);
         assert_eq!(shared.notes_of(id), []);
     }

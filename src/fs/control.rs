@@ -85,15 +85,16 @@ fn for_a_person(status: &ChannelStatus, standing: &str) -> String {
     let mut line = |key: &str, value: String| {
         let _ = writeln!(text, "{key:<10} {value}");
     };
+    let boxes = |count: u64| if count == 1 { "1 box".to_owned() } else { format!("{count} boxes") };
     line("name", status.name.clone());
     line("state", standing.to_owned());
     match status.role {
         RoleStatus::Writer => {
-            line("accepted", format!("{} bytes in {} boxes", status.size, status.boxes));
-            line("stored", format!("{} bytes in {} boxes", status.stored_bytes, status.stored_boxes));
-            line("queued", format!("{} bytes in {} boxes", status.queued_bytes, status.queued_boxes));
+            line("accepted", format!("{} bytes in {}", status.size, boxes(status.boxes)));
+            line("stored", format!("{} bytes in {}", status.stored_bytes, boxes(status.stored_boxes)));
+            line("queued", format!("{} bytes in {}", status.queued_bytes, boxes(status.queued_boxes)));
             if status.couriered_boxes > 0 {
-                line("couriered", format!("{} bytes in {} boxes", status.couriered_bytes, status.couriered_boxes));
+                line("couriered", format!("{} bytes in {}", status.couriered_bytes, boxes(status.couriered_boxes)));
             }
             if let Some(age) = status.oldest_unstored_ms {
                 line("oldest", format!("waits for {}", span(age)));
@@ -108,7 +109,7 @@ fn for_a_person(status: &ChannelStatus, standing: &str) -> String {
             line("may", may.to_owned());
         }
         RoleStatus::Reader => {
-            line("arrived", format!("{} bytes in {} boxes", status.size, status.boxes));
+            line("arrived", format!("{} bytes in {}", status.size, boxes(status.boxes)));
             if let Some(left) = status.next_probe_ms {
                 line("next probe", format!("in {}", span(left)));
             }

@@ -83,6 +83,11 @@ impl Fs {
         }
     }
 
+    /// Whether a read through the handle commits nothing: one of `wait` puts a tail on its way first.
+    pub fn only_looks(&self, handle: u64) -> bool {
+        self.handles().find(handle).is_ok_and(|open| open.barrier.is_none())
+    }
+
     fn read_stream(&self, handle: u64, id: ChannelId, offset: u64, size: usize) -> Result<Answer<Vec<u8>>, FsError> {
         let channel = self.open_channel(id)?;
         if offset < channel.size {

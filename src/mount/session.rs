@@ -14,8 +14,8 @@ use super::serve::Server;
 use super::{MountError, attach, mounts, point};
 use crate::fs::Fs;
 
-/// Threads that take requests from the kernel; none of them waits for anything.
-const THREADS: usize = 2;
+/// Threads that take requests from the kernel. They wait for nothing but the disk, where it has to be read.
+const THREADS: usize = 4;
 
 /// How a mount is made.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -31,6 +31,7 @@ mod ledger;
 mod migrations;
 mod model;
 mod name;
+mod notes;
 mod open;
 mod queries;
 mod queue;
@@ -58,6 +59,7 @@ pub use model::{
     Limits, MAX_AHEAD_BOXES, NetworkId, OutBox, PROVISIONAL_MAX_PLAINTEXT, Role, Skipped, Usage,
 };
 pub use name::{ChannelName, MAX_NAME_BYTES, NameError};
+pub use notes::MAX_NOTES;
 pub use open::Store;
 pub use queries::MAX_READ_BYTES;
 pub use recovery::{Adopted, Adoption, Finding, Moved};

@@ -431,3 +431,14 @@ UPDATE channel SET couriered_boxes = (SELECT count(*) FROM box WHERE box.chain =
     couriered_bytes = (SELECT coalesce(sum(length(payload)), 0) FROM box WHERE box.chain = channel.chain AND state = 3)
     WHERE role = 0;
 ";
+
+/// From schema 6 to 7: what went wrong with channels.
+pub(super) const V7: &str = r"
+CREATE TABLE note (
+    id      INTEGER PRIMARY KEY,
+    channel INTEGER NOT NULL REFERENCES channel (id) ON DELETE CASCADE,
+    at      INTEGER NOT NULL,
+    text    TEXT NOT NULL
+) STRICT;
+CREATE INDEX note_of_channel ON note (channel, id);
+";

@@ -16,18 +16,20 @@ impl Server {
     }
 
     pub(super) fn read(&self, caller: Caller, handle: u64, offset: u64, size: u32, reply: Reply) {
-        let (fs, runtime) = (Arc::clone(&self.fs), self.runtime.clone());
         let look = move |fs: &Fs| fs.read(handle, offset, size as usize);
-        // Most have their answer at once, on the thread that looks for it.
-        self.runtime.spawn_blocking(move || match look(&fs) {
-            Ok(Answer::Now(bytes)) => reply.bytes(&bytes),
-            Ok(Answer::Later(_)) => drop(runtime.spawn(async move {
-                match answer(&fs, &caller, look).await {
-                    Ok(bytes) => reply.bytes(&bytes),
-                    Err(error) => fail("read", reply, &error),
-                }
-            })),
-            Err(error) => fail("read", reply, &error),
+        if self.fs.only_looks(handle) {
+            match look(&self.fs) {
+                Ok(Answer::Now(bytes)) => return reply.bytes(&bytes),
+                Ok(Answer::Later(_)) => {}
+                Err(error) => return fail("read", reply, &error),
+            }
+        }
+        let fs = Arc::clone(&self.fs);
+        self.runtime.spawn(async move {
+            match answer(&fs, &caller, look).await {
+                Ok(bytes) => reply.bytes(&bytes),
+                Err(error) => fail("read", reply, &error),
+            }
         });
     }
 
