@@ -7,9 +7,9 @@ use std::path::Path;
 
 use common::{Work, run};
 
-const VERBS: [&str; 18] = [
+const VERBS: [&str; 20] = [
     "mount", "umount", "localnet", "list", "status", "new", "add", "share", "forget", "rename", "trim", "follow",
-    "skip", "adopt", "move", "wait", "append", "read",
+    "skip", "adopt", "move", "wait", "append", "read", "send", "receive",
 ];
 
 #[test]

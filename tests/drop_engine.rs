@@ -269,3 +269,58 @@ async fn only_whole_files_of_the_directory_of_drops_are_accepted() {
     );
     world.end([writer]).await;
 }
+
+/// A stream's writer may put anything into boxes; here it does, and what is read as a drop is told apart, record by record.
+#[tokio::test(flavor = "multi_thread")]
+async fn hostile_records_are_told_apart_and_honest_ones_behind_them_read() {
+    use pigeonfs::drop::{SafeName, SafePath, SyncKey};
+    let world = World::new(5).await;
+    let writer = world.owner("writer");
+    let evil = writer.store().create_stream(name("evil"), world.cap.clone()).await.expect("made");
+    let base = world.cap.index().counter();
+    let key = SyncKey::of(world.cap.read_cap());
+    let mut count = 0_u64;
+    let mut put = async |of: Box<dyn Fn(u64) -> Vec<u8>>| {
+        let payload = of(base + count);
+        assert!(payload.len() < 1549);
+        writer.store().append(evil, payload, None).await.expect("accepted");
+        writer.store().seal_tail(evil).await.expect("sealed");
+        count += 1;
+    };
+    let record = |header: Header, body: &'static [u8]| -> Box<dyn Fn(u64) -> Vec<u8>> {
+        let key = key.clone();
+        Box::new(move |counter| {
+            let header = Header { sync: Some(key.at(counter)), ..header.clone() };
+            [&header.encode(1549).expect("encoded")[..], body].concat()
+        })
+    };
+    let names = ["../x", "/etc/x", "nul\0", "CON", "..", "a/b\\c", "\u{202e}gpj.exe"];
+    for name in names {
+        put(record(Header { path: "../../up".to_owned(), ..header(name, b"evil") }, b"evil")).await;
+    }
+    put(record(header(&"n".repeat(1200), b"long"), b"long")).await;
+    // Lies: more bytes than come, other bytes, a place that is not its own, none at all.
+    put(record(Header { size: 1 << 61, ..header("size", b"") }, b"few")).await;
+    put(record(Header { digest: Some([1; 32]), ..header("digest", b"abc") }, b"abc")).await;
+    let elsewhere = Header { sync: Some([9; 16]), ..header("sync", b"") }.encode(1549).expect("encoded");
+    put(Box::new(move |_| elsewhere.clone())).await;
+    put(Box::new(|_| vec![0xbf; 1000])).await;
+    put(record(header("honest", b"yes"), b"yes")).await;
+
+    let (reader, inbox) = world.reader().await;
+    let found = complete(&reader, inbox, names.len() + 2).await;
+    for (record, name) in found.iter().zip(names) {
+        assert_eq!(record.name, name, "as it came");
+        assert_eq!(SafePath::of(&record.header.as_ref().expect("a header").path).to_string(), "__/__/up");
+        assert!(!SafeName::of(&record.name).as_str().contains('/'));
+    }
+    let reasons: Vec<_> = found.iter().filter_map(|record| record.reason.as_deref()).collect();
+    let told = ["broke it off", "the digests differ", "another place", "it begins with no header"];
+    assert!(reasons.len() >= 3, "{reasons:?}");
+    for (reason, told) in reasons.iter().zip(told) {
+        assert!(reason.contains(told), "{reason:?} is not {told:?}");
+    }
+    let honest = found.last().expect("files");
+    assert_eq!((honest.name.as_str(), contents(&reader, honest)), ("honest", b"yes".to_vec()));
+    world.end([writer, reader]).await;
+}

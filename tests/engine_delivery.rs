@@ -9,6 +9,7 @@ use pigeonfs::engine::control::{Failure, FailureKind, Link, Opening, Request, Re
 use pigeonfs::engine::status::{ChannelStatus, DurabilityStatus};
 use pigeonfs::engine::{Daemon, Owner, OwnerKind};
 use pigeonfs::localnet::{Localnet, Options};
+use pigeonfs::store::Content;
 use pigeonfs::thin::Config;
 use tempfile::TempDir;
 
@@ -105,11 +106,14 @@ async fn read_all(link: &mut Link, name: &str) -> Vec<u8> {
 }
 
 async fn new(link: &mut Link, name: &str) {
-    link.request(Request::New { name: name.into(), durability: DurabilityStatus::Stored }).await.expect("a free name");
+    let request = Request::New { name: name.into(), durability: DurabilityStatus::Stored, content: Content::Stream };
+    link.request(request).await.expect("a free name");
 }
 
 async fn add(link: &mut Link, name: &str, capability: Secret) {
-    link.request(Request::Add { name: name.into(), capability }).await.expect("a capability that was shared");
+    link.request(Request::Add { name: name.into(), capability, content: Content::Stream })
+        .await
+        .expect("a capability that was shared");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -330,7 +334,7 @@ async fn a_reader_whose_cache_is_full_pauses_and_goes_on_when_it_is_trimmed() {
 async fn what_a_courier_has_is_confirmed_afterwards_and_arrives() {
     let world = World::new().await;
     let (mut alice, mut bob) = (world.link("alice").await, world.link("bob").await);
-    let new = Request::New { name: "log".into(), durability: DurabilityStatus::Couriered };
+    let new = Request::New { name: "log".into(), durability: DurabilityStatus::Couriered, content: Content::Stream };
     alice.request(new).await.expect("a free name");
     let sent = pattern(40_000, 3);
     append(&mut alice, "log", &sent).await.expect("accepted");

@@ -12,7 +12,7 @@ use super::context::{Context, channel_of};
 use super::{Stop, name, output};
 use crate::bacap::{INDEX_BYTES, READ_CAP_BYTES, WRITE_CAP_BYTES};
 use crate::engine::control::{Failure, FailureKind, Request, Secret};
-use crate::store::ChannelName;
+use crate::store::{ChannelName, Content};
 
 /// Most that is read of a file or of stdin: a capability with room for the blanks around it.
 const LONGEST_TEXT: u64 = 4096;
@@ -24,7 +24,8 @@ The capability is read from stdin or from a file, never from an argument, where 
 
 Examples:
   pigeonfs add notes < notes.cap
-  ssh friend pigeonfs share notes | pigeonfs add notes")]
+  ssh friend pigeonfs share notes | pigeonfs add notes
+  pigeonfs add --drop inbox < inbox.cap")]
 pub(super) struct Typed {
     /// A free name
     #[arg(value_parser = name)]
@@ -32,6 +33,9 @@ pub(super) struct Typed {
     /// The file that holds the capability [default: stdin]
     #[arg(long, value_name = "FILE")]
     file: Option<PathBuf>,
+    /// It is a drop: a channel that carries whole files
+    #[arg(long)]
+    drop: bool,
 }
 
 pub(super) async fn run(context: &Context, typed: Typed) -> Result<(), Stop> {
@@ -40,8 +44,27 @@ pub(super) async fn run(context: &Context, typed: Typed) -> Result<(), Stop> {
         None => from_stdin()?,
     };
     let capability = capability(&text)?;
-    let added = channel_of(context.ask(Request::Add { name: typed.name.to_string(), capability }).await?)?;
+    let content = if typed.drop { Content::Drop { allow_delete: false } } else { Content::Stream };
+    let request = Request::Add { name: typed.name.to_string(), capability, content };
+    let added = channel_of(context.ask(request).await?)?;
     if context.json { output::json(&added) } else { Ok(()) }
+}
+
+/// The capability that a file holds, `-` for stdin, with the index put in that says where to begin in its channel.
+pub(super) fn capability_from(path: &Path, index: Option<&str>) -> Result<Secret, Failure> {
+    let text = if path.as_os_str() == "-" { from_stdin()? } else { from_file(path)? };
+    let secret = capability(&text)?;
+    let Some(index) = index else { return Ok(secret) };
+    let bad = |why: String| {
+        Failure::new(FailureKind::Usage, format!("this is not an index: {why}"))
+            .hint("an index is what `pigeonfs send` and `pigeonhole-cp genkey` print: 140 characters of base64")
+    };
+    let index = STANDARD.decode(index.trim()).map_err(|_| bad("it is not base64".to_owned()))?;
+    if index.len() != INDEX_BYTES {
+        return Err(bad(format!("it has {} bytes, and {INDEX_BYTES} are expected", index.len())));
+    }
+    let head = secret.expose().len() - INDEX_BYTES;
+    Ok(Secret::new([&secret.expose()[..head], &index].concat()))
 }
 
 fn from_file(path: &Path) -> Result<Zeroizing<Vec<u8>>, Failure> {

@@ -74,7 +74,7 @@ pub(super) async fn run(context: &Context, typed: Typed) -> Result<(), Stop> {
 }
 
 /// Standard input, as it comes. Read on a thread of its own, which a signal need not wait for.
-fn stdin_chunks() -> mpsc::Receiver<io::Result<Vec<u8>>> {
+pub(super) fn stdin_chunks() -> mpsc::Receiver<io::Result<Vec<u8>>> {
     let (sender, receiver) = mpsc::channel(1);
     std::thread::spawn(move || {
         let mut stdin = io::stdin().lock();

@@ -18,8 +18,11 @@ mod mount;
 mod move_spool;
 mod new;
 mod output;
+mod progress;
 mod read;
+mod receive;
 mod rename;
+mod send;
 mod share;
 mod signals;
 mod skip;
@@ -101,6 +104,8 @@ enum Verb {
     Wait(wait::Typed),
     Append(append::Typed),
     Read(read::Typed),
+    Send(send::Typed),
+    Receive(receive::Typed),
 }
 
 /// Why a verb ended before its work was done.
@@ -188,6 +193,8 @@ async fn run(context: &Context, verb: Verb) -> Result<(), Stop> {
         Verb::Wait(typed) => wait::run(context, typed).await,
         Verb::Append(typed) => append::run(context, typed).await,
         Verb::Read(typed) => read::run(context, typed).await,
+        Verb::Send(typed) => Box::pin(send::run(context, typed)).await,
+        Verb::Receive(typed) => Box::pin(receive::run(context, typed)).await,
     }
 }
 

@@ -6,15 +6,16 @@ use super::context::{Context, channel_of};
 use super::{Stop, name, output};
 use crate::engine::control::Request;
 use crate::engine::status::DurabilityStatus;
-use crate::store::ChannelName;
+use crate::store::{ChannelName, Content};
 
-/// Make a stream: a file that is appended to here and read elsewhere
+/// Make a stream, which is appended to here and read elsewhere; or a drop, which carries whole files
 #[derive(Args, Debug)]
 #[command(after_help = "\
-Needs no daemon. In a mount, `touch MNT/NAME` does the same.
+Needs no daemon. In a mount, `touch MNT/NAME` makes a stream, and `mkdir MNT/NAME` a drop.
 
-Example:
-  pigeonfs new log && pigeonfs share log")]
+Examples:
+  pigeonfs new log && pigeonfs share log
+  pigeonfs new --drop outbox && pigeonfs send report.pdf --to outbox")]
 pub(super) struct Typed {
     /// A free name
     #[arg(value_parser = name)]
@@ -23,6 +24,12 @@ pub(super) struct Typed {
     /// twice as fast, and confirmed later, when nothing else is to be sent
     #[arg(long, value_name = "WHOSE", default_value = "stored")]
     durability: Level,
+    /// Make a drop
+    #[arg(long)]
+    drop: bool,
+    /// Make a drop whose files can be deleted from the network again; each header then takes a box of its own
+    #[arg(long, requires = "drop")]
+    allow_delete: bool,
 }
 
 /// Whose word is enough.
@@ -42,7 +49,8 @@ impl From<Level> for DurabilityStatus {
 }
 
 pub(super) async fn run(context: &Context, typed: Typed) -> Result<(), Stop> {
-    let request = Request::New { name: typed.name.to_string(), durability: typed.durability.into() };
+    let content = if typed.drop { Content::Drop { allow_delete: typed.allow_delete } } else { Content::Stream };
+    let request = Request::New { name: typed.name.to_string(), durability: typed.durability.into(), content };
     let made = channel_of(context.ask(request).await?)?;
     if context.json { output::json(&made) } else { Ok(()) }
 }

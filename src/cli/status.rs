@@ -6,7 +6,9 @@ use super::context::{Context, misunderstood};
 use super::output::{self, printable, size};
 use super::{Stop, name};
 use crate::engine::control::{Request, Response};
-use crate::engine::status::{ChannelStatus, DaemonStatus, DurabilityStatus, LinkStatus, RoleStatus, span, utc};
+use crate::engine::status::{
+    ChannelStatus, DaemonStatus, DurabilityStatus, LinkStatus, RecordStatus, RoleStatus, span, utc,
+};
 use crate::store::ChannelName;
 
 /// Show how the daemon, the spool and the channels stand
@@ -50,7 +52,13 @@ pub(super) fn table_of(channels: &[ChannelStatus]) -> Result<(), Stop> {
     }
     let head = ["NAME", "ACCESS", "SIZE", "STATE"].map(str::to_owned);
     let rows = channels.iter().map(|channel| {
-        [printable(&channel.name).into_owned(), access(channel).to_owned(), size(channel.size), standing(channel)]
+        let slash = if channel.files.is_some() { "/" } else { "" };
+        [
+            format!("{}{slash}", printable(&channel.name)),
+            access(channel).to_owned(),
+            size(channel.size),
+            standing(channel),
+        ]
     });
     output::table(&std::iter::once(head).chain(rows).collect::<Vec<_>>())
 }
@@ -87,6 +95,9 @@ fn standing(channel: &ChannelStatus) -> String {
         return format!("{}fenced: {}", adopting.unwrap_or_default(), printable(reason));
     }
     let mut text = match channel.role {
+        RoleStatus::Writer if pending(channel) > 0 => {
+            format!("{} files to send, {} queued", pending(channel), size(channel.unstored_bytes()))
+        }
         RoleStatus::Writer if channel.size == 0 => "empty".to_owned(),
         RoleStatus::Writer if channel.unstored_bytes() == 0 => "stored".to_owned(),
         RoleStatus::Writer => {
@@ -105,6 +116,45 @@ fn standing(channel: &ChannelStatus) -> String {
         text.push_str(&format!("; {}", printable(error)));
     }
     text
+}
+
+/// Files of a drop that is written here and that are not all stored.
+fn pending(channel: &ChannelStatus) -> u64 {
+    channel.files.as_ref().map_or(0, |files| files.pending)
+}
+
+/// How the files of a drop stand, a row each.
+fn files_of(channel: &ChannelStatus, rows: &mut Vec<(&'static str, String)>) {
+    let Some(files) = &channel.files else { return };
+    let mut counts = match channel.role {
+        RoleStatus::Writer => vec![(files.pending, "to send"), (files.complete, "stored"), (files.deleted, "deleted")],
+        RoleStatus::Reader => {
+            vec![(files.complete, "complete"), (files.incomplete, "incomplete"), (files.broken, "broken")]
+        }
+    };
+    counts.retain(|(count, what)| *count > 0 || matches!(*what, "stored" | "complete"));
+    let counts: Vec<_> = counts.into_iter().map(|(count, what)| format!("{count} {what}")).collect();
+    rows.push(("files", counts.join(", ")));
+    if let Some(file) = &files.current {
+        let text = format!("{}: {} of {}", display(file), size(file.done), size(file.sent_size));
+        rows.push((if channel.role == RoleStatus::Writer { "sending" } else { "incomplete" }, text));
+    }
+    for file in &files.open_chains {
+        rows.push(("incomplete", format!("{}: parts of it are missing", display(file))));
+    }
+    for file in &files.newest_broken {
+        let reason = file.reason.as_deref().unwrap_or_default();
+        rows.push(("broken", format!("{}: {}", display(file), printable(reason))));
+    }
+}
+
+/// A file of a drop as it is named to a person.
+pub(super) fn display(file: &RecordStatus) -> String {
+    match (file.name.is_empty(), file.path.is_empty()) {
+        (true, _) => format!("from box {} on", file.first_box.unwrap_or_default()),
+        (false, true) => printable(&file.name).into_owned(),
+        (false, false) => format!("{}/{}", printable(&file.path), printable(&file.name)),
+    }
 }
 
 fn details(channel: &ChannelStatus) -> Vec<[String; 2]> {
@@ -161,6 +211,7 @@ fn details(channel: &ChannelStatus) -> Vec<[String; 2]> {
     if channel.boxes_per_minute > 0.0 {
         rows.push(("rate", format!("{} boxes a minute", channel.boxes_per_minute)));
     }
+    files_of(channel, &mut rows);
     rows.into_iter().map(|(key, value)| [key.to_owned(), value]).collect()
 }
 
@@ -203,6 +254,7 @@ mod tests {
             error: None,
             created: 0,
             modified: 0,
+            files: None,
         }
     }
 

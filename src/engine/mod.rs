@@ -174,7 +174,7 @@ impl Engine {
         ChannelStatus {
             name: channel.name.to_string(),
             role: if reader { RoleStatus::Reader } else { RoleStatus::Writer },
-            kind: "stream".to_owned(),
+            kind: if channel.content.is_drop() { "drop" } else { "stream" }.to_owned(),
             size: channel.size,
             stored_bytes: if reader { channel.size } else { channel.stored_bytes },
             boxes: if reader { arrived } else { channel.boxes },
@@ -211,6 +211,7 @@ impl Engine {
             error: self.refusal(channel).or_else(|| self.shared.trouble_of(channel.id)),
             created: unix_seconds(channel.created),
             modified: unix_seconds(channel.modified),
+            files: channel.content.is_drop().then(|| Box::new(self.drops.status(channel))),
         }
     }
 }

@@ -86,7 +86,7 @@ pub struct ChannelStatus {
     pub name: String,
     /// What we may do.
     pub role: RoleStatus,
-    /// What it is in the mount: `stream`.
+    /// What it is in the mount: `stream` or `drop`.
     pub kind: String,
     /// Writer: bytes accepted. Reader: bytes arrived, without a gap.
     pub size: u64,
@@ -165,6 +165,74 @@ pub struct ChannelStatus {
     pub created: u64,
     /// Unix seconds of the last growth.
     pub modified: u64,
+    /// Of a drop: how its files stand.
+    #[serde(default)]
+    pub files: Option<Box<FilesStatus>>,
+}
+
+/// How the files of a drop stand.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct FilesStatus {
+    /// Writer: accepted, and not yet stored by replicas.
+    pub pending: u64,
+    /// Writer: stored. Reader: complete, parts of a chain and the files that they make included.
+    pub complete: u64,
+    /// Reader: arriving, and chains whose parts are not all there.
+    pub incomplete: u64,
+    /// Reader: broken on their way, or not what they were said to be.
+    pub broken: u64,
+    /// Writer: deleted again, or to be.
+    pub deleted: u64,
+    /// Writer: the oldest that is not stored. Reader: the one that is arriving.
+    pub current: Option<RecordStatus>,
+    /// Reader: chains whose parts are not all there: the first few, as the first part that came.
+    pub open_chains: Vec<RecordStatus>,
+    /// Reader: the newest that are broken.
+    pub newest_broken: Vec<RecordStatus>,
+    /// Reader: nothing more is known to follow, and all that came was made into files.
+    pub settled: bool,
+}
+
+/// One file of a drop, or one part of one.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RecordStatus {
+    /// Its number in this state; they grow.
+    pub record: i64,
+    /// What the file is called, as its sender says; empty: boxes that belong to no file.
+    pub name: String,
+    /// The directories that it is in, as its sender says.
+    pub path: String,
+    /// `waiting`, `sending`, `stored`, `deleting`, `deleted`; or `incomplete`, `complete`, `broken`.
+    pub state: String,
+    /// Whether it is an empty directory.
+    pub directory: bool,
+    /// Bytes of the file, once it is unpacked.
+    pub size: u64,
+    /// Bytes of it that travel.
+    pub sent_size: u64,
+    /// Writer: bytes of those that replicas hold. Reader: that have arrived.
+    pub done: u64,
+    /// Its first box, counted from 0.
+    pub first_box: Option<u64>,
+    /// The index of its first box in base64, for `pigeonhole-cp -i`; only where it was asked for one record.
+    pub index: Option<String>,
+    /// How many boxes it takes, once that is known.
+    pub boxes: Option<u64>,
+    /// BLAKE3 of what travels, in hexadecimal.
+    pub digest: Option<String>,
+    /// Which part of a chain it is; 0: the file that the parts make.
+    pub part: Option<u32>,
+    /// Answers [`Accept`](super::control::Request::Accept): it was under way already.
+    #[serde(default)]
+    pub again: bool,
+    /// Why it is broken.
+    pub reason: Option<String>,
+    /// Reader: whether `receive` has brought it out, or has told of it.
+    pub delivered: bool,
+    /// Permission bits, where its sender told them.
+    pub mode: Option<u32>,
+    /// When it was modified, in Unix seconds, where its sender told it.
+    pub mtime: Option<i64>,
 }
 
 /// Whose word lets a writer's next box go.

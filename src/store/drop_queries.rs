@@ -57,6 +57,21 @@ impl Store {
         self.readers().ask(|db| one(db, &sql, params![id.0], read_record))
     }
 
+    /// The oldest record of a drop that replicas do not have all of.
+    pub fn unstored(&self, id: ChannelId) -> Result<Option<DropRecord>, StoreError> {
+        let sql = format!(
+            "{RECORD} WHERE c.id = ?1 AND r.state <= 2 AND (r.end_seq IS NULL OR r.end_seq > c.first_unstored)
+             ORDER BY r.id LIMIT 1"
+        );
+        self.readers().ask(|db| one(db, &sql, params![id.0], read_record))
+    }
+
+    /// The newest records of a drop that are broken, up to `limit`.
+    pub fn newest_broken(&self, id: ChannelId, limit: usize) -> Result<Vec<DropRecord>, StoreError> {
+        let sql = format!("{RECORD} WHERE c.id = ?1 AND r.state = 12 ORDER BY r.id DESC LIMIT ?2");
+        self.collect(&sql, params![id.0, int(limit as u64)])
+    }
+
     /// How many records of a drop are how far.
     pub fn drop_counts(&self, id: ChannelId) -> Result<DropCounts, StoreError> {
         self.readers().ask(|db| {

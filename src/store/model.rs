@@ -41,7 +41,8 @@ pub enum Role {
 }
 
 /// What a channel carries.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Content {
     /// Bytes, one after another.
     #[default]

@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until};
 
-use super::{CHUNK_BYTES, Failure, FailureKind, Request, Response, Secret};
+use super::{CHUNK_BYTES, Failure, FailureKind, Request, Response, Secret, files};
 use crate::bacap::{self, ReadCap, WriteCap};
 use crate::engine::status::{DurabilityStatus, LinkStatus};
 use crate::engine::{Owner, OwnerKind, fresh_write_cap};
-use crate::store::{Channel, ChannelName, Durability, Role, StoreError};
+use crate::store::{Capability, Channel, ChannelName, Content, Durability, RecordId, Role, StoreError};
 
 /// A verb waits so long for a daemon before it says that there is none.
 const DAEMON_PATIENCE: Duration = Duration::from_secs(10);
@@ -19,8 +19,8 @@ pub(super) async fn dispatch(owner: &Owner, request: Request) -> Result<Response
     match request {
         Request::Status { name: None } => Ok(Response::Status(owner.engine.status()?)),
         Request::Status { name: Some(name) } => Ok(channel_response(owner, &find(owner, &name)?)),
-        Request::New { name, durability } => new(owner, &name, durability).await,
-        Request::Add { name, capability } => add(owner, &name, &capability).await,
+        Request::New { name, durability, content } => new(owner, &name, durability, content).await,
+        Request::Add { name, capability, content } => add(owner, &name, &capability, content).await,
         Request::Share { name, write } => share(owner, &name, write).await,
         Request::Forget { name } => {
             find(owner, &name)?;
@@ -59,6 +59,14 @@ pub(super) async fn dispatch(owner: &Owner, request: Request) -> Result<Response
             let (follow, timeout) = (Duration::from_millis(follow_ms), Duration::from_millis(timeout_ms));
             read(owner, &name, offset, follow, timeout).await
         }
+        Request::Accept { name, header, staged } => files::accept(owner, &name, &header, staged.as_deref()).await,
+        Request::Record { name, record } => files::record(owner, &name, record),
+        Request::Records { name, after, limit } => files::records(owner, &name, after, limit),
+        Request::Fetch { name, record, offset } => files::fetch(owner, &name, record, offset).await,
+        Request::Deliver { name, record } => {
+            owner.store.deliver(find(owner, &name)?.id, RecordId(record)).await?;
+            Ok(Response::Done)
+        }
         Request::Yield => owner.ask_to_yield().map(|()| Response::Done),
     }
 }
@@ -67,7 +75,7 @@ fn parse(name: &str) -> Result<ChannelName, Failure> {
     ChannelName::parse(name).map_err(|error| Failure::new(FailureKind::Usage, error.to_string()))
 }
 
-fn find(owner: &Owner, name: &str) -> Result<Channel, Failure> {
+pub(super) fn find(owner: &Owner, name: &str) -> Result<Channel, Failure> {
     let parsed = parse(name)?;
     owner.store.by_name(&parsed)?.ok_or_else(|| {
         Failure::new(FailureKind::Failed, format!("there is no channel named {name:?}"))
@@ -76,20 +84,36 @@ fn find(owner: &Owner, name: &str) -> Result<Channel, Failure> {
 }
 
 fn channel_response(owner: &Owner, channel: &Channel) -> Response {
-    Response::Channel(owner.engine.channel_status(channel))
+    let mut status = owner.engine.channel_status(channel);
+    if let Some(files) = &mut status.files {
+        files.settled = is_settled(owner, channel, files.incomplete);
+    }
+    Response::Channel(status)
 }
 
-async fn new(owner: &Owner, name: &str, durability: DurabilityStatus) -> Result<Response, Failure> {
+/// Whether all that is known to be there of a drop that is read has become files.
+fn is_settled(owner: &Owner, channel: &Channel, incomplete: u64) -> bool {
+    owner.end_is_known(channel) && channel.assembled == channel.frontier && incomplete == 0
+}
+
+async fn new(owner: &Owner, name: &str, durability: DurabilityStatus, content: Content) -> Result<Response, Failure> {
     let cap = fresh_write_cap()?;
-    let id = owner.store.create_stream(parse(name)?, cap).await?;
+    let id = owner.store.create(parse(name)?, cap, content).await?;
     if durability == DurabilityStatus::Couriered {
         owner.store.set_durability(id, Durability::Couriered).await?;
     }
     Ok(channel_response(owner, &find(owner, name)?))
 }
 
-async fn add(owner: &Owner, name: &str, capability: &Secret) -> Result<Response, Failure> {
+async fn add(owner: &Owner, name: &str, capability: &Secret, content: Content) -> Result<Response, Failure> {
     let name_parsed = parse(name)?;
+    if let Some(channel) = owner.store.by_name(&name_parsed)?
+        && channel.content.is_drop() == content.is_drop()
+        && holds(owner, &channel, capability)?
+    {
+        // Asked again, as by a verb that was interrupted and started anew.
+        return Ok(channel_response(owner, &channel));
+    }
     let bad = |error: bacap::ParseError| {
         Failure::new(FailureKind::Usage, format!("this is not a capability: {error}"))
             .hint("a read capability is the one line that `pigeonfs share NAME` prints")
@@ -97,14 +121,21 @@ async fn add(owner: &Owner, name: &str, capability: &Secret) -> Result<Response,
     match capability.expose().len() {
         bacap::WRITE_CAP_BYTES => {
             let cap = WriteCap::from_bytes(capability.expose()).map_err(bad)?;
-            owner.store.create_stream(name_parsed, cap).await?;
+            owner.store.create(name_parsed, cap, content).await?;
         }
         _ => {
             let cap = ReadCap::from_bytes(capability.expose()).map_err(bad)?;
-            owner.store.add_reader(name_parsed, cap).await?;
+            owner.store.add(name_parsed, cap, content).await?;
         }
     }
     Ok(channel_response(owner, &find(owner, name)?))
+}
+
+fn holds(owner: &Owner, channel: &Channel, capability: &Secret) -> Result<bool, Failure> {
+    Ok(match owner.store.cap(channel.id)? {
+        Capability::Write(cap) => cap.to_bytes()[..] == *capability.expose(),
+        Capability::Read(cap) => cap.to_bytes()[..] == *capability.expose(),
+    })
 }
 
 async fn share(owner: &Owner, name: &str, write: bool) -> Result<Response, Failure> {
@@ -174,13 +205,15 @@ async fn wait(
                 if channel.tail_bytes > 0 {
                     owner.store.seal_tail(id).await?;
                 }
-                match level {
+                let passed = match level {
                     DurabilityStatus::Stored => channel.stored_bytes == channel.size,
                     DurabilityStatus::Couriered => channel.boxes == channel.stored_boxes + channel.couriered_boxes,
-                }
+                };
+                passed && (!channel.content.is_drop() || owner.store.unfilled(id)?.is_none())
             }
             Role::Reader => match bytes {
                 Some(bytes) => channel.size >= bytes,
+                None if channel.content.is_drop() => is_settled(owner, &channel, incomplete(owner, &channel)?),
                 None => owner.end_is_known(&channel),
             },
         };
@@ -234,6 +267,12 @@ async fn adopt(owner: &Owner, name: &str, deadline: Option<Instant>) -> Result<R
             () = sleep_until(patience.next_look()) => {}
         }
     }
+}
+
+/// Files of a drop that is read here and that began to arrive.
+fn incomplete(owner: &Owner, channel: &Channel) -> Result<u64, Failure> {
+    let arriving = owner.store.arriving(channel.id)?.is_some();
+    Ok(u64::from(arriving) + owner.store.open_chains(channel.id, 1)?.len() as u64)
 }
 
 async fn read(
@@ -303,17 +342,17 @@ fn lost(owner: &Owner, channel: &Channel) -> Failure {
 }
 
 /// How long a wait goes on: to its deadline, and without a daemon no longer than makes sense.
-struct Patience {
+pub(super) struct Patience {
     deadline: Option<Instant>,
     no_daemon_since: Option<Instant>,
 }
 
 impl Patience {
-    fn new(deadline: Option<Instant>) -> Self {
+    pub(super) fn new(deadline: Option<Instant>) -> Self {
         Self { deadline, no_daemon_since: None }
     }
 
-    fn check(&mut self, owner: &Owner, progress: &str) -> Result<(), Failure> {
+    pub(super) fn check(&mut self, owner: &Owner, progress: &str) -> Result<(), Failure> {
         let now = Instant::now();
         let daemon = owner.engine.daemon();
         let why = daemon.error.unwrap_or_else(|| "no daemon was found".to_owned());
@@ -338,7 +377,7 @@ impl Patience {
         Ok(())
     }
 
-    fn next_look(&self) -> Instant {
+    pub(super) fn next_look(&self) -> Instant {
         let look = Instant::now() + LOOK;
         self.deadline.map_or(look, |deadline| deadline.min(look))
     }

@@ -177,7 +177,14 @@ pub async fn take_for_mount(opening: &Opening) -> Result<Arc<Owner>, Failure> {
 
 /// Whether the question may be dropped and asked again: it changes nothing until it is answered, or goes on where it was.
 fn may_be_cut_short(request: &Request) -> bool {
-    matches!(request, Request::Wait { .. } | Request::Read { .. } | Request::Adopt { .. })
+    matches!(
+        request,
+        Request::Wait { .. }
+            | Request::Read { .. }
+            | Request::Adopt { .. }
+            | Request::Record { .. }
+            | Request::Records { .. }
+    )
 }
 
 async fn ask(stream: &mut UnixStream, request: &Request) -> io::Result<Answer> {

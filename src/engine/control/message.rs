@@ -1,11 +1,13 @@
 //! What a verb may ask the owner of a state, and what it is told.
 
 use std::fmt;
+use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroize;
 
-use crate::engine::status::{ChannelStatus, DurabilityStatus, Status};
+use crate::engine::status::{ChannelStatus, DurabilityStatus, RecordStatus, Status};
+use crate::store::Content;
 
 /// A capability on its way over the control socket. Shows nothing of itself and leaves nothing behind.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -45,13 +47,16 @@ pub enum Request {
         /// The channel, or all of them.
         name: Option<String>,
     },
-    /// Make a stream.
+    /// Make a channel that is written here.
     New {
         /// A free name.
         name: String,
         /// Whose word lets its next box go.
         #[serde(default)]
         durability: DurabilityStatus,
+        /// What it is to carry.
+        #[serde(default)]
+        content: Content,
     },
     /// Take a capability in: 136 bytes make a read-only stream, 168 a stream that can be appended to.
     Add {
@@ -59,6 +64,9 @@ pub enum Request {
         name: String,
         /// The capability's bytes.
         capability: Secret,
+        /// What the channel carries.
+        #[serde(default)]
+        content: Content,
     },
     /// Give a capability out; from then on the stream can no longer be taken back.
     Share {
@@ -144,6 +152,48 @@ pub enum Request {
         /// Where it is not known whether this is the end: wait so long to learn it.
         timeout_ms: u64,
     },
+    /// Take a file into a drop, or find it there where it is under way already.
+    Accept {
+        /// Which drop.
+        name: String,
+        /// The record's header, as [`crate::drop::Header::encode`] makes it, without its `sync`.
+        #[serde(with = "serde_bytes")]
+        header: Vec<u8>,
+        /// Where its bytes are: below the state's `drops/incoming`, locked by the verb. `None`: there are none.
+        staged: Option<PathBuf>,
+    },
+    /// How one file of a drop stands.
+    Record {
+        /// Which drop.
+        name: String,
+        /// Which record.
+        record: i64,
+    },
+    /// The records of a drop in their order.
+    Records {
+        /// Which drop.
+        name: String,
+        /// Those after this one.
+        after: i64,
+        /// At most so many, and at most 1,000.
+        limit: u32,
+    },
+    /// Bytes of a file that was accepted or has arrived.
+    Fetch {
+        /// Which drop.
+        name: String,
+        /// Which record.
+        record: i64,
+        /// Where from.
+        offset: u64,
+    },
+    /// A file is where the person wanted it, or the person was told that it is broken.
+    Deliver {
+        /// Which drop.
+        name: String,
+        /// Which record.
+        record: i64,
+    },
     /// Give the state up in favour of the asker, a mount. Only a verb that owns it for its own run does.
     Yield,
 }
@@ -160,6 +210,10 @@ pub enum Response {
     Channel(ChannelStatus),
     /// Answers [`Request::Share`]: the capability as upstream prints it (base64).
     Capability(Secret),
+    /// Answers [`Request::Accept`] and [`Request::Record`].
+    Record(RecordStatus),
+    /// Answers [`Request::Records`].
+    Records(Vec<RecordStatus>),
     /// Answers [`Request::Trim`].
     Trimmed {
         /// How many bytes went.
@@ -199,7 +253,7 @@ pub enum Response {
         /// Bytes.
         size: u64,
     },
-    /// Answers [`Request::Read`].
+    /// Answers [`Request::Read`] and [`Request::Fetch`].
     Bytes {
         /// What there is from the offset on, at most [`super::CHUNK_BYTES`].
         #[serde(with = "serde_bytes")]

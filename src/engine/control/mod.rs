@@ -5,6 +5,7 @@
 //! difference. Frames are those of [`crate::thin::frame`], one [`Request`] and one [`Answer`] at a time.
 
 mod dispatch;
+mod files;
 mod link;
 mod message;
 mod server;

@@ -61,6 +61,10 @@ impl Reader {
         let mut parts = Vec::new();
         let mut last_part = store.arriving(id)?.and_then(|record| record.header?.part);
         for found in &boxes {
+            // A chain is joined before what is behind it: files are in the order in which they were sent.
+            if !parts.is_empty() {
+                break;
+            }
             let (events, begin) = running.feed(found);
             for event in events {
                 if let Event::Started { header, .. } = &event {

@@ -28,6 +28,7 @@
 mod assemble;
 mod contents;
 mod fill;
+mod report;
 mod sweep;
 
 use std::fs::{self, DirBuilder, File, Permissions};
@@ -119,7 +120,12 @@ impl Drops {
     /// Where verbs stage files. A file there that is in no drop and that nobody has locked (flock) is a leftover, and is
     /// deleted.
     pub fn incoming(&self) -> Result<PathBuf, DropError> {
-        let path = self.directory()?.join("incoming");
+        Self::incoming_of(self.0.store.dir())
+    }
+
+    /// The same of a state that another process may own.
+    pub fn incoming_of(state: &Path) -> Result<PathBuf, DropError> {
+        let path = state.join("drops").join("incoming");
         make(&path)?;
         Ok(path)
     }

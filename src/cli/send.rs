@@ -1,0 +1,321 @@
+//! `pigeonfs send`
+
+mod source;
+mod staging;
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use clap::Args;
+use serde_json::json;
+use tokio::time::{Instant, sleep};
+
+use super::add::capability_from;
+use super::context::{Context, channel_of, misunderstood};
+use super::daemon::DaemonArgs;
+use super::progress::Progress;
+use super::status::display;
+use super::{Stop, name, output, seconds};
+use crate::drop::chain::part_name;
+use crate::drop::{Header, Part, Total};
+use crate::engine::control::{Failure, FailureKind, Link, Request, Response, Secret};
+use crate::engine::status::{DurabilityStatus, LinkStatus, RecordStatus};
+use crate::store::{ChannelName, Content};
+use source::Source;
+use staging::Staging;
+
+/// How often a wait looks.
+const LOOK: Duration = Duration::from_millis(250);
+/// Without a daemon it waits so long.
+const DAEMON_PATIENCE: Duration = Duration::from_secs(10);
+
+/// Send files through a drop, and wait until replicas have them
+#[derive(Args, Debug)]
+#[command(after_help = "\
+The drop is made where it is missing; `pigeonfs share NAME` prints what a reader needs. Each file is copied to the state \
+directory first. From then on it is sent to its end whatever happens: after Ctrl-C, a crash or a reboot, a mount, `pigeonfs \
+wait` or the same `send` again goes on with it. A file with the same name, path and bytes that is still under way is not \
+sent twice; one that has arrived is.
+
+`-` sends stdin, in parts of 1 MiB under the name that --name gives. Cut off, it never becomes a file at the reader's.
+
+pigeonhole-cp receives each file: give it the index that is printed. Its own options --no-copy and -f are understood here; \
+a capability goes into a file, never into an argument.
+
+Progress is a bar on a terminal, and JSON lines on stdout otherwise. Exit codes: 0 stored, 1 failed, 2 usage, 3 the time \
+of --timeout was up, 4 no daemon, 5 fenced or refused, 130 interrupted. With 3, 4 and 130 what was accepted is kept.
+
+Examples:
+  pigeonfs send report.pdf photos.zip --to outbox
+  pigeonfs send -r photos --to outbox
+  tar c dir | zstd | pigeonfs send - --name dir.tar.zst --to outbox
+  pigeonfs send report.pdf --write-cap-file friend.cap")]
+pub(super) struct Typed {
+    /// The files; `-` is stdin
+    #[arg(value_name = "FILE", required_unless_present = "file")]
+    files: Vec<PathBuf>,
+    /// The drop
+    #[arg(long, value_name = "NAME", value_parser = name, required_unless_present = "write_cap_file")]
+    to: Option<ChannelName>,
+    /// Send directories with all that is in them
+    #[arg(short, long)]
+    recursive: bool,
+    /// The name that it is to have at the reader's; for one file, or stdin
+    #[arg(long, value_name = "NAME")]
+    name: Option<String>,
+    /// Compress; pigeonhole-cp will receive NAME.zst
+    #[arg(long)]
+    zstd: bool,
+    /// Tell the reader the permission bits
+    #[arg(long)]
+    with_mode: bool,
+    /// Tell the reader when the file was modified
+    #[arg(long)]
+    with_mtime: bool,
+    /// Do not wait until they are stored, even where no mount would send them
+    #[arg(long)]
+    no_wait: bool,
+    /// Wait at most so many seconds [default: as long as it takes]
+    #[arg(long, value_name = "S", value_parser = seconds, conflicts_with = "no_wait")]
+    timeout: Option<Duration>,
+    /// Take the write capability of the drop from a file; `-` is stdin
+    #[arg(long, value_name = "FILE")]
+    write_cap_file: Option<PathBuf>,
+    /// With --write-cap-file: the index to begin at, in base64
+    #[arg(short, long, value_name = "INDEX", requires = "write_cap_file")]
+    index: Option<String>,
+    /// As pigeonhole-cp calls a FILE
+    #[arg(short, long, hide = true, value_name = "FILE")]
+    file: Option<PathBuf>,
+    /// As pigeonhole-cp calls what is always done here
+    #[arg(long, hide = true)]
+    no_copy: bool,
+    /// As pigeonhole-cp takes a capability; refused
+    #[arg(short, long, hide = true, value_name = "CAP")]
+    write_cap: Option<OsString>,
+    #[command(flatten)]
+    daemon: DaemonArgs,
+}
+
+pub(super) async fn run(context: &Context, mut typed: Typed) -> Result<(), Stop> {
+    refuse_argv(typed.write_cap.as_ref(), "--write-cap-file")?;
+    typed.files.extend(typed.file.take());
+    let from_stdin = typed.files.iter().filter(|path| path.as_os_str() == "-").count();
+    let cap_from_stdin = typed.write_cap_file.as_deref().is_some_and(|path| path == Path::new("-"));
+    if from_stdin > 0 && (typed.files.len() > 1 || cap_from_stdin || typed.zstd) {
+        let text = "stdin can be sent only alone, as it is, and not where it is the capability";
+        return Err(Failure::new(FailureKind::Usage, text).into());
+    }
+    if from_stdin > 0 && typed.name.is_none() {
+        return Err(Failure::new(FailureKind::Usage, "what comes from stdin needs a name")
+            .hint("give the name that it is to have at the reader's with --name")
+            .into());
+    }
+    let capability = typed.write_cap_file.as_deref().map(|path| capability_from(path, typed.index.as_deref()));
+    let capability = capability.transpose()?;
+    // What cannot be sent is told before anything is.
+    let sources = if from_stdin > 0 { Vec::new() } else { source::all(&typed)? };
+    let drop = match (&typed.to, &capability) {
+        (Some(name), _) => name.clone(),
+        (None, Some(secret)) => source::name_of(secret)?,
+        (None, None) => return Err(Failure::new(FailureKind::Usage, "say with --to which drop").into()),
+    };
+    let daemon = typed.daemon.clone().meant()?;
+    context
+        .with_state(daemon, async |link: &mut Link| {
+            let mut sending = Sending {
+                link,
+                drop: drop.to_string(),
+                progress: Progress::new(context.json, false),
+                staging: Staging::at(&context.state)?,
+                accepted: Vec::new(),
+            };
+            let result = sending.run(capability.clone(), &sources, &typed).await;
+            sending.progress.end();
+            result
+        })
+        .await
+}
+
+/// A capability that was typed has been seen: it is not used.
+pub(super) fn refuse_argv(typed: Option<&OsString>, instead: &str) -> Result<(), Failure> {
+    if typed.is_none() {
+        return Ok(());
+    }
+    let text = "a capability is not taken from an argument, where every user of this machine can read it";
+    Err(Failure::new(FailureKind::Usage, text).hint(format!("put it into a file, or a pipe, and give {instead} FILE")))
+}
+
+struct Sending<'a> {
+    link: &'a mut Link,
+    drop: String,
+    progress: Progress,
+    staging: Staging,
+    accepted: Vec<RecordStatus>,
+}
+
+impl Sending<'_> {
+    async fn run(&mut self, capability: Option<Secret>, sources: &[Source], typed: &Typed) -> Result<(), Stop> {
+        self.open(capability).await?;
+        if let (true, Some(name)) = (sources.is_empty(), &typed.name) {
+            self.send_stdin(name).await?;
+        }
+        for source in sources {
+            let (header, staged) = self.staging.stage(source).await?;
+            self.accept(header, staged).await?;
+        }
+        if typed.no_wait {
+            if self.link.is_owner() {
+                tracing::warn!(drop = %self.drop, "nobody is sending: mount this state, or run `pigeonfs wait`");
+            }
+            return Ok(());
+        }
+        self.wait(typed.timeout.map(|timeout| Instant::now() + timeout)).await
+    }
+
+    /// The drop is there and takes files.
+    async fn open(&mut self, capability: Option<Secret>) -> Result<(), Stop> {
+        let content = Content::Drop { allow_delete: false };
+        let name = self.drop.clone();
+        if let Some(capability) = capability {
+            self.link.request(Request::Add { name, capability, content }).await?;
+            return Ok(());
+        }
+        let durability = DurabilityStatus::Stored;
+        match self.link.request(Request::New { name: name.clone(), durability, content }).await {
+            Ok(_) => return Ok(()),
+            Err(failure) if failure.kind == FailureKind::Busy => {}
+            Err(failure) => return Err(failure.into()),
+        }
+        let channel = channel_of(self.link.request(Request::Status { name: Some(name.clone()) }).await?)?;
+        if channel.files.is_some() {
+            return Ok(());
+        }
+        Err(Failure::new(FailureKind::Failed, format!("{name:?} is a stream: it carries bytes and not files"))
+            .hint(format!("append to it with `pigeonfs append {name}`, or choose another name for a drop"))
+            .into())
+    }
+
+    async fn accept(&mut self, header: Header, staged: Option<staging::Staged>) -> Result<(), Stop> {
+        let bytes = header
+            .encode(usize::MAX)
+            .map_err(|error| Failure::new(FailureKind::Usage, format!("{:?} cannot be sent: {error}", header.name)))?;
+        let path = staged.as_ref().map(|staged| staged.path.clone());
+        let request = Request::Accept { name: self.drop.clone(), header: bytes, staged: path };
+        let Response::Record(record) = self.link.request(request).await? else { return Err(misunderstood()) };
+        if let Some(staged) = staged
+            && !record.again
+        {
+            staged.keep();
+        }
+        let event = json!({ "event": "accepted", "file": display(&record), "record": record.record,
+                            "size": record.size, "again": record.again });
+        match &mut self.progress {
+            Progress::Bar(_) => {}
+            lines => lines.tell("", &event)?,
+        }
+        self.accepted.push(record);
+        Ok(())
+    }
+
+    /// Stdin in parts, or as one file where it is short.
+    async fn send_stdin(&mut self, name: &str) -> Result<(), Stop> {
+        let mut chain = [0; 16];
+        getrandom::fill(&mut chain)
+            .map_err(|error| Failure::new(FailureKind::Failed, format!("this machine gives no randomness: {error}")))?;
+        let mut parts = source::Parts::new();
+        let mut total = blake3::Hasher::new();
+        let (mut size, mut number) = (0_u64, 0_u32);
+        loop {
+            let (part, is_last) = parts.next().await?;
+            total.update(&part);
+            size += part.len() as u64;
+            number = number.checked_add(1).ok_or_else(|| Failure::new(FailureKind::Failed, "stdin has no end"))?;
+            let digest = *total.finalize().as_bytes();
+            let last = is_last.then_some(Total { size, digest });
+            let (name, of) = if number == 1 && is_last {
+                (name.to_owned(), None)
+            } else {
+                (part_name(name, number), Some(Part { chain, number, last }))
+            };
+            let header = Header { name, part: of, ..Header::default() };
+            let (header, staged) = self.staging.stage_bytes(header, part).await?;
+            self.accept(header, staged).await?;
+            if is_last {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Until replicas have all that was accepted.
+    async fn wait(&mut self, deadline: Option<Instant>) -> Result<(), Stop> {
+        let total: u64 = self.accepted.iter().map(|record| record.sent_size).sum();
+        let mut before = 0;
+        let mut no_daemon_since = None;
+        for known in std::mem::take(&mut self.accepted) {
+            loop {
+                let request = Request::Record { name: self.drop.clone(), record: known.record };
+                let Response::Record(record) = self.link.request(request).await? else { return Err(misunderstood()) };
+                if !matches!(record.state.as_str(), "waiting" | "sending") {
+                    self.stored(&record)?;
+                    break;
+                }
+                self.progress.at(&display(&record), before + record.done, total)?;
+                self.check(&record, deadline, &mut no_daemon_since).await?;
+                sleep(deadline.map_or(LOOK, |deadline| LOOK.min(deadline - Instant::now()))).await;
+            }
+            before += known.sent_size;
+        }
+        Ok(())
+    }
+
+    fn stored(&mut self, record: &RecordStatus) -> Result<(), Stop> {
+        let boxes = record.boxes.unwrap_or_default();
+        let index = record.index.as_deref().unwrap_or("-");
+        let text = format!("{}: {} in {boxes} boxes at index {index}", display(record), output::size(record.size));
+        let event = json!({ "event": "stored", "file": display(record), "record": record.record, "size": record.size,
+                            "boxes": boxes, "index": record.index, "digest": record.digest, "part": record.part });
+        self.progress.tell(&text, &event)
+    }
+
+    async fn check(
+        &mut self,
+        record: &RecordStatus,
+        deadline: Option<Instant>,
+        no_daemon_since: &mut Option<Instant>,
+    ) -> Result<(), Stop> {
+        let Response::Status(status) = self.link.request(Request::Status { name: None }).await? else {
+            return Err(misunderstood());
+        };
+        let drop = self.drop.as_str();
+        if let Some(channel) = status.channels.iter().find(|channel| channel.name == drop)
+            && let Some(reason) = &channel.fenced
+        {
+            return Err(Failure::new(FailureKind::Refused, format!("{drop:?} is fenced: {reason}"))
+                .hint("what was accepted stays in the spool; the status says how much")
+                .into());
+        }
+        let standing = format!("{} of {} bytes of {:?} are stored", record.done, record.sent_size, display(record));
+        let now = Instant::now();
+        match status.daemon.link {
+            LinkStatus::Connected | LinkStatus::NoConsensus => *no_daemon_since = None,
+            LinkStatus::NoDaemon | LinkStatus::Refused => {
+                let since = *no_daemon_since.get_or_insert(now);
+                let patience = deadline.map_or(DAEMON_PATIENCE, |deadline| DAEMON_PATIENCE.max(deadline - since));
+                if now >= since + patience {
+                    let why = status.daemon.error.unwrap_or_else(|| "no daemon was found".to_owned());
+                    return Err(Failure::new(FailureKind::NoDaemon, format!("{why}; {standing}"))
+                        .hint("nothing is lost: what was accepted is sent when a daemon is there")
+                        .into());
+                }
+            }
+        }
+        if deadline.is_some_and(|deadline| now >= deadline) {
+            return Err(Failure::new(FailureKind::TimedOut, format!("the time is up: {standing}"))
+                .hint("nothing is lost: a mount, `pigeonfs wait` or the same command goes on with it")
+                .into());
+        }
+        Ok(())
+    }
+}

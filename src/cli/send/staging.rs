@@ -1,0 +1,124 @@
+//! Copies of what is to be sent, in the state directory, where nobody changes them any more.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, BufReader, BufWriter, Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use super::source::Source;
+use crate::drop::{Header, Kind, Raw, pack};
+use crate::engine::control::{Failure, FailureKind};
+use crate::engine::drops::Drops;
+
+pub(super) struct Staging {
+    directory: PathBuf,
+}
+
+/// A copy. Deleted with this value, unless it was accepted.
+pub(super) struct Staged {
+    pub(super) path: PathBuf,
+    /// Locked, so that nobody takes it for a leftover.
+    _file: File,
+    accepted: bool,
+}
+
+impl Staged {
+    /// From here on it belongs to the drop.
+    pub(super) fn keep(mut self) {
+        self.accepted = true;
+    }
+}
+
+impl Drop for Staged {
+    fn drop(&mut self) {
+        if !self.accepted {
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}
+
+impl Staging {
+    pub(super) fn at(state: &Path) -> Result<Self, Failure> {
+        Ok(Self { directory: Drops::incoming_of(state)? })
+    }
+
+    /// Copies a file; what is said of it is then complete.
+    pub(super) async fn stage(&self, source: &Source) -> Result<(Header, Option<Staged>), Failure> {
+        if source.header.kind == Kind::EmptyDirectory {
+            return Ok((source.header.clone(), None));
+        }
+        let (path, header, zstd) = (source.file.clone(), source.header.clone(), source.zstd);
+        self.copy(header, zstd, move || File::open(&path).map_err(|error| cannot("be read", &path, &error))).await
+    }
+
+    /// The same of bytes that are at hand.
+    pub(super) async fn stage_bytes(
+        &self,
+        header: Header,
+        bytes: Vec<u8>,
+    ) -> Result<(Header, Option<Staged>), Failure> {
+        self.copy(header, false, move || Ok(io::Cursor::new(bytes))).await
+    }
+
+    async fn copy<R: Read>(
+        &self,
+        header: Header,
+        zstd: bool,
+        open: impl FnOnce() -> Result<R, Failure> + Send + 'static,
+    ) -> Result<(Header, Option<Staged>), Failure> {
+        let directory = self.directory.clone();
+        let copied = tokio::task::spawn_blocking(move || {
+            let staged = create(&directory)?;
+            let failed = |error| cannot("be written", &staged.path, &error);
+            let mut from = BufReader::new(open()?);
+            let mut to = BufWriter::new(&staged._file);
+            let header = if zstd {
+                let packed = pack(&mut from, &mut to).map_err(failed)?;
+                let digest = Some(packed.digest);
+                let raw = Some(Raw { name: None, size: packed.raw_size });
+                Header { name: format!("{}.zst", header.name), size: packed.size, digest, raw, ..header }
+            } else {
+                let mut hashing = Hashing { to: &mut to, hash: blake3::Hasher::new() };
+                let size = io::copy(&mut from, &mut hashing).map_err(failed)?;
+                let digest = Some(*hashing.hash.finalize().as_bytes());
+                Header { size, digest, ..header }
+            };
+            to.flush().map_err(failed)?;
+            drop(to);
+            Ok((header, Some(staged)))
+        });
+        copied.await.map_err(|error| Failure::new(FailureKind::Failed, error.to_string()))?
+    }
+}
+
+fn create(directory: &Path) -> Result<Staged, Failure> {
+    let mut random = [0; 16];
+    getrandom::fill(&mut random)
+        .map_err(|error| Failure::new(FailureKind::Failed, format!("this machine gives no randomness: {error}")))?;
+    let path = directory.join(format!("{:032x}", u128::from_le_bytes(random)));
+    let failed = |error: io::Error| cannot("be made", &path, &error);
+    let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path).map_err(failed)?;
+    file.lock().map_err(failed)?;
+    Ok(Staged { path: path.clone(), _file: file, accepted: false })
+}
+
+fn cannot(what: &str, path: &Path, error: &io::Error) -> Failure {
+    Failure::new(FailureKind::Failed, format!("{} cannot {what}: {error}", path.display()))
+}
+
+struct Hashing<'a, W> {
+    to: &'a mut W,
+    hash: blake3::Hasher,
+}
+
+impl<W: Write> Write for Hashing<'_, W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let count = self.to.write(bytes)?;
+        self.hash.update(&bytes[..count]);
+        Ok(count)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.to.flush()
+    }
+}
