@@ -324,3 +324,23 @@ async fn hostile_records_are_told_apart_and_honest_ones_behind_them_read() {
     assert_eq!((honest.name.as_str(), contents(&reader, honest)), ("honest", b"yes".to_vec()));
     world.end([writer, reader]).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sent_file_is_deleted_from_the_network_where_its_drop_allows_it() {
+    let world = World::new(6).await;
+    let (writer, outbox) = world.writer(true).await;
+    let body = pattern(10_000, 1);
+    let regretted = send(&writer, outbox, header("regretted", &body), &body).await;
+    send(&writer, outbox, header("kept", &body), &body).await;
+    until(&writer, outbox, || files(&writer, outbox).iter().all(|record| record.stored).then_some(())).await;
+    writer.store().delete_record(outbox, regretted, false).await.expect("it may be deleted");
+    until(&writer, outbox, || (files(&writer, outbox)[0].state == RecordState::Deleted).then_some(())).await;
+    // Who comes later sees that there was one, and reads what is behind it.
+    let (reader, inbox) = world.reader().await;
+    let found = complete(&reader, inbox, 1).await;
+    assert_eq!((found[0].name.as_str(), found[0].state), ("regretted", RecordState::Broken));
+    assert!(found[0].reason.as_deref().is_some_and(|reason| reason.contains("deleted by its sender")), "{found:?}");
+    assert_eq!(found[1].name, "kept");
+    assert!(contents(&reader, &found[1]) == body);
+    world.end([writer, reader]).await;
+}

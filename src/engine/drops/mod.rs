@@ -23,10 +23,11 @@
 //! * [`Drops::read`] reads a file at an offset: one that was accepted, or one that has arrived complete. [`Drops::size`]
 //!   says how long it is then.
 //! * [`Store::take_back`] forgets a file of which no packet has left; [`Store::delete_record`] has a stored one deleted from the
-//!   network, in a drop that allows it.
+//!   network, in a drop that allows it (delete.rs).
 
 mod assemble;
 mod contents;
+mod delete;
 mod fill;
 mod report;
 mod sweep;
@@ -200,12 +201,13 @@ trait Worker: Send + 'static {
 /// Keeps the drops of one state going, until `stop` changes.
 pub(super) async fn keep(drops: Drops, shared: Arc<Shared>, view: watch::Receiver<View>, stop: watch::Receiver<bool>) {
     let fill = fill::Filler::new(drops.clone(), Arc::clone(&shared));
-    let assemble = assemble::Reader::new(drops.clone(), shared);
+    let assemble = assemble::Reader::new(drops.clone(), Arc::clone(&shared));
     let sweep = sweep::Sweeper::new(drops.clone());
     tokio::join!(
         run(fill, &drops, view.clone(), stop.clone()),
         run(assemble, &drops, view.clone(), stop.clone()),
-        run(sweep, &drops, view, stop),
+        run(sweep, &drops, view.clone(), stop.clone()),
+        delete::run(drops.clone(), shared, view, stop),
     );
 }
 
