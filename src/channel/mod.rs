@@ -8,11 +8,13 @@
 //! * [`Sender`]: takes the sealed boxes of one channel through *launched* to *stored*.
 //! * [`Receiver`]: asks for the boxes of one channel at and past its frontier.
 //! * [`Probes`]: when channels at rest are probed.
+//! * [`Gallop`]: looks for the living boxes of a channel whose frontier may have expired.
 //! * [`Linger`]: when a partial tail box is sealed.
 //! * [`Pace`]: what the network's parameters mean for windows, deadlines and back-off.
 
 #[cfg(test)]
 pub(crate) mod bugs;
+mod gallop;
 mod linger;
 mod pace;
 mod probes;
@@ -21,6 +23,7 @@ mod scheduler;
 mod sender;
 
 pub use crate::store::Durability;
+pub use gallop::{Gallop, GallopAction, GallopEvent, LEAST_PROBES, SEARCH_PROBES};
 pub use linger::Linger;
 pub use pace::Pace;
 pub use probes::{PROBE_SHARE, Probes};
