@@ -5,6 +5,7 @@ mod common;
 use common::{Work, no_fuse};
 use pigeonfs::bacap::WriteCap;
 use pigeonfs::store::{Arrival, BoxSeq, ChannelName, Limits, RETENTION, StateDir, Store};
+use pigeonfs::thin::{Client, ClientOptions, Config, WriteMode};
 
 /// A state with a channel `news` of which "abc" has arrived, and "x" past two boxes that have not.
 fn furnish(work: &Work, state: &str) {
@@ -59,6 +60,79 @@ fn a_late_box_is_waited_for_a_lost_one_is_an_error_and_skip_goes_on_behind_it() 
     work.verb("s", &["skip", "nobody"]).failed(1, &["no channel named"]);
     work.verb("s", &["new", "mine"]).ok();
     work.verb("s", &["skip", "mine"]).failed(5, &["nothing arrives in it"]);
+}
+
+/// Writes these boxes of a channel, and no others.
+fn write(network: &common::Localnet, cap: &WriteCap, boxes: impl Iterator<Item = u64>) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    runtime.block_on(async {
+        let config = Config::load(std::path::Path::new(network.config())).expect("a configuration");
+        let client = Client::start(config, ClientOptions::default());
+        let deadline = tokio::time::Instant::now() + common::PATIENCE;
+        client.wait_connected(deadline).await.expect("connected");
+        for seq in boxes {
+            let index = cap.index().advance_to(cap.index().counter() + seq).expect("an index");
+            let text = format!("box {seq}\n");
+            let envelope = client.encrypt_write(cap, &index, text.as_bytes(), deadline).await.expect("an envelope");
+            client.start_write(cap, &envelope, WriteMode::Strict, deadline).await.expect("stored");
+        }
+        client.close().await;
+    });
+}
+
+/// Changes what a state remembers of its channel, as time would.
+fn remember(work: &Work, state: &str, change: &str) {
+    let path = work.path(state);
+    let _nobodys = StateDir::lock(&path).expect("nobody's");
+    let db = rusqlite::Connection::open(path.join("pigeonfs.db")).expect("a database");
+    assert_eq!(db.execute(&format!("UPDATE channel SET {change}"), []), Ok(1));
+}
+
+fn let_days_pass(work: &Work, state: &str, days: i64) {
+    remember(work, state, &format!("verdict_at = verdict_at - {days} * 24 * 3600 * 1000000000"));
+}
+
+fn let_the_budget_be_spent(work: &Work, state: &str) {
+    remember(work, state, "search_probes = 256");
+}
+
+#[test]
+fn a_reader_that_was_away_for_too_long_searches_for_what_still_lives() {
+    let work = Work::new();
+    let network = work.localnet("net");
+    let daemon = ["--config", network.config()];
+    let cap = WriteCap::from_seed(&[7; 32]);
+    let capability = format!("{}\n", *cap.read_cap().to_base64());
+    work.verb_with("s", &["add", "news"], capability.as_bytes()).ok();
+    write(&network, &cap, 0..3);
+    let read = || work.verb("s", &[&["read", "news", "--timeout", "200"][..], &daemon].concat());
+    assert_eq!(read().ok().text(), "box 0\nbox 1\nbox 2\n");
+
+    // What was written next has expired; ten boxes live, far behind the last that arrived.
+    write(&network, &cap, 1020..1030);
+    assert_eq!(read().ok().text(), "box 0\nbox 1\nbox 2\n", "a verdict that is new is the end");
+    let_days_pass(&work, "s", 8);
+    let found = read();
+    assert_eq!(found.stdout, b"box 0\nbox 1\nbox 2\n");
+    found.failed(1, &["lost 1017 boxes", "pigeonfs skip"]);
+    let told = work.verb("s", &["status", "news"]).ok().text();
+    assert!(told.contains("1017 boxes are lost"), "{told}");
+
+    assert!(work.verb("s", &["skip", "news"]).ok().text().starts_with("1017 boxes, from 3 on, are given up"));
+    let all: String = (0..3).chain(1020..1030).map(|seq| format!("box {seq}\n")).collect();
+    assert_eq!(read().ok().text(), all);
+
+    // By the verb, behind the end that is known; and again on the next day.
+    write(&network, &cap, 2050..2060);
+    let search = || work.verb("s", &[&["skip", "--search", "news"][..], &daemon].concat());
+    assert_eq!(
+        search().ok().text(),
+        "found: 1020 boxes are lost, and what follows them lives; `pigeonfs skip` goes on there\n"
+    );
+    search().failed(5, &["a later box of \"news\" is here already"]);
+    work.verb("s", &["skip", "news"]).ok();
+    let_the_budget_be_spent(&work, "s");
+    search().failed(5, &["was searched already", "256 reads", "again in"]);
 }
 
 #[test]

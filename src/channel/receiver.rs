@@ -3,7 +3,8 @@
 //! It is made when a probe of the channel is due, and may be dropped when it is [at rest](Receiver::is_at_rest) again: the
 //! pauses between probes are the [`Probes`](super::Probes)'. A hit opens a window that doubles with each box that
 //! arrives, until an index is *not there yet*. A box that is missing before a known later one is asked for again, with
-//! growing pauses, while others follow up to two windows past it. When something is asked says the
+//! growing pauses, while others follow up to two windows past it; once it was asked for three times in vain, and where it
+//! is lost, they follow further, as they too would expire. When something is asked says the
 //! [`Scheduler`](super::Scheduler), which takes it with [`Receiver::take`]. A verdict belongs to one index: it reaches the
 //! store when the frontier is at that index, and stands until the index has its box.
 
@@ -11,9 +12,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::{Pace, Time};
-use crate::store::BoxSeq;
+use crate::store::{BoxSeq, MAX_AHEAD_BOXES};
 
 const HOLE_FIRST: Duration = Duration::from_secs(10);
+/// A box that is missing before a known later one is called so after this many more questions.
+const HOLE_TRIES: u32 = 3;
+/// How far past boxes that are called missing others are asked for; half of what the store keeps past a frontier.
+const FAR_BOXES: u64 = MAX_AHEAD_BOXES / 2;
 
 /// What one read, asked once, came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,6 +66,7 @@ pub enum ReceiverAction {
 struct Hole {
     again_at: Time,
     pause: Duration,
+    tries: u32,
 }
 
 /// The receiver of one channel. See the module's head.
@@ -71,6 +77,8 @@ pub struct Receiver {
     online: bool,
     /// The first box that has not arrived.
     frontier: BoxSeq,
+    /// What is missing before this box is lost, and never asked for.
+    lost_end: BoxSeq,
     /// Boxes past the frontier that have arrived.
     arrived: BTreeSet<BoxSeq>,
     asked: BTreeSet<BoxSeq>,
@@ -85,10 +93,11 @@ pub struct Receiver {
 }
 
 impl Receiver {
-    /// A receiver at `frontier` that probes; `arrived` are the boxes that the store already has past it. One that looks
-    /// `past` asks for the box behind the frontier too: where the one at the frontier is lost, only that tells.
+    /// A receiver at `frontier` that probes; `arrived` are the boxes that the store already has past it, and what is
+    /// missing before `lost_end` is lost. One that looks `past` asks for the box behind the frontier too: where the one at the frontier is lost, only that tells.
     pub fn new(
         frontier: BoxSeq,
+        lost_end: BoxSeq,
         arrived: impl IntoIterator<Item = BoxSeq>,
         past: bool,
         now: Time,
@@ -99,6 +108,7 @@ impl Receiver {
             probe_cap: pace.probe_cap(),
             online: false,
             frontier,
+            lost_end,
             arrived: arrived.into_iter().collect(),
             asked: BTreeSet::new(),
             missing: BTreeSet::new(),
@@ -149,6 +159,11 @@ impl Receiver {
     pub fn take(&mut self, now: Time) -> Option<BoxSeq> {
         let seq = self.next(now).filter(|_| self.online)?;
         if let Some(hole) = self.holes.get_mut(&seq) {
+            if hole.tries >= HOLE_TRIES {
+                // It may never come; whether others do is to be known all the same.
+                self.opened = self.opened.max(self.asked.len() + 2);
+            }
+            hole.tries = hole.tries.saturating_add(1);
             hole.again_at = now + hole.pause.min(self.probe_cap);
             hole.pause = (hole.pause * 2).min(self.probe_cap.max(HOLE_FIRST));
         }
@@ -179,9 +194,13 @@ impl Receiver {
         if self.asked.len() >= self.opened {
             return None;
         }
-        let past = self.arrived.last().map_or(self.frontier, |last| BoxSeq(last.0 + 1));
+        let begin = self.frontier.max(self.lost_end);
+        let past = self.arrived.last().map_or(begin, |last| BoxSeq(last.0 + 1).max(begin));
         let end = self.missing.range(past..).next().map_or(u64::MAX, |seq| seq.0);
-        let end = end.min(self.frontier.0 + 2 * self.window_boxes as u64);
+        let called_missing = begin > self.frontier || !self.holes.is_empty();
+        let far = called_missing && self.holes.values().all(|hole| hole.tries >= HOLE_TRIES);
+        let reach = if far { FAR_BOXES } else { 2 * self.window_boxes as u64 };
+        let end = end.min(begin.0 + reach);
         (past.0..end).map(BoxSeq).find(|seq| !self.asked.contains(seq))
     }
 
@@ -225,11 +244,11 @@ impl Receiver {
     /// Indices that are neither here nor asked for, below a box that has arrived.
     fn note_holes(&mut self, now: Time, again_at: Time) {
         let Some(&last) = self.arrived.last() else { return };
-        for seq in (self.frontier.0..last.0).map(BoxSeq) {
+        for seq in (self.frontier.max(self.lost_end).0..last.0).map(BoxSeq) {
             if !self.arrived.contains(&seq) && !self.asked.contains(&seq) {
                 // One whose answer was lost on the way has not been heard of yet.
                 let again_at = if self.missing.contains(&seq) { again_at } else { again_at.min(now + HOLE_FIRST) };
-                self.holes.entry(seq).or_insert(Hole { again_at, pause: HOLE_FIRST * 2 });
+                self.holes.entry(seq).or_insert(Hole { again_at, pause: HOLE_FIRST * 2, tries: 0 });
             }
         }
     }
@@ -248,7 +267,7 @@ mod tests {
     }
 
     fn online(pace: &Pace) -> Receiver {
-        let mut receiver = Receiver::new(BoxSeq(0), [], false, T0, pace);
+        let mut receiver = Receiver::new(BoxSeq(0), BoxSeq(0), [], false, T0, pace);
         assert_eq!(receiver.take(T0), None, "there is no network yet");
         receiver.handle(T0, ReceiverEvent::Online(true));
         assert_eq!(all(&mut receiver, T0), [BoxSeq(0)], "a probe is of the frontier alone");
@@ -304,15 +323,45 @@ mod tests {
             assert_eq!(receiver.handle(now, answered(1, Answer::NotYet)), [ReceiverAction::Verdict { seq: BoxSeq(1) }]);
         }
         now = receiver.next_timeout(now).expect("planned");
-        assert_eq!(all(&mut receiver, now), [BoxSeq(1)]);
+        assert_eq!(all(&mut receiver, now), [BoxSeq(1), BoxSeq(3)], "it is called missing, and others are looked for");
         let filled = receiver.handle(now, answered(1, Answer::Arrived));
         assert_eq!(filled, [ReceiverAction::Record { seq: BoxSeq(1) }]);
-        assert_eq!(all(&mut receiver, now), [BoxSeq(3), BoxSeq(4)], "2 was there already");
+        assert_eq!(all(&mut receiver, now), [4, 5, 6].map(BoxSeq), "2 was there already");
+    }
+
+    #[test]
+    fn behind_a_box_that_is_called_missing_and_behind_a_lost_one_the_reader_goes_on() {
+        let pace = Pace::default();
+        for lost in [false, true] {
+            let lost_end = BoxSeq(if lost { 1_000_000 } else { 0 });
+            let first = if lost { 1_000_000 } else { 1 };
+            let mut receiver = Receiver::new(BoxSeq(0), lost_end, [BoxSeq(first)], false, T0, &pace);
+            receiver.handle(T0, ReceiverEvent::Online(true));
+            let (mut now, mut next) = (T0, first + 1);
+            for step in 0..10_000 {
+                let asked = all(&mut receiver, now);
+                for seq in &asked {
+                    let answer = if seq.0 == 0 { Answer::NotYet } else { Answer::Arrived };
+                    next = next.max(seq.0 + 1);
+                    receiver.handle(now, ReceiverEvent::Answered { seq: *seq, answer });
+                }
+                assert!(asked.iter().all(|seq| if lost { *seq > lost_end } else { true }), "{asked:?}");
+                if asked.is_empty() {
+                    match receiver.next_timeout(now).filter(|_| next < FAR_BOXES) {
+                        Some(at) => now = at,
+                        None => break,
+                    }
+                }
+                assert!(step < 9_999, "it never comes to an end");
+            }
+            let begin = if lost { 1_000_000 } else { 0 };
+            assert_eq!(next, begin + FAR_BOXES, "it is bounded");
+        }
     }
 
     #[test]
     fn a_probe_that_looks_past_a_lost_frontier_finds_what_is_behind_it() {
-        let mut receiver = Receiver::new(BoxSeq(7), [], true, T0, &Pace::default());
+        let mut receiver = Receiver::new(BoxSeq(7), BoxSeq(0), [], true, T0, &Pace::default());
         receiver.handle(T0, ReceiverEvent::Online(true));
         assert_eq!(all(&mut receiver, T0), [BoxSeq(7), BoxSeq(8)]);
         assert_eq!(receiver.handle(T0, answered(7, Answer::NotYet)), [ReceiverAction::Verdict { seq: BoxSeq(7) }]);
@@ -332,7 +381,7 @@ mod tests {
             let (mut frontier, mut verdict, mut now) = (0, None, T0);
             for probe in 0..10_000 {
                 proptest::prop_assert!(probe < 9_999, "the end was never reached");
-                let mut receiver = Receiver::new(BoxSeq(frontier), [], dice.random_bool(0.25), now, &pace);
+                let mut receiver = Receiver::new(BoxSeq(frontier), BoxSeq(0), [], dice.random_bool(0.25), now, &pace);
                 receiver.handle(now, ReceiverEvent::Online(true));
                 let mut air: Vec<BoxSeq> = Vec::new();
                 while !receiver.is_at_rest() {

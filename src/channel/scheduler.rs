@@ -70,7 +70,9 @@ pub enum Event {
         channel: ChannelId,
         /// The first box that has not arrived.
         frontier: BoxSeq,
-        /// Boxes past it that have.
+        /// What is missing before this box is lost.
+        lost_end: BoxSeq,
+        /// Boxes past the frontier that have arrived.
         arrived: Vec<BoxSeq>,
     },
     /// Answers [`Action::Load`]: the channel cannot be read now.
@@ -372,10 +374,10 @@ impl Scheduler {
         match event {
             Event::Online(online) => self.set_online(now, online, &mut actions),
             Event::Sender { channel, event } => self.tell_sender(now, channel, event, &mut actions),
-            Event::Loaded { channel, frontier, arrived } => {
+            Event::Loaded { channel, frontier, lost_end, arrived } => {
                 if self.loading.remove(&channel) {
                     let past = self.dice.random_bool(LOOK_PAST);
-                    let receiver = Receiver::new(frontier, arrived, past, now, &self.pace);
+                    let receiver = Receiver::new(frontier, lost_end, arrived, past, now, &self.pace);
                     self.receivers.insert(channel, Entry::new(receiver));
                     self.tell_receiver(now, channel, ReceiverEvent::Online(self.online), &mut actions);
                 }

@@ -108,6 +108,7 @@ fn standing(channel: &ChannelStatus) -> String {
             format!("{} boxes are lost; `pigeonfs skip` goes on behind them", channel.missing_boxes)
         }
         RoleStatus::Reader if channel.waiting_for_late_box => "waits for a late box".to_owned(),
+        RoleStatus::Reader if channel.stale => "away for too long: searches for what still lives".to_owned(),
         RoleStatus::Reader if channel.not_there_yet_at.is_some() => "up to date".to_owned(),
         RoleStatus::Reader if channel.size == 0 => "not heard of yet".to_owned(),
         RoleStatus::Reader => "catching up".to_owned(),
@@ -197,6 +198,10 @@ fn details(channel: &ChannelStatus) -> Vec<[String; 2]> {
                 let what = if channel.lost { "gone from the network" } else { "asked for again" };
                 rows.push(("missing", format!("{} before one that is here: {what}", channel.missing_boxes)));
             }
+            if channel.stale {
+                let reads = channel.search_probes.map(|reads| format!(", {reads} reads so far"));
+                rows.push(("search", format!("what comes next may have expired{}", reads.unwrap_or_default())));
+            }
             if channel.skipped_boxes > 0 {
                 rows.push(("skipped", format!("{} boxes, which read as no bytes", channel.skipped_boxes)));
             }
@@ -235,6 +240,8 @@ mod tests {
             missing_boxes: 0,
             missing_since: None,
             lost: false,
+            stale: false,
+            search_probes: None,
             skipped_boxes: 0,
             queued_bytes: 0,
             queued_boxes: 0,

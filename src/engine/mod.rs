@@ -20,6 +20,7 @@ mod driver;
 pub mod drops;
 mod network;
 mod owner;
+mod search;
 mod shared;
 #[cfg(test)]
 mod simulation;
@@ -58,6 +59,8 @@ pub struct Engine {
     stop: watch::Sender<bool>,
     /// A verb has begun an adoption.
     adopting: Arc<Notify>,
+    /// A verb has asked for a search.
+    searching: Arc<Notify>,
     tasks: std::sync::Mutex<Vec<JoinHandle<()>>>,
 }
 
@@ -74,16 +77,24 @@ impl Engine {
         let adopting = Arc::new(Notify::new());
         let adopted =
             adopt::run(store.clone(), Arc::clone(&shared), seen.clone(), Arc::clone(&adopting), stopped.clone());
+        let searching = Arc::new(Notify::new());
+        let searches = search::Searches {
+            store: store.clone(),
+            shared: Arc::clone(&shared),
+            asked: Arc::clone(&searching),
+            share: probe_share,
+        };
         let (commands, obeyed) = mpsc::channel(COMMANDS);
         let manner = driver::Manner { linger, prompt, probe_share };
-        let driver = driver::Driver::new(store.clone(), Arc::clone(&shared), &manner, seen, obeyed);
+        let driver = driver::Driver::new(store.clone(), Arc::clone(&shared), &manner, seen.clone(), obeyed);
         let tasks = vec![
             tokio::spawn(network::keep(daemon, view)),
             tokio::spawn(filled),
             tokio::spawn(adopted),
+            tokio::spawn(searches.run(seen, stopped.clone())),
             tokio::spawn(driver.run(stopped)),
         ];
-        Self { store, shared, drops, commands, stop, adopting, tasks: std::sync::Mutex::new(tasks) }
+        Self { store, shared, drops, commands, stop, adopting, searching, tasks: std::sync::Mutex::new(tasks) }
     }
 
     /// Stops: nothing more is launched, the sessions at the daemon are closed. Bounded; safe to call twice.
@@ -115,6 +126,16 @@ impl Engine {
     /// A channel is to be adopted: see [`Store::adopt`].
     pub(crate) fn adopt(&self) {
         self.adopting.notify_one();
+    }
+
+    /// A channel is to be searched: see [`Store::search`].
+    pub(crate) fn search(&self) {
+        self.searching.notify_one();
+    }
+
+    /// Whether the search of a channel is under way.
+    pub(crate) fn is_searching(&self, id: ChannelId) -> bool {
+        self.shared.search_of(id).is_some()
     }
 
     /// Has a channel that is read probed often for a while; nothing where the engine has stopped.
@@ -198,6 +219,8 @@ impl Engine {
             missing_boxes: hole.map_or(0, |hole| hole.boxes()),
             missing_since: hole.and_then(|hole| hole.since).map(unix_seconds),
             lost: channel.is_lost(),
+            stale: channel.stale_since.is_some(),
+            search_probes: self.shared.search_of(channel.id).map(|(spent, _)| spent),
             skipped_boxes: channel.skipped_boxes,
             followed_ms: self
                 .shared

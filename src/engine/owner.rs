@@ -181,6 +181,7 @@ impl From<StoreError> for Failure {
             | StoreError::Moved { .. }
             | StoreError::FencedDrop { .. }
             | StoreError::BeingAdopted { .. }
+            | StoreError::LaterKnown { .. }
             | StoreError::NoHole { .. } => FailureKind::Refused,
             _ => FailureKind::Failed,
         };

@@ -36,6 +36,8 @@ struct Seen {
     backlog: HashMap<ChannelId, u64>,
     rates: HashMap<ChannelId, Rate>,
     follows: HashMap<ChannelId, Instant>,
+    /// Reads of the search that is under way, and how many it may take.
+    search: Option<(ChannelId, (u32, u32))>,
 }
 
 /// Boxes a second, as of a time; it fades while none follow.
@@ -167,6 +169,15 @@ impl Shared {
             Some(trouble) => self.seen().trouble.insert(id, trouble),
             None => self.seen().trouble.remove(&id),
         };
+    }
+
+    /// How far the search of a channel has come; it is the only one.
+    pub(super) fn searching(&self, id: ChannelId, progress: Option<(u32, u32)>) {
+        self.seen().search = progress.map(|progress| (id, progress));
+    }
+
+    pub(super) fn search_of(&self, id: ChannelId) -> Option<(u32, u32)> {
+        self.seen().search.filter(|(searched, _)| *searched == id).map(|(_, progress)| progress)
     }
 
     pub(super) fn trouble_of(&self, id: ChannelId) -> Option<String> {

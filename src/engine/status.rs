@@ -140,6 +140,12 @@ pub struct ChannelStatus {
     /// Reader: what is missing is older than the network keeps anything; reading on gives an error until it is skipped.
     #[serde(default)]
     pub lost: bool,
+    /// Reader: it was away for so long that what comes next may have expired; a search is to tell.
+    #[serde(default)]
+    pub stale: bool,
+    /// Reader: reads that the search has taken so far, while it is under way.
+    #[serde(default)]
+    pub search_probes: Option<u32>,
     /// Reader: boxes that were given up by `pigeonfs skip`.
     #[serde(default)]
     pub skipped_boxes: u64,

@@ -130,6 +130,10 @@ fn for_a_person(status: &ChannelStatus, standing: &str) -> String {
     } else if status.waiting_for_late_box {
         line("late", format!("{} boxes before one that is here; they are asked for again", status.missing_boxes));
     }
+    if status.stale {
+        let reads = status.search_probes.map(|reads| format!("; the search has taken {reads} reads"));
+        line("stale", format!("what comes next may have expired{}", reads.unwrap_or_default()));
+    }
     if status.skipped_boxes > 0 {
         line("skipped", format!("{} boxes, which read as no bytes", status.skipped_boxes));
     }

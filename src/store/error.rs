@@ -137,6 +137,12 @@ pub enum StoreError {
     /// No adoption of the channel is under way.
     #[error("the channel is not being adopted; it may have been finished or forgotten meanwhile")]
     NotAdopting,
+    /// A box past the frontier is known, so there is nothing to look for.
+    #[error("a later box of {name:?} is here already; `pigeonfs skip` goes on behind what is missing")]
+    LaterKnown {
+        /// The channel's name.
+        name: String,
+    },
     /// Nothing is missing before a box that is known.
     #[error("no box of {name:?} is missing before a later one that has arrived, so there is nothing to skip")]
     NoHole {

@@ -45,9 +45,10 @@ impl Channel {
         self.lost_end > self.frontier
     }
 
-    /// Reader: the network has said of the frontier itself that it is not there yet, and nothing past it is known.
+    /// Reader: the network has said of the frontier itself that it is not there yet, nothing past it is known, and it cannot
+    /// have expired.
     pub fn end_is_known(&self) -> bool {
-        self.verdict.is_some() && !self.later_known
+        self.verdict.is_some() && !self.later_known && self.stale_since.is_none()
     }
 }
 
@@ -89,7 +90,7 @@ impl Ledger<'_> {
         let boxes = end - record.frontier;
         self.run(
             "UPDATE channel SET frontier = ?2, size = ?3, next_index = ?4, skipped_boxes = skipped_boxes + ?5,
-                    verdict_at = NULL, modified = ?6, changed = ?6
+                    verdict_at = NULL, stale_since = NULL, modified = ?6, changed = ?6
              WHERE id = ?1",
             params![id.0, int(frontier), int(size), index.as_bytes(), int(boxes), self.now],
         )?;

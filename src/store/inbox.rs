@@ -41,7 +41,10 @@ impl Ledger<'_> {
                     verdict_at = CASE WHEN ?6 THEN ?8 WHEN ?7 THEN NULL ELSE verdict_at END,
                     modified = CASE WHEN ?3 > size THEN ?8 ELSE modified END,
                     changed = CASE WHEN ?3 > size THEN ?8 ELSE changed END,
-                    held_bytes = held_bytes + ?9, lost_end = max(lost_end, ?10)
+                    held_bytes = held_bytes + ?9, lost_end = max(lost_end, ?10),
+                    stale_since = CASE WHEN ?7 OR ?5 > ?2 THEN NULL
+                                       WHEN ?6 AND verdict_at < ?11 THEN coalesce(stale_since, verdict_at)
+                                       ELSE stale_since END
              WHERE id = ?1",
             params![
                 id.0,
@@ -53,7 +56,8 @@ impl Ledger<'_> {
                 moved,
                 self.now,
                 int(inbox.fresh_bytes),
-                int(lost_end)
+                int(lost_end),
+                self.stale_before()
             ],
         )?;
         self.touch(id);

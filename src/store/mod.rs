@@ -42,6 +42,7 @@ mod repack;
 mod requests;
 mod reserve;
 mod schema;
+mod search;
 mod state_dir;
 mod trim;
 mod writer;
@@ -63,6 +64,7 @@ pub use notes::MAX_NOTES;
 pub use open::Store;
 pub use queries::MAX_READ_BYTES;
 pub use recovery::{Adopted, Adoption, Finding, Moved};
+pub use search::{SEARCH_WINDOW, Searched};
 pub use state_dir::{StateDir, StateError};
 
 #[cfg(test)]

@@ -225,6 +225,13 @@ pub struct Channel {
     pub lost_end: BoxSeq,
     /// Reader: boxes before the frontier that were given up.
     pub skipped_boxes: u64,
+    /// Reader: the last verdict before one that came too late to be believed. Until a search has told whether the frontier
+    /// was written and has expired, the end is not known.
+    pub stale_since: Option<SystemTime>,
+    /// Reader: when the first search of the newest day with one began.
+    pub searched: Option<SystemTime>,
+    /// Reader: reads that all searches since then may have asked for.
+    pub search_probes: u32,
     /// Bytes at its beginning that were dropped to make room.
     pub dropped_bytes: u64,
     /// Bytes of it that are here, a reader's past the frontier too.

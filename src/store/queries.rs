@@ -23,7 +23,7 @@ const CHANNEL: &str = "
            c.rewrites, c.created, c.modified, c.accessed, c.dropped_mode, c.launched, c.shown, c.fence, c.frontier,
            c.verdict_at, c.max_plaintext, n.keys, c.changed, c.dropped_bytes, c.held_bytes, c.lost_end, c.skipped_boxes,
            c.kind, c.allow_delete, c.assembled, c.astray,
-           c.durability, c.couriered_boxes, c.couriered_bytes
+           c.durability, c.couriered_boxes, c.couriered_bytes, c.stale_since, c.searched, c.search_probes
     FROM channel c LEFT JOIN network n ON n.id = c.network";
 
 impl Store {
@@ -293,6 +293,9 @@ fn channel(row: &Row<'_>) -> rusqlite::Result<Channel> {
         later_known: role == Role::Reader && boxes > frontier.0,
         lost_end: seq(row, 24)?,
         skipped_boxes: uint(row, 25)?,
+        stale_since: row.get::<_, Option<i64>>(33)?.map(from_nanos),
+        searched: row.get::<_, Option<i64>>(34)?.map(from_nanos),
+        search_probes: row.get(35)?,
         dropped_bytes,
         held_bytes: if role == Role::Reader { cached } else { size.saturating_sub(dropped_bytes) },
         paused: false,

@@ -9,7 +9,7 @@ use super::model::to_nanos;
 use super::queue::{Kind, Task};
 use super::{
     Adopted, Appended, Arrival, Binding, BoxSeq, BoxState, ChannelId, ChannelName, Claim, Commit, Content, Durability,
-    Finding, Frontier, Moved, NetworkId, Skipped, Store, StoreError,
+    Finding, Frontier, Moved, NetworkId, Searched, Skipped, Store, StoreError,
 };
 use crate::bacap::{ReadCap, WriteCap};
 
@@ -133,6 +133,21 @@ impl Store {
     /// Gives up the boxes that are missing at the frontier of a channel that we read, and goes on behind them.
     pub fn skip(&self, id: ChannelId) -> Commit<Skipped> {
         self.submit(move |ledger| ledger.skip(id))
+    }
+
+    /// A channel that we read is to be searched for boxes that still live, however new its verdict is.
+    pub fn search(&self, id: ChannelId) -> Commit<()> {
+        self.submit(move |ledger| ledger.search(id))
+    }
+
+    /// Gives out what a search may spend, of `per_day` reads; nothing, where less than `least` is left.
+    pub fn begin_search(&self, id: ChannelId, per_day: u32, least: u32) -> Commit<u32> {
+        self.submit(move |ledger| ledger.begin_search(id, per_day, least))
+    }
+
+    /// Ends a search that was given `unspent` reads more than it used.
+    pub fn end_search(&self, id: ChannelId, unspent: u32, came: Searched) -> Commit<()> {
+        self.submit(move |ledger| ledger.end_search(id, unspent, &came))
     }
 
     /// The network is to be asked what another writer wrote into a fenced channel: see [`Store::adoptions`].

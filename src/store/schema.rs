@@ -442,3 +442,13 @@ CREATE TABLE note (
 ) STRICT;
 CREATE INDEX note_of_channel ON note (channel, id);
 ";
+
+/// From schema 7 to 8: readers that were away for longer than the network keeps anything.
+pub(super) const V8: &str = r"
+-- Reader: the last verdict before one that came too late to be believed; a search is to tell.
+ALTER TABLE channel ADD COLUMN stale_since INTEGER CHECK (role = 1 OR stale_since IS NULL);
+-- Reader: when the first search of this day began, and what all of them may have asked for, in reads.
+ALTER TABLE channel ADD COLUMN searched INTEGER;
+ALTER TABLE channel ADD COLUMN search_probes INTEGER NOT NULL DEFAULT 0 CHECK (search_probes >= 0);
+CREATE INDEX channel_stale ON channel (id) WHERE stale_since IS NOT NULL;
+";

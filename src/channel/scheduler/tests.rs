@@ -117,7 +117,10 @@ impl World {
                 }
                 Action::Load { channel } => {
                     let frontier = BoxSeq(self.found[&channel].1);
-                    self.plan(self.now, Later::Event(Event::Loaded { channel, frontier, arrived: Vec::new() }));
+                    self.plan(
+                        self.now,
+                        Later::Event(Event::Loaded { channel, frontier, lost_end: BoxSeq(0), arrived: Vec::new() }),
+                    );
                 }
                 Action::Prepare { operation, channel, seq, what, crypto } => {
                     let sent = Sent { channel, seq, what, packets_left: what.packets(), line: 0 };

@@ -1,14 +1,15 @@
 //! What each request does. The same code answers a verb over the socket and a verb that owns the state itself.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use tokio::time::{Instant, sleep_until};
 
 use super::{CHUNK_BYTES, Failure, FailureKind, Request, Response, Secret, files};
 use crate::bacap::{self, ReadCap, WriteCap};
+use crate::channel::{LEAST_PROBES, SEARCH_PROBES};
 use crate::engine::status::{DurabilityStatus, LinkStatus};
 use crate::engine::{Owner, OwnerKind, fresh_write_cap};
-use crate::store::{Capability, Channel, ChannelName, Content, Durability, RecordId, Role, StoreError};
+use crate::store::{Capability, Channel, ChannelName, Content, Durability, RecordId, Role, SEARCH_WINDOW, StoreError};
 
 /// A verb waits so long for a daemon before it says that there is none.
 const DAEMON_PATIENCE: Duration = Duration::from_secs(10);
@@ -40,6 +41,10 @@ pub(super) async fn dispatch(owner: &Owner, request: Request) -> Result<Response
             let skipped = owner.store.skip(find(owner, &name)?.id).await?;
             owner.engine.note(find(owner, &name)?.id, &format!("{} missing boxes were skipped", skipped.boxes));
             Ok(Response::Skipped { first_box: skipped.first.0, boxes: skipped.boxes, bytes: skipped.bytes })
+        }
+        Request::Search { name, timeout_ms } => {
+            let deadline = timeout_ms.map(|ms| Instant::now() + Duration::from_millis(ms));
+            search(owner, &name, deadline).await
         }
         Request::Adopt { name, timeout_ms } => {
             let deadline = timeout_ms.map(|ms| Instant::now() + Duration::from_millis(ms));
@@ -232,6 +237,39 @@ async fn wait(
             (Role::Reader, None) => format!("{} bytes of {name:?} have arrived", channel.size),
         };
         patience.check(owner, &progress)?;
+        tokio::select! {
+            _ = growth.changed() => {}
+            () = sleep_until(patience.next_look()) => {}
+        }
+    }
+}
+
+async fn search(owner: &Owner, name: &str, deadline: Option<Instant>) -> Result<Response, Failure> {
+    let channel = find(owner, name)?;
+    let id = channel.id;
+    let mut growth = owner.store.changes().watch(id);
+    let left = channel.search_budget(SystemTime::now(), SEARCH_PROBES);
+    if left < LEAST_PROBES && !owner.engine.is_searching(id) {
+        let again = channel.searched.and_then(|at| (at + SEARCH_WINDOW).duration_since(SystemTime::now()).ok());
+        let hours = again.unwrap_or_default().as_secs().div_ceil(3600);
+        let text = format!("{name:?} was searched already, and a day's searches take {SEARCH_PROBES} reads at most");
+        return Err(Failure::new(FailureKind::Refused, text).hint(format!("it can be searched again in {hours} h")));
+    }
+    owner.store.search(id).await?;
+    owner.engine.search();
+    let mut patience = Patience::new(deadline);
+    loop {
+        growth.mark_unchanged();
+        let channel = still_there(owner, id, name)?;
+        if channel.stale_since.is_none() {
+            let lost_boxes = channel.is_lost().then(|| channel.lost_end.0 - channel.frontier.0);
+            return Ok(Response::Searched { lost_boxes });
+        }
+        if let Some(refusal) = owner.engine.refusal(&channel) {
+            return Err(Failure::new(FailureKind::Refused, refusal));
+        }
+        let reads = owner.engine.channel_status(&channel).search_probes.unwrap_or_default();
+        patience.check(owner, &format!("{reads} boxes of {name:?} were looked for"))?;
         tokio::select! {
             _ = growth.changed() => {}
             () = sleep_until(patience.next_look()) => {}

@@ -182,6 +182,7 @@ fn may_be_cut_short(request: &Request) -> bool {
         Request::Wait { .. }
             | Request::Read { .. }
             | Request::Adopt { .. }
+            | Request::Search { .. }
             | Request::Record { .. }
             | Request::Records { .. }
     )

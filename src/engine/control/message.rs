@@ -99,6 +99,13 @@ pub enum Request {
         /// Which channel.
         name: String,
     },
+    /// Look for boxes that still live past the frontier of a channel that is read; answered when the search has ended.
+    Search {
+        /// Which channel.
+        name: String,
+        /// How long; without it, as long as it takes.
+        timeout_ms: Option<u64>,
+    },
     /// Take what another writer wrote into a fenced channel, put ours behind it, and lift the fence; answered when that
     /// is done.
     Adopt {
@@ -227,6 +234,11 @@ pub enum Response {
         boxes: u64,
         /// Bytes behind them that can be read now.
         bytes: u64,
+    },
+    /// Answers [`Request::Search`].
+    Searched {
+        /// Boxes between the frontier and the first that lives: they are lost. `None`: nothing was found.
+        lost_boxes: Option<u64>,
     },
     /// Answers [`Request::Adopt`].
     Adopted {

@@ -27,7 +27,7 @@ impl Driver {
             }
         };
         let arrived = self.store.arrived_past(channel, found.frontier).unwrap_or_default();
-        Event::Loaded { channel, frontier: found.frontier, arrived }
+        Event::Loaded { channel, frontier: found.frontier, lost_end: found.lost_end, arrived }
     }
 
     pub(super) fn receiver_wants(&mut self, channel: ChannelId, action: ReceiverAction) {

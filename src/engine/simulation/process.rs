@@ -449,7 +449,7 @@ impl World {
         match self.processes[p].disk.read(channel) {
             Some(read) => {
                 let arrived = read.boxes.range(read.frontier..).map(|(&seq, _)| BoxSeq(seq)).collect();
-                Event::Loaded { channel: id(channel), frontier: BoxSeq(read.frontier), arrived }
+                Event::Loaded { channel: id(channel), frontier: BoxSeq(read.frontier), lost_end: BoxSeq(0), arrived }
             }
             None => Event::NotLoaded { channel: id(channel) },
         }

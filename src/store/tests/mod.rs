@@ -12,6 +12,7 @@ mod migrate;
 mod model;
 mod recovery;
 mod room;
+mod search;
 mod together;
 
 use tempfile::TempDir;
