@@ -64,7 +64,7 @@ impl Fs {
             Role::Reader if channel.paused => "paused",
             Role::Reader if channel.is_lost() => "lost",
             Role::Reader if channel.later_known => "late",
-            Role::Reader if channel.verdict.is_some() => "up-to-date",
+            Role::Reader if channel.end_is_known() => "up-to-date",
             Role::Reader => "catching-up",
         }
     }
