@@ -42,6 +42,7 @@ impl Fs {
         let id = match node {
             Node::Channel(id) => id,
             Node::Root => return self.change_root(change),
+            Node::Drop(_) | Node::DropDirectory(_) | Node::DropFile(_) => return self.change_dropped(node, change),
             _ if change.size.is_some() => {
                 return Err(FsError::quiet(libc::EACCES, "the control directory can only be read"));
             }
@@ -90,6 +91,13 @@ impl Fs {
 
     /// Removes a stream that never left this machine.
     pub fn unlink(&self, parent: Node, name: &OsStr) -> Result<(), FsError> {
+        let found = self.lookup(parent, name)?;
+        if let Node::DropFile(entry) = found {
+            return self.unlink_dropped(entry);
+        }
+        if found.is_in_drop() {
+            return Err(FsError::quiet(libc::EISDIR, "it is a directory"));
+        }
         let id = self.named(parent, name)?;
         self.options.check_changes_allowed()?;
         let channel = self.channel(id)?;
@@ -99,13 +107,19 @@ impl Fs {
     /// Renames within the root: the name is known here only, so that is always allowed. A stream that is replaced goes
     /// as one that is removed goes.
     pub fn rename(&self, from: (Node, &OsStr), to: (Node, &OsStr), how: Rename) -> Result<(), FsError> {
+        if from.0.is_in_drop() && to.0.is_in_drop() {
+            return self.rename_dropped(from, to, how);
+        }
+        if from.0.is_in_drop() || to.0.is_in_drop() {
+            return Err(super::drop::elsewhere());
+        }
         let id = self.named(from.0, from.1)?;
         self.options.check_changes_allowed()?;
         if to.0 != Node::Root {
             return Err(FsError::quiet(libc::EACCES, "the control directory can only be read"));
         }
         let there = match self.lookup(to.0, to.1) {
-            Ok(Node::Channel(there)) => Some(there),
+            Ok(Node::Channel(there) | Node::Drop(there)) => Some(there),
             Ok(_) => return Err(FsError::quiet(libc::EPERM, "the control directory stays where it is")),
             Err(error) if error.errno == libc::ENOENT => None,
             Err(error) => return Err(error),
@@ -118,6 +132,7 @@ impl Fs {
             (Rename::Exchange, Some(there)) => store.exchange(old.name, self.channel(there)?.name).wait(),
             (Rename::Replace, Some(there)) if there != id => {
                 let replaced = self.channel(there)?;
+                self.check_empty_drop(there)?;
                 let done = store.rename_over(old.name, replaced.name.clone()).wait();
                 return done.map_err(|error| self.told(&replaced, error));
             }
@@ -129,7 +144,7 @@ impl Fs {
     /// The channel of a name; only channels can be removed and renamed.
     fn named(&self, parent: Node, name: &OsStr) -> Result<ChannelId, FsError> {
         match self.lookup(parent, name)? {
-            Node::Channel(id) => Ok(id),
+            Node::Channel(id) | Node::Drop(id) => Ok(id),
             Node::Control => Err(FsError::quiet(libc::EPERM, "the control directory stays where it is")),
             _ => Err(FsError::quiet(libc::EACCES, "the control directory can only be read")),
         }

@@ -18,7 +18,13 @@ impl Fs {
             Node::Report(id, Report::Status) => {
                 let channel = self.channel(id)?;
                 let status = self.owner.engine().channel_status(&channel);
-                Ok(Some(for_a_person(&status, self.standing(&channel)).into_bytes()))
+                let mut text = for_a_person(&status, self.standing(&channel));
+                if channel.content.is_drop() {
+                    for (key, value) in self.dropped_lines(&channel)? {
+                        let _ = writeln!(text, "{key:<10} {}", one_line(&value));
+                    }
+                }
+                Ok(Some(text.into_bytes()))
             }
             Node::Report(id, Report::StatusJson) => {
                 json(serde_json::to_string_pretty(&self.owner.engine().channel_status(&self.channel(id)?)))

@@ -12,6 +12,16 @@ pub struct FsError {
     pub worth_telling: bool,
 }
 
+impl From<std::io::Error> for FsError {
+    fn from(error: std::io::Error) -> Self {
+        let errno = error.raw_os_error().unwrap_or(libc::EIO);
+        match errno {
+            libc::ENOENT | libc::EEXIST | libc::ENOTEMPTY => Self::quiet(errno, error.to_string()),
+            _ => Self::new(errno, format!("a file of the state directory: {error}")),
+        }
+    }
+}
+
 impl FsError {
     /// A failure that the log explains.
     pub fn new(errno: i32, message: impl Into<String>) -> Self {

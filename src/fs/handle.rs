@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use super::drop::OpenFile;
 use super::{Barrier, FsError, Node};
 
 /// One open file description.
@@ -24,6 +25,8 @@ pub(super) struct Handle {
     pub(super) report: Option<Arc<[u8]>>,
     /// What a read of `wait` waits for.
     pub(super) barrier: Option<Barrier>,
+    /// What is open of a drop.
+    pub(super) dropped: Option<OpenFile>,
 }
 
 impl Handle {
@@ -39,6 +42,7 @@ impl Handle {
             failed: None,
             report: None,
             barrier: None,
+            dropped: None,
         }
     }
 
@@ -117,7 +121,7 @@ impl Handles {
         }
     }
 
-    pub(super) fn remove(&mut self, handle: u64) {
-        self.open.remove(&handle);
+    pub(super) fn remove(&mut self, handle: u64) -> Option<Handle> {
+        self.open.remove(&handle)
     }
 }

@@ -8,6 +8,7 @@
 
 mod change;
 mod control;
+pub mod drop;
 mod error;
 mod handle;
 mod names;
@@ -23,12 +24,15 @@ use std::ffi::OsStr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 pub use change::{Change, Rename};
+pub use drop::EntryId;
 pub use error::FsError;
 pub use node::{Attributes, Kind, Node, Report};
 pub use options::{Fsync, Options, Truncate, UnknownChoice};
 pub use stream::{Answer, Barrier, Pause, Readiness};
 
+use drop::Room;
 use handle::{Handle, Handles};
+use stream::READ_BYTES;
 
 use crate::engine::{Owner, fresh_write_cap};
 use crate::store::{Channel, ChannelId, ChannelName, MAX_NAME_BYTES, Role, StoreError};
@@ -41,6 +45,8 @@ pub struct Fs {
     owner: Arc<Owner>,
     options: Options,
     handles: Mutex<Handles>,
+    /// What is in drops.
+    room: Room,
 }
 
 /// An open file.
@@ -64,7 +70,7 @@ pub struct Capacity {
 impl Fs {
     /// The file system of what `owner` owns.
     pub fn new(owner: Arc<Owner>, options: Options) -> Self {
-        Self { owner, options, handles: Mutex::default() }
+        Self { owner, options, handles: Mutex::default(), room: Room::new() }
     }
 
     /// What was chosen.
@@ -90,7 +96,8 @@ impl Fs {
         let channel = || Ok(self.channel_named(name)?.id);
         match parent {
             Node::Root if name == ".pigeonfs" => Ok(Node::Control),
-            Node::Root => channel().map(Node::Channel),
+            Node::Root => self.channel_named(name).map(|channel| Node::of_channel(&channel)),
+            Node::Drop(_) | Node::DropDirectory(_) => self.lookup_dropped(parent, name.to_str().ok_or_else(missing)?),
             Node::Control if name == "status.json" => Ok(Node::Status),
             Node::Control => channel().map(Node::ChannelControl),
             Node::ChannelControl(id) => {
@@ -105,7 +112,11 @@ impl Fs {
     /// [`Self::attributes`] would be two.
     pub fn find(&self, parent: Node, name: &OsStr) -> Result<Attributes, FsError> {
         if parent == Node::Root && name != ".pigeonfs" && name.len() <= MAX_NAME_BYTES {
-            return Ok(Attributes::of_channel(&self.channel_named(name)?, &self.options));
+            let channel = self.channel_named(name)?;
+            return Ok(match Node::of_channel(&channel) {
+                Node::Drop(_) => self.drop_attributes(&channel),
+                _ => Attributes::of_channel(&channel, &self.options),
+            });
         }
         self.attributes(self.lookup(parent, name)?, None)
     }
@@ -120,6 +131,11 @@ impl Fs {
     pub fn attributes(&self, node: Node, handle: Option<u64>) -> Result<Attributes, FsError> {
         match node {
             Node::Channel(id) => Ok(Attributes::of_channel(&self.channel(id)?, &self.options)),
+            Node::Drop(id) => Ok(self.drop_attributes(&self.channel(id)?)),
+            Node::DropDirectory(_) | Node::DropFile(_) => {
+                let open = handle.and_then(|handle| self.handles().find(handle).ok()?.dropped.clone());
+                self.dropped_attributes(node, open.as_ref())
+            }
             Node::Root | Node::Control => {
                 Ok(Attributes::directory(node, self.owner.store().usage()?.listing_changed, &self.options))
             }
@@ -142,11 +158,14 @@ impl Fs {
     /// What a directory lists: names and what they are. The control directory is found and never listed, nor are the
     /// reports whose reading does something.
     pub fn list(&self, node: Node) -> Result<Vec<(Node, String)>, FsError> {
+        if node.is_in_drop() {
+            return self.list_dropped(node);
+        }
         let parent = if matches!(node, Node::ChannelControl(_)) { Node::Control } else { Node::Root };
         let mut entries = vec![(node, ".".to_owned()), (parent, "..".to_owned())];
         match node {
             Node::Root => self.each_channel(|channel| {
-                entries.push((Node::Channel(channel.id), channel.name.to_string()));
+                entries.push((Node::of_channel(channel), channel.name.to_string()));
             })?,
             Node::Control => {
                 entries.push((Node::Status, "status.json".to_owned()));
@@ -183,6 +202,7 @@ impl Fs {
     pub fn open(&self, node: Node, flags: i32) -> Result<Opened, FsError> {
         match node {
             Node::Channel(id) => self.open_stream(id, flags),
+            Node::DropFile(entry) => self.open_dropped(entry, flags),
             Node::Status | Node::Report(..) => {
                 if flags & libc::O_ACCMODE != libc::O_RDONLY || flags & libc::O_TRUNC != 0 {
                     return Err(FsError::quiet(libc::EACCES, "the control directory can only be read"));
@@ -243,6 +263,9 @@ impl Fs {
             Ok(node) => return self.open(node, flags),
             Err(_) => {}
         }
+        if parent.is_in_drop() {
+            return self.create_dropped(parent, name, mode, flags);
+        }
         let name = names::for_new_stream(parent, name)?;
         self.options.check_changes_allowed()?;
         let cap = fresh_write_cap().map_err(|failure| FsError::new(libc::EIO, failure.message))?;
@@ -257,13 +280,16 @@ impl Fs {
 
     /// Frees a handle.
     pub fn release(&self, handle: u64) {
-        self.handles().remove(handle);
+        let released = self.handles().remove(handle);
+        if let Some(open) = released.and_then(|handle| handle.dropped) {
+            self.release_dropped(&open);
+        }
     }
 
     /// How much the mount holds and takes: the spool's limit, where the disk below has room for it.
     pub fn capacity(&self) -> Result<Capacity, FsError> {
         let store = self.owner.store();
-        let (used, limit) = (store.usage()?.spool_bytes, store.limits().spool_bytes);
+        let (used, limit) = (store.usage()?.spool_bytes + self.room.staged_bytes(), store.limits().spool_bytes);
         let free_bytes = limit.saturating_sub(used).min(store.disk_free_bytes()?);
         Ok(Capacity { total_bytes: used + free_bytes, free_bytes })
     }
@@ -273,13 +299,10 @@ impl Fs {
         if let Err(error) = self.options.check_changes_allowed() {
             return error;
         }
-        if parent != Node::Root {
+        if parent != Node::Root && !parent.is_in_drop() {
             return FsError::quiet(libc::EACCES, "the control directory can only be read");
         }
-        FsError::new(
-            libc::EPERM,
-            format!("{what} cannot be made here: the mount holds streams, which are regular files"),
-        )
+        FsError::new(libc::EPERM, format!("{what} cannot be made here: the mount holds regular files and directories"))
     }
 
     /// A channel that is fenced, or of another network, takes nothing and knows nothing.
@@ -288,6 +311,15 @@ impl Fs {
         match reason {
             Some(reason) => Err(FsError::new(libc::EIO, format!("{}: {reason}", channel.name))),
             None => Ok(()),
+        }
+    }
+}
+
+impl From<crate::engine::drops::DropError> for FsError {
+    fn from(error: crate::engine::drops::DropError) -> Self {
+        match error {
+            crate::engine::drops::DropError::Store(error) => error.into(),
+            error => FsError::new(libc::EIO, error.to_string()),
         }
     }
 }

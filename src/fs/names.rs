@@ -36,7 +36,7 @@ pub(super) fn for_new_stream(parent: Node, name: &OsStr) -> Result<ChannelName, 
     Ok(name)
 }
 
-fn is_desktop_junk(name: &str) -> bool {
+pub(super) fn is_desktop_junk(name: &str) -> bool {
     JUNK_NAMES.contains(&name)
         || JUNK_STARTS.iter().any(|start| name.starts_with(start))
         || JUNK_ENDS.iter().any(|end| name.ends_with(end))

@@ -2,12 +2,15 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use super::Options;
+use super::{EntryId, Options};
 use crate::store::{Channel, ChannelId, Role};
 
+/// Inode numbers of what is in drops begin here, directories apart from files.
+const DROPPED: u64 = 1 << 62;
+const DROPPED_DIRECTORIES: u64 = 1 << 61;
 /// Inode numbers of channels begin here; each channel has [`PARTS`].
 const CHANNELS: u64 = 16;
-/// A channel, its control directory, and what is in that.
+/// A channel, its control directory, what is in that, and the channel as a drop.
 const PARTS: u64 = 8;
 /// What programs gather before they write. Each write is a commit, so small ones cost most; and the kernel knows only
 /// powers of two, which a box is not.
@@ -24,8 +27,14 @@ pub enum Node {
     Control,
     /// `.pigeonfs/status.json`.
     Status,
-    /// A channel.
+    /// A stream.
     Channel(ChannelId),
+    /// A drop.
+    Drop(ChannelId),
+    /// A directory in a drop.
+    DropDirectory(EntryId),
+    /// A file in a drop.
+    DropFile(EntryId),
     /// `.pigeonfs/NAME`.
     ChannelControl(ChannelId),
     /// A file in there.
@@ -80,6 +89,9 @@ impl Node {
             Self::Channel(id) => channel(id, 0),
             Self::ChannelControl(id) => channel(id, 1),
             Self::Report(id, report) => channel(id, 2 + report as u64),
+            Self::Drop(id) => channel(id, PARTS - 1),
+            Self::DropFile(entry) => DROPPED | entry.0,
+            Self::DropDirectory(entry) => DROPPED | DROPPED_DIRECTORIES | entry.0,
         }
     }
 
@@ -91,9 +103,18 @@ impl Node {
             2 => Some(Self::Control),
             3 => Some(Self::Status),
             0..CHANNELS => None,
+            DROPPED.. => {
+                let entry = EntryId(inode & (DROPPED_DIRECTORIES - 1));
+                match inode & !(DROPPED_DIRECTORIES - 1) {
+                    DROPPED => Some(Self::DropFile(entry)),
+                    _ if inode >> 63 == 0 => Some(Self::DropDirectory(entry)),
+                    _ => None,
+                }
+            }
             _ => match (inode - CHANNELS) % PARTS {
                 0 => Some(Self::Channel(id())),
                 1 => Some(Self::ChannelControl(id())),
+                7 => Some(Self::Drop(id())),
                 part => {
                     let report = Report::ALL.get(usize::try_from(part - 2).ok()?)?;
                     Some(Self::Report(id(), *report))
@@ -102,10 +123,22 @@ impl Node {
         }
     }
 
+    /// What a channel is in the root.
+    pub(super) fn of_channel(channel: &Channel) -> Self {
+        if channel.content.is_drop() { Self::Drop(channel.id) } else { Self::Channel(channel.id) }
+    }
+
+    /// Whether it is a drop, or in one.
+    pub fn is_in_drop(self) -> bool {
+        matches!(self, Self::Drop(_) | Self::DropDirectory(_) | Self::DropFile(_))
+    }
+
     /// Whether it is a directory.
     pub fn kind(self) -> Kind {
         match self {
-            Self::Root | Self::Control | Self::ChannelControl(_) => Kind::Directory,
+            Self::Root | Self::Control | Self::ChannelControl(_) | Self::Drop(_) | Self::DropDirectory(_) => {
+                Kind::Directory
+            }
             _ => Kind::File,
         }
     }
@@ -180,6 +213,17 @@ impl Attributes {
         Self::new(node, size, mode, options).at(SystemTime::now())
     }
 
+    /// Something in a drop, or a drop.
+    pub(super) fn of_dropped(node: Node, size: u64, writable: bool, modified: SystemTime, options: &Options) -> Self {
+        let mode = match (node.kind(), writable) {
+            (Kind::Directory, true) => 0o777,
+            (Kind::Directory, false) => 0o555,
+            (Kind::File, true) => 0o666,
+            (Kind::File, false) => 0o444,
+        };
+        Self::new(node, size, mode, options).at(modified)
+    }
+
     pub(super) fn of_channel(channel: &Channel, options: &Options) -> Self {
         let mode = full_mode(channel.role) & !channel.dropped_mode;
         Self {
@@ -208,9 +252,13 @@ mod tests {
     proptest::proptest! {
         /// Each node has a number of its own, which leads back to it.
         #[test]
-        fn a_number_leads_back_to_its_node(id in 1..1_i64 << 40, part in 0..7_usize) {
+        fn a_number_leads_back_to_its_node(id in 1..1_i64 << 40, part in 0..10_usize) {
+            let entry = EntryId(id.unsigned_abs());
             let id = ChannelId(id);
             let node = match part {
+                7 => Node::Drop(id),
+                8 => Node::DropFile(entry),
+                9 => Node::DropDirectory(entry),
                 0 => Node::Channel(id),
                 1 => Node::ChannelControl(id),
                 part => Node::Report(id, Report::ALL[part - 2]),

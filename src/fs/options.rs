@@ -23,6 +23,8 @@ pub struct Options {
     pub umask: u32,
     /// How long a read waits for a word about a frontier that has none.
     pub read_timeout: Duration,
+    /// How long a file in a drop rests after its last close or rename before it is sent.
+    pub rest: Duration,
 }
 
 /// What `fsync(2)` waits for. Both put the tail on its way.
@@ -96,6 +98,7 @@ impl Default for Options {
             gid: rustix::process::getegid().as_raw(),
             umask: 0o077,
             read_timeout: Duration::from_secs(60),
+            rest: super::drop::REST,
         }
     }
 }

@@ -7,7 +7,7 @@ use crate::fs::options::Fsync;
 use crate::store::{Appended, Channel, ChannelId, Claim, Commit, Role, StoreError};
 
 /// Most bytes that one read gives.
-const READ_BYTES: usize = 1 << 20;
+pub(super) const READ_BYTES: usize = 1 << 20;
 
 /// What an operation comes to that may have to wait.
 #[derive(Debug, PartialEq, Eq)]
@@ -58,11 +58,14 @@ pub struct Readiness {
 impl Fs {
     /// Reads. At the frontier of a reader its own verdict is the end; without one it is not known whether there is more.
     pub fn read(&self, handle: u64, offset: u64, size: usize) -> Result<Answer<Vec<u8>>, FsError> {
-        let (node, report, barrier, nonblocking) = {
+        let (node, report, barrier, nonblocking, dropped) = {
             let handles = self.handles();
             let open = handles.find(handle)?;
-            (open.node, open.report.clone(), open.barrier, open.is_nonblocking())
+            (open.node, open.report.clone(), open.barrier, open.is_nonblocking(), open.dropped.clone())
         };
+        if let Some(open) = dropped {
+            return Ok(Answer::Now(self.read_dropped(&open, offset, size)?));
+        }
         let answer = match (node, report, barrier) {
             (Node::Channel(id), _, _) => self.read_stream(handle, id, offset, size)?,
             (_, Some(report), _) => Answer::Now(part(&report, offset, size)),
@@ -186,13 +189,16 @@ impl Fs {
     /// What was written is on this machine's disk since its write; this puts the tail on its way. Where replicas are to
     /// have all of it, what is to be waited for.
     pub fn sync(&self, handle: u64) -> Result<Option<Barrier>, FsError> {
-        let (node, failed) = {
+        let (node, failed, dropped) = {
             let handles = self.handles();
             let open = handles.find(handle)?;
-            (open.node, open.failed.clone())
+            (open.node, open.failed.clone(), open.dropped.clone())
         };
         if let Some(failed) = failed {
             return Err(failed);
+        }
+        if let Some(open) = dropped {
+            return self.sync_dropped(&open).map(|()| None);
         }
         let Node::Channel(id) = node else { return Ok(None) };
         let channel = self.open_channel(id)?;
@@ -211,6 +217,9 @@ impl Fs {
     pub fn reached(&self, barrier: &Barrier) -> Result<Answer<Channel>, FsError> {
         let channel = self.open_channel(barrier.id)?;
         self.refuse_unusable(&channel)?;
+        if channel.content.is_drop() && channel.role == Role::Writer {
+            return self.reached_in_drop(channel);
+        }
         let Some(bytes) = barrier.bytes else {
             if channel.paused {
                 let text = "the cache is full, so nothing more is fetched: make room with `pigeonfs trim`";
@@ -254,7 +263,7 @@ impl Fs {
         Ok(Barrier { id, bytes })
     }
 
-    fn patience(&self, channel: &Channel, in_vain: String) -> Pause {
+    pub(super) fn patience(&self, channel: &Channel, in_vain: String) -> Pause {
         Pause { channel: channel.id, patience: self.options.sync_timeout, in_vain }
     }
 
@@ -268,17 +277,17 @@ impl Fs {
 
     /// Whether a read at the handle's position finds something, and a write is taken.
     pub fn readiness(&self, handle: u64) -> Result<Readiness, FsError> {
-        let (node, position, barrier) = {
+        let (node, position, barrier, dropped) = {
             let handles = self.handles();
             let open = handles.find(handle)?;
-            (open.node, open.position, open.barrier.filter(|_| open.report.is_none()))
+            (open.node, open.position, open.barrier.filter(|_| open.report.is_none()), open.dropped.is_some())
         };
         if let Some(barrier) = barrier {
             let readable = !matches!(self.reached(&barrier), Ok(Answer::Later(_)));
             return Ok(Readiness { channel: Some(barrier.id), readable, writable: false });
         }
         let Node::Channel(id) = node else {
-            return Ok(Readiness { channel: None, readable: true, writable: false });
+            return Ok(Readiness { channel: None, readable: true, writable: dropped });
         };
         let channel = self.open_channel(id)?;
         let failed = channel.fence.is_some() || channel.paused || channel.is_lost();

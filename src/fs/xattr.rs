@@ -16,7 +16,10 @@ const FINGERPRINT: &[u8] = b"pigeonfs channel fingerprint v1";
 impl Fs {
     /// The names of a file's attributes, each with its NUL.
     pub fn attribute_names(&self, node: Node) -> Result<Vec<u8>, FsError> {
-        let Node::Channel(id) = node else { return Ok(Vec::new()) };
+        if let Node::DropFile(_) = node {
+            return Ok(format!("{PREFIX}state\0").into_bytes());
+        }
+        let (Node::Channel(id) | Node::Drop(id)) = node else { return Ok(Vec::new()) };
         let role = self.channel(id)?.role;
         let mut names = Vec::new();
         for name in OF_ALL.into_iter().chain([of_role(role)]) {
@@ -30,10 +33,14 @@ impl Fs {
     /// The value of one.
     pub fn attribute(&self, node: Node, name: &OsStr) -> Result<Vec<u8>, FsError> {
         let missing = || FsError::quiet(libc::ENODATA, "there is no such attribute");
-        let Node::Channel(id) = node else { return Err(missing()) };
         let name = name.to_str().and_then(|name| name.strip_prefix(PREFIX)).ok_or_else(missing)?;
+        if let (Node::DropFile(entry), "state") = (node, name) {
+            return Ok(self.dropped_standing(entry)?.ok_or_else(missing)?.into());
+        }
+        let (Node::Channel(id) | Node::Drop(id)) = node else { return Err(missing()) };
         let channel = self.channel(id)?;
         let text = match name {
+            "kind" if channel.content.is_drop() => "drop".to_owned(),
             "kind" => "stream".to_owned(),
             "access" if channel.role == Role::Writer => "write".to_owned(),
             "access" => "read".to_owned(),
@@ -56,6 +63,12 @@ impl Fs {
         }
         if self.owner.engine().refusal(channel).is_some() {
             return "refused";
+        }
+        if channel.content.is_drop()
+            && channel.role == Role::Writer
+            && self.owner.store().drop_counts(channel.id).is_ok_and(|counts| counts.pending > 0)
+        {
+            return "queued";
         }
         match channel.role {
             Role::Writer if channel.size == 0 => "empty",

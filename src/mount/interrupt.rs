@@ -80,6 +80,11 @@ impl Interrupts {
 }
 
 impl Caller {
+    /// The thread that called, 0 where it cannot be seen.
+    pub(super) fn thread(&self) -> u32 {
+        self.thread
+    }
+
     /// From now on it waits.
     pub(super) fn waits(&self) -> Wait {
         let (call, interrupted) = oneshot::channel();

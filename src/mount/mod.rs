@@ -5,6 +5,7 @@
 //! behind. What may not enter: what a call means, which is for `fs` to say.
 
 mod attach;
+mod death;
 mod error;
 mod interrupt;
 mod kernel;

@@ -12,7 +12,7 @@ use tracing::{info, warn};
 use super::kernel::Device;
 use super::serve::Server;
 use super::{MountError, attach, mounts, point};
-use crate::fs::Fs;
+use crate::fs::{Fs, drop as drops};
 
 /// Threads that take requests from the kernel. They wait for nothing but the disk, where it has to be read.
 const THREADS: usize = 4;
@@ -41,6 +41,9 @@ pub struct Session {
     device: String,
     serve: Mutex<Option<JoinHandle<()>>>,
     ended: watch::Receiver<bool>,
+    /// What is in drops is looked after until this is said.
+    leave: watch::Sender<bool>,
+    settled: watch::Receiver<bool>,
 }
 
 impl Session {
@@ -58,7 +61,8 @@ impl Session {
         };
         let device = mounts::at(&path).filter(mounts::Mounted::is_ours).map(|mounted| mounted.device);
         let device = device.ok_or_else(|| told(io::Error::other("it is not in the mount table")))?;
-        let server = Server::new(fs, runtime, Device::greet(fuse).map_err(told)?);
+        let looked_after = Arc::clone(&fs);
+        let server = Server::new(fs, runtime.clone(), Device::greet(fuse).map_err(told)?);
         let (end, ended) = watch::channel(false);
         let serve = std::thread::Builder::new().name("mount".to_owned()).spawn(move || {
             let run = || {
@@ -75,8 +79,21 @@ impl Session {
             end.send_replace(true);
         });
         let serve = serve.map_err(told)?;
+        let (leave, mut left) = watch::channel(false);
+        let (settle, settled) = watch::channel(false);
+        let mut over = ended.clone();
+        runtime.spawn(async move {
+            let until = async move {
+                tokio::select! {
+                    _ = left.wait_for(|&left| left) => {}
+                    _ = over.wait_for(|&over| over) => {}
+                }
+            };
+            drops::keep(looked_after, until).await;
+            settle.send_replace(true);
+        });
         info!(path = %path.display(), "mounted");
-        Ok(Self { path, device, serve: Mutex::new(Some(serve)), ended })
+        Ok(Self { path, device, serve: Mutex::new(Some(serve)), ended, leave, settled })
     }
 
     /// Where it is mounted.
@@ -91,9 +108,16 @@ impl Session {
         let _ = ended.wait_for(|&ended| ended).await;
     }
 
+    /// Resolves when all files in drops that were closed are handed over: after the mount was taken out of the tree.
+    pub async fn settled(&self) {
+        let mut settled = self.settled.clone();
+        let _ = settled.wait_for(|&settled| settled).await;
+    }
+
     /// Takes the mount out of the tree, wherever it was moved or bound to. Files that are open stay usable until they
     /// are closed, or this process ends. Nothing else that is mounted there is touched. Blocks shortly.
     pub fn unmount(&self) -> Result<(), MountError> {
+        self.leave.send_replace(true);
         for point in mounts::of_device(&self.device) {
             match attach::detach(&point, false) {
                 Err(MountError::InUse(_)) => {

@@ -190,7 +190,10 @@ impl File<'_> {
 
     /// Where a rename or a link leads: a name in quotes, or a file in a state.
     fn target(&self, argument: &str) -> PathBuf {
-        let name = if argument.starts_with('"') { unquoted(argument).to_owned() } else { self.world.make(argument) };
+        if argument == "beside" {
+            return self.path.parent().expect("in a directory").join("beside");
+        }
+        let name = if argument.starts_with('"') { unquoted(argument).to_owned() } else { self.world.make(argument).0 };
         self.world.path.join(name)
     }
 }
@@ -242,6 +245,8 @@ fn errno_name(errno: Errno) -> String {
         (libc::ENOENT, "ENOENT"),
         (libc::EIO, "EIO"),
         (libc::ENXIO, "ENXIO"),
+        (libc::EXDEV, "EXDEV"),
+        (libc::ENOTEMPTY, "ENOTEMPTY"),
         (libc::EBADF, "EBADF"),
         (libc::EAGAIN, "EAGAIN"),
         (libc::EACCES, "EACCES"),

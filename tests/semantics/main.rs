@@ -41,11 +41,11 @@ fn every_cell_of_the_document_is_what_a_mount_does() {
 fn outcome(world: &World, case: &Case) -> String {
     let (path, channel) = match &case.file {
         File::State(state) => {
-            let name = world.make(state);
-            (world.path.join(&name), name)
+            let (path, channel) = world.make(state);
+            (world.path.join(path), channel)
         }
         File::Named { path, of } => {
-            let name = of.as_ref().map(|state| world.make(state)).unwrap_or_default();
+            let name = of.as_ref().map(|state| world.make(state).1).unwrap_or_default();
             let path = path.iter().map(|part| if part == "NAME" { Path::new(&name) } else { Path::new(part) });
             (path.fold(world.path.clone(), |path, part| path.join(part)), name)
         }

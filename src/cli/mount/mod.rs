@@ -167,6 +167,10 @@ async fn serve(
         warn!(%error, "the mount is left behind");
     }
     if ready.is_ok() {
+        tokio::select! {
+            () = session.settled() => {}
+            () = signals.came() => {}
+        }
         drain(owner, typed.process.drain_timeout).await;
     }
     ready

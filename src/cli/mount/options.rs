@@ -23,6 +23,9 @@ pub(super) struct FileArgs {
     /// whole file again behind the first
     #[arg(long, value_name = "WHAT", default_value = "refuse")]
     truncate: Truncate,
+    /// A file in a drop is sent so long after its last close or rename
+    #[arg(long, value_name = "MILLISECONDS", default_value = "2000")]
+    settle_ms: u32,
     /// Refuse every change with EROFS
     #[arg(long)]
     pub(super) read_only: bool,
@@ -75,6 +78,7 @@ impl FileArgs {
             uid: self.uid.unwrap_or(default.uid),
             gid: self.gid.unwrap_or(default.gid),
             umask: self.umask,
+            rest: Duration::from_millis(self.settle_ms.into()),
             ..default
         }
     }

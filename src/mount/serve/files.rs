@@ -4,14 +4,14 @@ use std::sync::Arc;
 
 use super::{Caller, Reply, Server, fail};
 use crate::fs::{Answer, Fs, FsError, Node};
+use crate::mount::death::{is_dying, may_be_of};
 use crate::mount::kernel::DIRECT_IO;
 use crate::mount::waiting::{answer, look};
 use crate::store::Claim;
 
 impl Server {
     pub(super) fn open(&self, node: Node, flags: i32, reply: Reply) {
-        // Never the page cache: it would give zeros at the end of a file that grows behind its back.
-        let opened = |reply: Reply, opened: crate::fs::Opened| reply.opened(opened.handle, DIRECT_IO);
+        let opened = |reply: Reply, opened: crate::fs::Opened| reply.opened(opened.handle, caching(opened.node));
         self.commit("open", reply, move |fs| fs.open(node, flags), opened);
     }
 
@@ -34,6 +34,11 @@ impl Server {
     }
 
     pub(super) fn write(&self, caller: Caller, handle: u64, offset: u64, data: &[u8], reply: Reply) {
+        if self.fs.is_dropped(handle) {
+            let (thread, data) = (caller.thread(), data.to_vec());
+            let work = move |fs: &Fs| fs.write_dropped(handle, thread, offset, &data);
+            return self.commit("write", reply, work, Reply::written);
+        }
         let claim = Claim::new();
         let commit = match self.fs.write(handle, offset, data, claim.clone()) {
             Ok(commit) => commit,
@@ -58,7 +63,13 @@ impl Server {
         });
     }
 
-    pub(super) fn flush(&self, handle: u64, reply: Reply) {
+    pub(super) fn flush(&self, thread: u32, handle: u64, reply: Reply) {
+        if let Some(writers) = self.fs.dropped_writers(handle)
+            && is_dying(thread)
+            && may_be_of(thread, &writers)
+        {
+            self.fs.killed(handle);
+        }
         match self.fs.flush(handle) {
             Ok(()) => reply.done(),
             Err(error) => fail("flush", reply, &error),
@@ -97,4 +108,10 @@ impl Server {
         self.polls.forget(handle);
         reply.done();
     }
+}
+
+/// Whether the page cache may keep what is read. Never of a stream: it would give zeros at the end of a file that grows
+/// behind its back. Files in drops change by the kernel's hand or not at all, and can so be mapped.
+pub(super) fn caching(node: Node) -> u32 {
+    if matches!(node, Node::DropFile(_)) { 0 } else { DIRECT_IO }
 }

@@ -3,9 +3,10 @@
 use std::ffi::{OsStr, OsString};
 use std::time::SystemTime;
 
+use super::files::caching;
 use super::{Reply, Server, fail, node};
 use crate::fs::{Change, Fs, Node, Rename};
-use crate::mount::kernel::{DIRECT_IO, SetAttr, Time};
+use crate::mount::kernel::{SetAttr, Time};
 
 impl Server {
     pub(super) fn lookup(&self, parent: Node, name: &OsStr, reply: Reply) {
@@ -36,7 +37,7 @@ impl Server {
             Ok((fs.attributes(opened.node, Some(opened.handle))?, opened.handle))
         };
         self.commit("create", reply, work, |reply, (attributes, handle)| {
-            reply.created(&attributes, handle, DIRECT_IO);
+            reply.created(&attributes, handle, caching(attributes.node));
         });
     }
 
@@ -56,6 +57,17 @@ impl Server {
         let (parent, new_parent) = (old.0, new.0);
         let work = move |fs: &Fs| fs.rename((parent, &name), (node(new_parent)?, &new_name), how);
         self.commit("rename", reply, work, |reply, ()| reply.done());
+    }
+
+    pub(super) fn make_directory(&self, parent: Node, name: &OsStr, reply: Reply) {
+        let name = name.to_owned();
+        let work = move |fs: &Fs| fs.make_directory(parent, &name);
+        self.commit("mkdir", reply, work, |reply, attributes| reply.entry(&attributes));
+    }
+
+    pub(super) fn remove_directory(&self, parent: Node, name: &OsStr, reply: Reply) {
+        let name = name.to_owned();
+        self.commit("rmdir", reply, move |fs| fs.remove_directory(parent, &name), |reply, ()| reply.done());
     }
 
     /// Something that is no stream cannot be made or removed.

@@ -1,0 +1,70 @@
+//! Drops in the mount: directories that take whole files, and that show those which arrived whole.
+//!
+//! A file in a drop that is written here is a private file on this machine's disk (`staging.rs`), to which anything may be
+//! done, until its writers have closed it and it has rested (`settle.rs`). Then it is handed over (`hand.rs`): it becomes a
+//! record of the store, is sent as it is, and can only be read. What looks unfinished by its name (`lot.rs`), or is so
+//! because its writer died, is kept and never sent by itself.
+//!
+//! Names (`tree.rs`, `room.rs`) are kept in memory, those of records and those of files on the disk alike. No operation here
+//! asks the network anything.
+
+mod change;
+mod hand;
+mod lot;
+mod open;
+mod room;
+mod settle;
+mod staging;
+mod tell;
+mod tree;
+
+#[cfg(test)]
+mod tests;
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tracing::warn;
+
+use super::Fs;
+
+pub(super) use change::elsewhere;
+pub(super) use open::OpenFile;
+pub(super) use room::Room;
+pub use tree::EntryId;
+
+/// How long a file rests before it is sent.
+pub const REST: Duration = Duration::from_secs(2);
+/// How often drops that came or went are looked for, at least.
+const LOOK: Duration = Duration::from_secs(30);
+
+/// Hands over what has rested, until `ended`; then what was closed by then, rested or not.
+pub async fn keep(fs: Arc<Fs>, ended: impl Future<Output = ()> + Send) {
+    let mut ended = std::pin::pin!(ended);
+    loop {
+        let next = settle(&fs, fs.options().rest).await;
+        let until = next.unwrap_or_else(|| Instant::now() + LOOK).min(Instant::now() + LOOK);
+        tokio::select! {
+            () = tokio::time::sleep_until(until.into()) => {}
+            () = fs.room.wake.notified() => {}
+            () = &mut ended => break,
+        }
+    }
+    settle(&fs, Duration::ZERO).await;
+}
+
+async fn settle(fs: &Arc<Fs>, rest: Duration) -> Option<Instant> {
+    let asked = Arc::clone(fs);
+    match tokio::task::spawn_blocking(move || asked.settle(Instant::now(), rest)).await {
+        Ok(Ok(next)) => next,
+        Ok(Err(error)) => {
+            warn!(%error, "files in drops could not be looked after; trying again");
+            None
+        }
+        Err(error) => {
+            warn!(%error, "looking after files in drops ended abnormally; trying again");
+            None
+        }
+    }
+}
