@@ -172,6 +172,27 @@ async fn a_restart_of_the_writer_and_of_the_network_loses_and_doubles_nothing() 
     bob.close().await;
 }
 
+/// Found by the simulation of the engine: such a channel's boxes were launched with the length that is assumed before a
+/// network is known, and one that was too long fenced it for good.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_channel_that_was_made_while_the_daemon_was_away_fits_the_network_that_comes_back() {
+    let mut world = World { root: tempfile::tempdir().expect("a temporary directory"), network: None };
+    let mut options = Options::new(world.path("net"));
+    options.settings.max_plaintext = Some(500);
+    world.network = Some(Localnet::start(options).await.expect("a network of small boxes"));
+    let mut alice = world.link("alice").await;
+    new(&mut alice, "before").await;
+    append(&mut alice, "before", b"the network was seen").await.expect("accepted");
+    wait(&mut alice, "before", None).await.expect("stored");
+    world.stop_network().await;
+    new(&mut alice, "log").await;
+    append(&mut alice, "log", &pattern(3000, 5)).await.expect("accepted with no network at hand");
+    world.start_network().await;
+    let stored = wait(&mut alice, "log", None).await.expect("stored in boxes of the network's length");
+    assert_eq!((stored.boxes, stored.fenced), (6, None));
+    alice.close().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_second_writer_is_met_with_a_fence_and_keeps_its_bytes() {
     let world = World::new().await;
