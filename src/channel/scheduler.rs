@@ -220,6 +220,8 @@ pub struct Scheduler {
     /// How many are probably unsent, and when that was so.
     unsent: (f64, Time),
     second_open: bool,
+    /// A channel that left has made room, which is to be filled.
+    vacated: bool,
 }
 
 /// Of all that is under way.
@@ -274,6 +276,7 @@ impl Scheduler {
             counts: Counts::default(),
             unsent: (0.0, Time::ZERO),
             second_open: false,
+            vacated: false,
         }
     }
 
@@ -351,6 +354,7 @@ impl Scheduler {
         self.probes.remove(channel);
         self.loading.remove(&channel);
         let gone: Vec<_> = self.under_way.iter().filter(|(_, op)| op.channel == channel).map(|(&id, _)| id).collect();
+        self.vacated |= !gone.is_empty();
         for operation in gone {
             self.take_out(operation);
         }
@@ -362,6 +366,9 @@ impl Scheduler {
         if !self.online {
             return timer;
         }
+        if self.vacated {
+            return Some(now);
+        }
         let unsent =
             (!self.ready.is_empty() || !self.ready_shorts.is_empty()).then(|| self.unsent_until(now)).flatten();
         let probe = self.may_load().then(|| self.probes.next_timeout()).flatten();
@@ -371,6 +378,7 @@ impl Scheduler {
     /// Takes an event in and says what is to be done.
     pub fn handle(&mut self, now: Time, event: Event) -> Vec<Action> {
         let mut actions = Vec::new();
+        self.vacated = false;
         match event {
             Event::Online(online) => self.set_online(now, online, &mut actions),
             Event::Sender { channel, event } => self.tell_sender(now, channel, event, &mut actions),

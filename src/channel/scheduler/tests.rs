@@ -249,6 +249,23 @@ fn a_backlog_takes_the_ticks_of_every_network() {
     }
 }
 
+/// Found by the simulation of the engine, as seed 60,691: a channel was fenced, its operations left, and a read of another one
+/// that was ready and had waited for their room waited on, for ever where nothing else happened.
+#[test]
+fn what_waited_for_room_goes_when_the_channel_that_took_it_leaves() {
+    let mut world = World::docker();
+    world.writer(A, 1000, Durability::Couriered);
+    world.run("a beginning", |world| world.ended(A) >= 20);
+    world.reader(B, 1);
+    world.run("a read that waits", |world| {
+        world.scheduler.ready.iter().any(|operation| world.scheduler.under_way[operation].channel == B)
+    });
+    world.scheduler.remove(A);
+    assert_eq!(world.scheduler.next_timeout(world.now), Some(world.now), "there is room, and somebody waits for it");
+    world.tell(Event::Tick);
+    assert!(world.queues[0].iter().any(|operation| world.operations[operation].channel == B), "it is on its way");
+}
+
 #[test]
 fn the_window_grows_where_the_document_promises_a_quicker_network() {
     let mut world = World::docker();
