@@ -128,7 +128,8 @@ impl Receiver {
 
     /// Follows the network's pace from now on.
     pub fn set_pace(&mut self, pace: &Pace) {
-        self.window_boxes = pace.window_boxes();
+        // Those whose envelopes are being made among them.
+        self.window_boxes = pace.window_boxes() + pace.reserve_boxes();
         self.probe_cap = pace.probe_cap();
     }
 
