@@ -13,6 +13,8 @@
 //!
 //! An [`Owner`] is one process's hold on a state directory: the lock, the store, an [`Engine`] and the control socket.
 //! What the network is asked is decided by the machines alone; nothing that a person does with files changes it.
+//!
+#![doc = include_str!("README.md")]
 
 mod adopt;
 pub mod control;
