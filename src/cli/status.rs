@@ -136,6 +136,9 @@ fn files_of(channel: &ChannelStatus, rows: &mut Vec<(&'static str, String)>) {
     counts.retain(|(count, what)| *count > 0 || matches!(*what, "stored" | "complete"));
     let counts: Vec<_> = counts.into_iter().map(|(count, what)| format!("{count} {what}")).collect();
     rows.push(("files", counts.join(", ")));
+    for file in &files.unfinished {
+        rows.push(("unfinished", file.clone()));
+    }
     if let Some(file) = &files.current {
         let text = format!("{}: {} of {}", display(file), size(file.done), size(file.sent_size));
         rows.push((if channel.role == RoleStatus::Writer { "sending" } else { "incomplete" }, text));

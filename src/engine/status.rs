@@ -181,6 +181,12 @@ pub struct ChannelStatus {
 pub struct FilesStatus {
     /// Writer: accepted, and not yet stored by replicas.
     pub pending: u64,
+    /// Writer, in a mount: open, or just closed and to be sent.
+    #[serde(default)]
+    pub settling: u64,
+    /// Writer, in a mount: never sent as they are, as their writer died or their names look temporary.
+    #[serde(default)]
+    pub unfinished: Vec<String>,
     /// Writer: stored. Reader: complete, parts of a chain and the files that they make included.
     pub complete: u64,
     /// Reader: arriving, and chains whose parts are not all there.

@@ -182,6 +182,20 @@ async fn follow(owner: &Owner, name: &str, time: Duration) -> Result<Response, F
     Ok(channel_response(owner, &channel))
 }
 
+/// Files in a drop that are never sent as they are: nobody waits for them in vain.
+fn check_finished(owner: &Owner, channel: &Channel) -> Result<(), Failure> {
+    if !channel.content.is_drop() || channel.role == Role::Reader {
+        return Ok(());
+    }
+    let unfinished = owner.engine.drops().unsettled(channel.id).unfinished;
+    if unfinished.is_empty() {
+        return Ok(());
+    }
+    let text =
+        format!("unfinished in {:?}, and never sent as they are: {}", channel.name.as_str(), unfinished.join(", "));
+    Err(Failure::new(FailureKind::Failed, text).hint("write them anew, or remove them; all others are stored"))
+}
+
 async fn wait(
     owner: &Owner,
     name: &str,
@@ -214,7 +228,8 @@ async fn wait(
                     DurabilityStatus::Stored => channel.stored_bytes == channel.size,
                     DurabilityStatus::Couriered => channel.boxes == channel.stored_boxes + channel.couriered_boxes,
                 };
-                passed && (!channel.content.is_drop() || owner.store.unfilled(id)?.is_none())
+                let settling = channel.content.is_drop() && owner.engine.drops().unsettled(id).settling > 0;
+                passed && !settling && (!channel.content.is_drop() || owner.store.unfilled(id)?.is_none())
             }
             Role::Reader => match bytes {
                 Some(bytes) => channel.size >= bytes,
@@ -223,6 +238,7 @@ async fn wait(
             },
         };
         if done {
+            check_finished(owner, &channel)?;
             return Ok(channel_response(owner, &channel));
         }
         if let Some(refusal) = owner.engine.refusal(&channel) {

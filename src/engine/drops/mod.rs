@@ -98,7 +98,20 @@ impl DropError {
 #[derive(Clone)]
 pub struct Drops(Arc<Inner>);
 
+/// What a mount has of a drop that is no record yet.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Unsettled {
+    /// Files that are open, or were just closed and will be sent.
+    pub settling: u64,
+    /// Files that are never sent as they are, each with its directories.
+    pub unfinished: Vec<String>,
+}
+
+type Look = Box<dyn Fn(ChannelId) -> Unsettled + Send + Sync>;
+
 struct Inner {
+    /// Where a mount is: what it says of files that are no records.
+    look: std::sync::OnceLock<Look>,
     store: Store,
     directory: PathBuf,
     /// One file is unpacked at a time.
@@ -108,7 +121,12 @@ struct Inner {
 impl Drops {
     pub(super) fn new(store: Store) -> Self {
         let directory = store.dir().join("drops");
-        Self(Arc::new(Inner { store, directory, unpacking: std::sync::Mutex::default() }))
+        Self(Arc::new(Inner {
+            store,
+            directory,
+            look: std::sync::OnceLock::new(),
+            unpacking: std::sync::Mutex::default(),
+        }))
     }
 
     /// Where files are staged; made (0700) where it is missing.
@@ -129,6 +147,16 @@ impl Drops {
         let path = state.join("drops").join("incoming");
         make(&path)?;
         Ok(path)
+    }
+
+    /// A mount answers for the files of drops that are no records yet, from now on.
+    pub fn ask_for_unsettled(&self, look: impl Fn(ChannelId) -> Unsettled + Send + Sync + 'static) {
+        let _ = self.0.look.set(Box::new(look));
+    }
+
+    /// What a mount has of a drop that is no record yet; nothing where there is none.
+    pub fn unsettled(&self, id: ChannelId) -> Unsettled {
+        self.0.look.get().map(|look| look(id)).unwrap_or_default()
     }
 
     /// Accepts a file into a drop that we write. `staged` is below [`Drops::directory`], `header.size` bytes long, and

@@ -29,7 +29,10 @@ impl Drops {
         let open = if reader { store.open_chains(channel.id, NAMED)? } else { Vec::new() };
         let broken = if counts.broken > 0 { store.newest_broken(channel.id, NAMED)? } else { Vec::new() };
         let show = |record: &DropRecord| self.record_status(channel, record, false);
+        let unsettled = if reader { super::Unsettled::default() } else { self.unsettled(channel.id) };
         Ok(FilesStatus {
+            settling: unsettled.settling,
+            unfinished: unsettled.unfinished,
             pending: counts.pending,
             complete: counts.complete,
             incomplete: counts.incomplete + open.len() as u64,

@@ -28,6 +28,8 @@ use std::time::{Duration, Instant};
 use tracing::warn;
 
 use super::Fs;
+use crate::engine::drops::Unsettled;
+use tell::NAMED;
 
 pub(super) use change::elsewhere;
 pub(super) use open::OpenFile;
@@ -42,6 +44,14 @@ const LOOK: Duration = Duration::from_secs(30);
 /// Hands over what has rested, until `ended`; then what was closed by then, rested or not.
 pub async fn keep(fs: Arc<Fs>, ended: impl Future<Output = ()> + Send) {
     let mut ended = std::pin::pin!(ended);
+    let asked = Arc::downgrade(&fs);
+    fs.owner().engine().drops().ask_for_unsettled(move |drop| {
+        let told = asked.upgrade().and_then(|fs| fs.unsettled(drop).ok()).unwrap_or_default();
+        Unsettled {
+            settling: told.settling.len() as u64,
+            unfinished: told.unfinished.into_iter().take(NAMED).map(|(name, _)| name).collect(),
+        }
+    });
     loop {
         let next = settle(&fs, fs.options().rest).await;
         let until = next.unwrap_or_else(|| Instant::now() + LOOK).min(Instant::now() + LOOK);

@@ -10,7 +10,7 @@ use crate::fs::{Answer, Attributes, Fs, FsError, Node};
 use crate::store::{Channel, ChannelId, DropRecord, RecordState, Role};
 
 /// Files that a status names.
-const NAMED: usize = 32;
+pub(super) const NAMED: usize = 32;
 
 /// How a drop stands, beside what its records say.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
