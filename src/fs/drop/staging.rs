@@ -183,11 +183,13 @@ impl Staging {
                     found.push((names, Found::Directory));
                     continue;
                 }
-                let finished = metadata.mode() & FINISHED != 0 && same_boot;
-                if !finished {
-                    self.mark(&names, false)?;
-                }
                 let sent = links.get(&metadata.ino()).cloned();
+                // One that was being handed over had been closed in order; its bits and its mark went then.
+                if sent.is_some() {
+                    self.set_mode(&names, 0o600)?;
+                }
+                let finished = (metadata.mode() & FINISHED != 0 || sent.is_some()) && same_boot;
+                self.mark(&names, finished)?;
                 found.push((names, Found::File { bytes: metadata.len(), finished, sent }));
             }
         }
