@@ -5,7 +5,7 @@ use std::io::Read;
 use std::path::PathBuf;
 use std::time::{Duration, Instant, SystemTime};
 
-use tracing::{info, warn};
+use tracing::{debug, warn};
 
 use super::lot::Lot;
 use super::room::{Body, Refused, State};
@@ -189,7 +189,7 @@ impl Fs {
                     state.unsettled.remove(&due.entry);
                     state.known(due.entry);
                 }
-                info!(file = due.names.join("/"), bytes = size, "a file in a drop is complete, and on its way");
+                debug!(file = due.names.join("/"), bytes = size, "a file in a drop is complete, and on its way");
             }
             Err(error) => {
                 if let Some(sent) = sent

@@ -127,7 +127,6 @@ impl Fs {
             match state.standing(entry) {
                 Some("local") => told.local += 1,
                 Some("writing" | "settling") => told.settling.push(name),
-                Some(standing @ "temporary") => told.unfinished.push((name, standing)),
                 Some(standing) => told.unfinished.push((name, standing)),
                 None => {}
             }
@@ -156,7 +155,11 @@ impl Fs {
             lines.push(("settling", name.clone()));
         }
         for (name, why) in unsettled.unfinished.iter().take(NAMED) {
-            lines.push(("unfinished", format!("{name} ({why}): write it anew, or remove it")));
+            let what = match *why {
+                "temporary" => "rename it, write it anew under another name, or remove it",
+                _ => "write it anew, or remove it",
+            };
+            lines.push(("unfinished", format!("{name} ({why}): {what}")));
         }
         let left = unsettled.unfinished.len().saturating_sub(NAMED);
         if left > 0 {

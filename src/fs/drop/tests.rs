@@ -108,6 +108,13 @@ impl World {
         String::from_utf8(text).unwrap()
     }
 
+    /// What the status says of files that are never sent as they are.
+    fn told(&self) -> Vec<String> {
+        let channel = self.fs().channel(self.drop_id()).unwrap();
+        let lines = self.fs().dropped_lines(&channel).unwrap();
+        lines.into_iter().filter(|(key, _)| *key == "unfinished").map(|(_, value)| value).collect()
+    }
+
     fn rename(&self, from: &str, to: &str) -> Result<(), FsError> {
         self.fs().rename(self.place(from), self.place(to), Rename::Replace)
     }
@@ -211,6 +218,8 @@ fn what_is_saved_by_a_temporary_file_and_a_rename_is_sent_once_under_its_name() 
     world.rest(60);
     assert_eq!(world.records(), [], "what looks temporary waits for its name");
     assert_eq!(world.state("outbox/d/film.part"), "temporary");
+    let told = world.told();
+    assert!(told.iter().any(|told| told.starts_with("d/film.part (temporary): rename it")), "{told:?}");
     world.rename("outbox/d/.report.aB3xYz", "outbox/d/report").unwrap();
     world.copy("outbox/film", b"older");
     world.rename("outbox/d/film.part", "outbox/film").unwrap();
@@ -248,6 +257,7 @@ fn a_copy_that_was_killed_is_kept_and_told_and_a_second_one_replaces_it() {
     assert_eq!(world.state("outbox/a"), "unfinished");
     let told = world.fs().unsettled(world.drop_id()).unwrap();
     assert_eq!(told.unfinished, [("a".to_owned(), "unfinished")]);
+    assert_eq!(world.told(), ["a (unfinished): write it anew, or remove it"], "no name makes it whole");
 
     let handle = world.open("outbox/a", libc::O_WRONLY | libc::O_TRUNC).unwrap();
     world.fs().write_dropped(handle, 8, 0, b"whole").unwrap();
