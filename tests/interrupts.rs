@@ -21,7 +21,7 @@ const CALLER: &str = r#"
 import ctypes, os, signal, sys, threading
 path, call, prepare = sys.argv[1:]
 libc = ctypes.CDLL(None, use_errno=True)
-for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1):
     signal.signal(number, signal.SIG_DFL)
 fd = os.open(path, os.O_RDONLY)
 def say(text):
