@@ -2,9 +2,10 @@
 
 mod common;
 
+use std::io::{BufRead, BufReader, Lines};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{ChildStdout, Command, Stdio};
 
 use common::{Kill, Localnet, Run, Work, bytes, eventually, run};
 use rustix::process::Signal;
@@ -55,8 +56,42 @@ impl World {
         std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
     }
 
+    /// Starts a verb that is read from while it runs. It ends by itself where nothing else ends it.
+    fn start(&self, state: &str, verb: &str, arguments: &[&str]) -> Running {
+        let mut command = self.verb(state, verb, &[arguments, &["--timeout", "200"]].concat());
+        let command = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
+        let mut child = Kill(command.current_dir(self.work.path("")).spawn().expect("the binary"));
+        let lines = BufReader::new(child.0.stdout.take().expect("piped")).lines();
+        Running { child, lines }
+    }
+
+    /// Changes what the network does wrong.
+    fn network(&self, fault: &str) {
+        self.work.verb("net", &["localnet", "ctl", "faults", "set", fault]).ok();
+    }
+
     fn status(&self, state: &str, name: &str) -> Value {
         serde_json::from_slice(&self.work.verb(state, &["status", "--json", name]).ok().stdout).expect("JSON")
+    }
+}
+
+/// A verb that runs, and what it tells.
+struct Running {
+    child: Kill,
+    lines: Lines<BufReader<ChildStdout>>,
+}
+
+impl Running {
+    /// The next that it tells.
+    fn tells(&mut self) -> Value {
+        let line = self.lines.next().expect("it tells something").expect("a pipe");
+        serde_json::from_str(&line).expect("JSON")
+    }
+
+    /// Ends it with a signal, and says with which code it ended.
+    fn signalled(mut self, signal: Signal) -> Option<i32> {
+        rustix::process::kill_process(rustix::process::Pid::from_child(&self.child.0), signal).expect("our child");
+        self.child.0.wait().expect("our child").code()
     }
 }
 
@@ -72,11 +107,6 @@ fn names(path: &Path) -> Vec<String> {
         .collect();
     names.sort();
     names
-}
-
-fn signalled(mut child: Child, signal: Signal) -> Option<i32> {
-    rustix::process::kill_process(rustix::process::Pid::from_child(&child), signal).expect("our child");
-    child.wait().expect("our child").code()
 }
 
 #[test]
@@ -168,28 +198,26 @@ fn either_verb_goes_on_where_it_was_killed() {
     let data = bytes(600_000, 5);
     world.write("big", &data);
     world.write("small", b"small");
-    let start = |command: &mut Command| {
-        let command = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        command.current_dir(world.work.path("")).spawn().expect("the binary")
-    };
+    // Nothing comes back, so that nothing is stored before the verb is killed.
+    world.network("loss=1");
     for signal in [Signal::INT, Signal::KILL] {
-        let child = start(&mut world.verb("alice", "send", &["big", "small", "--to", "box"]));
-        let database = world.work.path("alice/drops/incoming");
-        eventually("staged files", || std::fs::read_dir(&database).is_ok_and(|found| found.count() > 1).then_some(()));
-        let code = signalled(child, signal);
-        assert_eq!(code, if signal == Signal::INT { Some(130) } else { None });
+        let mut running = world.start("alice", "send", &["big", "small", "--to", "box"]);
+        for file in ["big", "small"] {
+            let told = running.tells();
+            assert_eq!((&told["event"], &told["file"]), (&"accepted".into(), &file.into()), "{told}");
+        }
+        assert_eq!(running.signalled(signal), if signal == Signal::INT { Some(130) } else { None });
     }
+    world.network("loss=0");
     // The same command again goes on with the same files, and sends nothing twice.
     let sent = world.send(&["big", "small", "--to", "box"], b"").ok();
     assert_eq!(events(&sent, "stored").len(), 2, "{}", sent.text());
     std::fs::create_dir(world.work.path("in")).expect("made");
     for signal in [Signal::INT, Signal::KILL] {
-        let child = start(&mut world.verb("bob", "receive", &["box", "-o", "in"]));
-        eventually("some boxes", || {
-            let size = |name: &str| std::fs::metadata(world.work.path("bob").join(name)).map_or(0, |found| found.len());
-            (size("pigeonfs.db-wal") + size("pigeonfs.db") > 200_000).then_some(())
-        });
-        signalled(child, signal);
+        let mut running = world.start("bob", "receive", &["box", "-o", "in"]);
+        // Of the file that is arriving, or of one that has.
+        running.tells();
+        running.signalled(signal);
     }
     world.receive(&["box", "-o", "in"]).ok();
     assert!(world.read("in/big") == data);
