@@ -345,3 +345,32 @@ async fn a_sent_file_is_deleted_from_the_network_where_its_drop_allows_it() {
     assert!(contents(&reader, &found[1]) == body);
     world.end([writer, reader]).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_whose_beginning_was_dropped_before_its_end_came_is_broken_and_the_next_is_read() {
+    let world = World::new(7).await;
+    let (writer, outbox) = world.writer(false).await;
+    let body = pattern(300_000, 1);
+    send(&writer, outbox, header("big", &body), &body).await;
+    let (reader, inbox) = world.reader().await;
+    until(&reader, inbox, || {
+        let arriving = reader.store().arriving(inbox).expect("asked");
+        arriving.is_some_and(|record| record.taken > 20_000).then_some(())
+    })
+    .await;
+    // The writer stops, so that the file stays where it is.
+    writer.close().await;
+    assert!(reader.store().trim(inbox, 0).await.expect("trimmed") > 0);
+    reader.close().await;
+    let (writer, reader) = (world.owner("writer"), world.owner("reader"));
+    send(&writer, outbox, header("next", b"yes"), b"yes").await;
+    let found = until(&reader, inbox, || {
+        let found = files(&reader, inbox);
+        found.iter().any(|record| record.name == "next" && record.state == RecordState::Complete).then_some(found)
+    })
+    .await;
+    // Had all of it come before the trim, it would be complete, and its bytes gone.
+    assert_ne!(found[0].state, RecordState::Incomplete);
+    assert!(reader.engine().drops().read(&found[0], 0, 10).is_err());
+    world.end([writer, reader]).await;
+}

@@ -264,6 +264,14 @@ impl Receiving<'_> {
                 .hint("`pigeonfs skip NAME` gives them up; what is behind them is then read")
                 .into());
         }
+        if channel.paused {
+            return Err(Failure::new(
+                FailureKind::Failed,
+                format!("the cache is full, so nothing is fetched; {waits_for}"),
+            )
+            .hint("`pigeonfs trim NAME` drops what was received, and makes room")
+            .into());
+        }
         let Response::Status(status) = self.link.request(Request::Status { name: None }).await? else {
             return Err(misunderstood());
         };

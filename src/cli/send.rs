@@ -197,17 +197,20 @@ impl Sending<'_> {
             .into())
     }
 
-    async fn accept(&mut self, header: Header, staged: Option<staging::Staged>) -> Result<(), Stop> {
+    async fn accept(&mut self, header: Header, mut staged: Option<staging::Staged>) -> Result<(), Stop> {
         let bytes = header
             .encode(usize::MAX)
             .map_err(|error| Failure::new(FailureKind::Usage, format!("{:?} cannot be sent: {error}", header.name)))?;
-        let path = staged.as_ref().map(|staged| staged.path.clone());
+        let path = staged.as_mut().map(|staged| {
+            staged.hand_over();
+            staged.path.clone()
+        });
         let request = Request::Accept { name: self.drop.clone(), header: bytes, staged: path };
         let Response::Record(record) = self.link.request(request).await? else { return Err(misunderstood()) };
         if let Some(staged) = staged
-            && !record.again
+            && record.again
         {
-            staged.keep();
+            staged.discard();
         }
         let event = json!({ "event": "accepted", "file": display(&record), "record": record.record,
                             "size": record.size, "again": record.again });

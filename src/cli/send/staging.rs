@@ -14,24 +14,30 @@ pub(super) struct Staging {
     directory: PathBuf,
 }
 
-/// A copy. Deleted with this value, unless it was accepted.
+/// A copy. Deleted with this value, unless it may belong to a drop.
 pub(super) struct Staged {
     pub(super) path: PathBuf,
     /// Locked, so that nobody takes it for a leftover.
     _file: File,
-    accepted: bool,
+    kept: bool,
 }
 
 impl Staged {
-    /// From here on it belongs to the drop.
-    pub(super) fn keep(mut self) {
-        self.accepted = true;
+    /// From here on it may belong to a drop. Said before the drop is asked: an interruption may come between its commit
+    /// and its answer. What is not taken then is swept by the state's owner.
+    pub(super) fn hand_over(&mut self) {
+        self.kept = true;
+    }
+
+    /// The drop has these bytes already.
+    pub(super) fn discard(mut self) {
+        self.kept = false;
     }
 }
 
 impl Drop for Staged {
     fn drop(&mut self) {
-        if !self.accepted {
+        if !self.kept {
             let _ = fs::remove_file(&self.path);
         }
     }
@@ -99,7 +105,7 @@ fn create(directory: &Path) -> Result<Staged, Failure> {
     let failed = |error: io::Error| cannot("be made", &path, &error);
     let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path).map_err(failed)?;
     file.lock().map_err(failed)?;
-    Ok(Staged { path: path.clone(), _file: file, accepted: false })
+    Ok(Staged { path: path.clone(), _file: file, kept: false })
 }
 
 fn cannot(what: &str, path: &Path, error: &io::Error) -> Failure {

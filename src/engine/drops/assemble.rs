@@ -126,6 +126,15 @@ impl Reader {
                 running.feed(found);
             }
         }
+        if arriving.is_some() && running.assembler.taken().is_none() {
+            // Its beginning was dropped in between, and with it what its digest is made of.
+            let reason = "what had come of it was dropped to make room".to_owned();
+            let at = channel.assembled;
+            let standings = vec![Standing::Broken { reason }];
+            store
+                .assemble(channel.id, Assembled { from: at, next: at, standings, taken: None, astray: true })
+                .wait()?;
+        }
         Ok(Some(running))
     }
 
