@@ -13,12 +13,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use common::{Kill, bytes, eventually, no_fuse};
-use pigeonfs::bacap::ReadCap;
+use pigeonfs::bacap::{ReadCap, WriteCap};
 use pigeonfs::engine::{Daemon, Owner, OwnerKind};
 use pigeonfs::fs::{Fs, Options};
 use pigeonfs::localnet::{Localnet, Options as NetworkOptions};
 use pigeonfs::mount::{MountOptions, Session};
-use pigeonfs::store::{Capability, ChannelName, Content};
+use pigeonfs::store::{Capability, ChannelName, Content, DropRecord, RecordState};
 use tempfile::TempDir;
 
 /// A file is sent when it has rested so long.
@@ -95,6 +95,19 @@ impl Side {
             Capability::Write(cap) => cap.read_cap().clone(),
             Capability::Read(_) => panic!("it is written there"),
         }
+    }
+
+    /// A drop whose files can be deleted from the network.
+    fn make_deletable(&self, name: &str) {
+        let content = Content::Drop { allow_delete: true };
+        let cap = WriteCap::from_seed(&[8; 32]);
+        self.owner.store().create(ChannelName::parse(name).expect("a name"), cap, content).wait().expect("made");
+    }
+
+    fn records(&self, drop: &str) -> Vec<DropRecord> {
+        let store = self.owner.store();
+        let id = store.by_name(&ChannelName::parse(drop).expect("a name")).expect("asked").expect("there").id;
+        store.records(id, None, 100).expect("records")
     }
 
     fn add(&self, name: &str, cap: ReadCap) {
@@ -274,4 +287,55 @@ fn a_mount_that_ends_in_order_sends_what_was_closed_and_keeps_what_was_not() {
     writer.ok("mv outbox/film.part outbox/film");
     writer.delivered("outbox");
     writer.ok("rm outbox/.DS_Store");
+}
+
+#[test]
+fn a_stored_file_is_removed_from_the_network_where_its_drop_allows_it_and_nowhere_else() {
+    let Some(world) = World::new() else { return };
+    let (writer, early) = (world.side("writer"), world.side("early"));
+    writer.make_deletable("outbox");
+    writer.ok("mkdir plain");
+    for drop in ["outbox", "plain"] {
+        early.add(drop, writer.read_cap(drop));
+        writer
+            .ok(&format!("head -c 10000 /dev/zero > {drop}/regretted && mkdir {drop}/d && echo kept > {drop}/d/kept"));
+        writer.delivered(drop);
+        eventually("all is there", || (early.ok(&format!("find {drop} -type f | wc -l")) == "2\n").then_some(()));
+    }
+
+    writer.fails("rm plain/regretted", "Operation not permitted");
+    assert!(
+        writer
+            .ok("cat .pigeonfs/plain/errors")
+            .contains("regretted was sent, and this drop was made without --allow-delete")
+    );
+    assert_eq!(writer.ok("wc -c < plain/regretted"), "10000\n");
+    writer.until_state("plain/regretted", "stored");
+
+    writer.ok("rm outbox/regretted");
+    assert_eq!(writer.ok("find outbox -type f"), "outbox/d/kept\n");
+    eventually("its boxes are deleted", || {
+        writer.records("outbox").iter().any(|record| record.state == RecordState::Deleted).then_some(())
+    });
+    // A mount after this one does not show it either; and its name is free.
+    drop(writer);
+    let writer = world.side("writer");
+    assert_eq!(writer.ok("find outbox -type f"), "outbox/d/kept\n");
+    writer.ok("echo better > outbox/regretted");
+    writer.delivered("outbox");
+
+    // Who comes now gets what was not deleted, and hears of what was.
+    let late = world.side("late");
+    for drop in ["outbox", "plain"] {
+        late.add(drop, writer.read_cap(drop));
+        eventually("all is there", || (late.ok(&format!("find {drop} -type f | wc -l")) == "2\n").then_some(()));
+    }
+    assert_eq!(late.ok("cat outbox/regretted outbox/d/kept && wc -c < plain/regretted"), "better\nkept\n10000\n");
+    let told = late.ok("cat .pigeonfs/outbox/status .pigeonfs/outbox/errors");
+    for words in ["2 complete, 1 broken", "was deleted by its sender"] {
+        assert!(told.contains(words), "{told}");
+    }
+    // What has arrived before is nobody's to take.
+    assert_eq!(early.ok("wc -c < outbox/regretted"), "10000\n");
+    eventually("the new one", || (early.sh("cat 'outbox/regretted~1'") == (true, "better\n".to_owned())).then_some(()));
 }
