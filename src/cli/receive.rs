@@ -289,8 +289,9 @@ impl Receiving<'_> {
             }
         }
         if deadline.is_some_and(|deadline| now >= deadline) {
+            let hint = channel.beginning();
             return Err(Failure::new(FailureKind::TimedOut, format!("the time is up: {waits_for}"))
-                .hint("nothing is lost: run the same command again to go on")
+                .hint(hint.unwrap_or_else(|| "nothing is lost: run the same command again to go on".to_owned()))
                 .into());
         }
         Ok(())

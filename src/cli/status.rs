@@ -197,6 +197,9 @@ fn details(channel: &ChannelStatus) -> Vec<[String; 2]> {
         }
         RoleStatus::Reader => {
             rows.push(("boxes", format!("{} arrived", channel.boxes)));
+            if let Some(text) = channel.beginning() {
+                rows.push(("beginning", printable(&text).into_owned()));
+            }
             if channel.missing_boxes > 0 {
                 let what = if channel.lost { "gone from the network" } else { "asked for again" };
                 rows.push(("missing", format!("{} before one that is here: {what}", channel.missing_boxes)));

@@ -263,6 +263,19 @@ impl ChannelStatus {
     pub fn unstored_bytes(&self) -> u64 {
         self.size.saturating_sub(self.stored_bytes)
     }
+
+    /// Reader: for a person, what to do where not even a first box is there. Nobody has written one, or it has expired: a
+    /// reader that was never here before cannot tell.
+    pub(crate) fn beginning(&self) -> Option<String> {
+        let nothing = self.role == RoleStatus::Reader && self.boxes == 0 && self.missing_boxes == 0;
+        (nothing && !self.stale && self.not_there_yet_at.is_some()).then(|| {
+            format!(
+                "nothing is there yet, or what was sent has expired (after a week or two): `pigeonfs skip --search {}` \
+                 looks for what still lives",
+                self.name
+            )
+        })
+    }
 }
 
 /// Whole seconds since 1970.

@@ -116,6 +116,9 @@ fn for_a_person(status: &ChannelStatus, standing: &str) -> String {
         }
         RoleStatus::Reader => {
             line("arrived", format!("{} bytes in {}", status.size, boxes(status.boxes)));
+            if let Some(text) = status.beginning() {
+                line("beginning", text);
+            }
             if let Some(left) = status.next_probe_ms {
                 line("next probe", format!("in {}", span(left)));
             }

@@ -6,11 +6,15 @@ use super::lot::Lot;
 use super::open::OpenFile;
 use super::room::{Body, State, gone};
 use super::tree::EntryId;
+use crate::drop::{SafeName, SafePath};
 use crate::fs::{Answer, Attributes, Fs, FsError, Node};
 use crate::store::{Channel, ChannelId, DropRecord, RecordState, Role};
 
 /// Files that a status names.
 pub(super) const NAMED: usize = 32;
+
+/// Broken ones that it names.
+const BROKEN: usize = 8;
 
 /// How a drop stands, beside what its records say.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -148,7 +152,14 @@ impl Fs {
             lines.push(("deleted", format!("{} files", counts.deleted)));
         }
         if let Some(record) = store.arriving(channel.id)? {
-            lines.push(("arriving", format!("{}: {} of {} bytes", record.name, record.taken, record.size)));
+            lines.push(("arriving", format!("{}: {} of {} bytes", shown(&record), record.taken, record.size)));
+        }
+        for record in store.open_chains(channel.id, NAMED)? {
+            lines.push(("incomplete", format!("{}: parts of it are missing", shown(&record))));
+        }
+        for record in store.newest_broken(channel.id, BROKEN)? {
+            let reason = record.reason.as_deref().unwrap_or_default();
+            lines.push(("broken", format!("{}: {reason}", shown(&record))));
         }
         let unsettled = self.unsettled(channel.id)?;
         for name in unsettled.settling.iter().take(NAMED) {
@@ -191,6 +202,16 @@ impl State {
             Lot::Sent => "settling",
         })
     }
+}
+
+/// What a record is called to a person: what its sender says may hold anything.
+fn shown(record: &DropRecord) -> String {
+    if record.name.is_empty() {
+        return format!("from box {} on", record.first.map_or(0, |first| first.0));
+    }
+    let path = record.header.as_ref().map(|header| SafePath::of(&header.path).to_string()).unwrap_or_default();
+    let name = SafeName::of(&record.name);
+    if path.is_empty() { name.to_string() } else { format!("{path}/{name}") }
 }
 
 fn standing_of(record: &DropRecord) -> &'static str {
