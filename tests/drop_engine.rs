@@ -374,3 +374,37 @@ async fn a_file_whose_beginning_was_dropped_before_its_end_came_is_broken_and_th
     assert!(reader.engine().drops().read(&found[0], 0, 10).is_err());
     world.end([writer, reader]).await;
 }
+
+/// A verb may die at any moment of handing its file over, and its lock goes with it. The file is then either refused, or
+/// accepted with its bytes: never swept away under the row that names it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_is_handed_over_while_what_is_abandoned_is_swept_keeps_its_bytes() {
+    let root = tempfile::tempdir().expect("a temporary directory");
+    let nowhere = Config::parse("[Dial.Tcp]\nNetwork = \"tcp\"\nAddress = \"127.0.0.1:1\"\n").expect("a configuration");
+    let owner = Owner::open(&root.path().join("writer"), Daemon::Fixed(nowhere), OwnerKind::Mount).expect("a state");
+    let content = Content::Drop { allow_delete: false };
+    let outbox = owner.store().create(name("box"), WriteCap::from_seed(&[9; 32]), content).await.expect("made");
+    let drops = owner.engine().drops();
+    let mut accepted = Vec::new();
+    for number in 0..200_u32 {
+        let file = format!("file-{number}");
+        let path = drops.incoming().expect("a directory").join(&file);
+        std::fs::write(&path, b"hello").expect("written");
+        // Another channel in the listing makes the sweeper look, while the file, which nobody has locked, is handed over.
+        let cap = WriteCap::from_seed(blake3::hash(file.as_bytes()).as_bytes());
+        let looked = owner.store().create(name(&format!("other-{number}")), cap, Content::Stream);
+        match drops.accept(outbox, header(&file, b"hello"), Some(&path)) {
+            Ok(commit) => {
+                commit.await.expect("accepted");
+                accepted.push(path);
+            }
+            Err(DropError::Io { .. }) => assert!(!path.exists(), "{} was refused and is there", path.display()),
+            Err(other) => panic!("{}: {other}", path.display()),
+        }
+        looked.await.expect("made");
+    }
+    assert!(!accepted.is_empty(), "none was handed over in time");
+    let missing: Vec<_> = accepted.iter().filter(|path| !path.exists()).collect();
+    assert!(missing.is_empty(), "{} of {} accepted files lost their bytes", missing.len(), accepted.len());
+    owner.close().await;
+}

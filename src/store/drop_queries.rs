@@ -15,6 +15,9 @@ const RECORD: &str = "
            r.end_seq IS NOT NULL AND r.end_seq <= c.first_unstored
     FROM drop_record r JOIN channel c ON c.chain = r.chain";
 
+/// Whether a file of the directory of drops is a record's.
+pub(super) const STAGED: &str = "SELECT 1 FROM drop_record r JOIN channel c ON c.chain = r.chain WHERE r.staging = ?1";
+
 /// A box of a drop that we read, as far as it is known.
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) enum DropBox {
@@ -124,8 +127,7 @@ impl Store {
 
     /// Whether a record has its bytes in this file.
     pub(crate) fn is_staged(&self, staging: &str) -> Result<bool, StoreError> {
-        let sql = "SELECT 1 FROM drop_record r JOIN channel c ON c.chain = r.chain WHERE r.staging = ?1";
-        self.readers().ask(|db| Ok(one(db, sql, [staging], |_| Ok(()))?.is_some()))
+        self.readers().ask(|db| Ok(one(db, STAGED, [staging], |_| Ok(()))?.is_some()))
     }
 
     /// Whether an unpacked copy of this record is kept.

@@ -173,6 +173,12 @@ impl Store {
         self.submit(move |ledger| ledger.unstage(id, record))
     }
 
+    /// Whether a record's bytes are in this file once all that was submitted before is committed.
+    pub(crate) fn is_staged_in_order(&self, staging: &str) -> Commit<bool> {
+        let staging = staging.to_owned();
+        self.submit(move |ledger| ledger.is_staged(&staging))
+    }
+
     /// A stored record is to be deleted from the network, or is. Only in a drop that allows it.
     pub fn delete_record(&self, id: ChannelId, record: RecordId, done: bool) -> Commit<()> {
         self.submit(move |ledger| ledger.delete_record(id, record, done))
@@ -191,6 +197,10 @@ struct Row {
 }
 
 impl Ledger<'_> {
+    fn is_staged(&self, staging: &str) -> Result<bool, StoreError> {
+        Ok(self.one(super::drop_queries::STAGED, [staging], |_| Ok(()))?.is_some())
+    }
+
     fn accept(&mut self, id: ChannelId, new: &NewRecord) -> Result<RecordId, StoreError> {
         let record = self.writer(id)?;
         record.check_drop()?;

@@ -36,8 +36,8 @@ use std::fs::{self, DirBuilder, File, Permissions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Component, Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -116,6 +116,9 @@ struct Inner {
     directory: PathBuf,
     /// One file is unpacked at a time.
     unpacking: std::sync::Mutex<()>,
+    /// Shared by those who hand a file over, from the look at it until its row is on its way to the disk; held alone by
+    /// who deletes what is in no row.
+    handing: std::sync::RwLock<()>,
 }
 
 impl Drops {
@@ -126,6 +129,7 @@ impl Drops {
             directory,
             look: std::sync::OnceLock::new(),
             unpacking: std::sync::Mutex::default(),
+            handing: std::sync::RwLock::default(),
         }))
     }
 
@@ -171,6 +175,7 @@ impl Drops {
         // As long as it will be, and for the smaller of the two networks that it may be cut for.
         let longest = Header { sync: Some([0; 16]), ..header.clone() };
         longest.encode(channel.max_plaintext.min(PROVISIONAL_MAX_PLAINTEXT as usize))?;
+        let _handing = self.0.handing.read().unwrap_or_else(PoisonError::into_inner);
         let staging = staged.map(|path| self.secure(path, header.size)).transpose()?;
         if staging.is_none() && header.size > 0 {
             return Err(DropError::NotStaged { path: self.0.directory.clone(), size: header.size });

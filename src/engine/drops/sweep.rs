@@ -4,6 +4,7 @@
 use std::fs::{self, File, TryLockError};
 use std::io::ErrorKind;
 use std::path::Path;
+use std::sync::PoisonError;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::SystemTime;
 
@@ -51,12 +52,11 @@ impl Sweeper {
         let directory = &self.drops.0.directory;
         for path in files(&directory.join("incoming")) {
             let Ok(Some(name)) = path.strip_prefix(directory).map(Path::to_str) else { continue };
-            // Asked after the lock is had: whoever had it may just have handed the file over.
             if let Ok(file) = File::open(&path)
                 && !matches!(file.try_lock(), Err(TryLockError::WouldBlock))
                 && !self.drops.0.store.is_staged(name)?
             {
-                remove(&path);
+                self.remove_abandoned(&path, name)?;
             }
         }
         for path in files(&directory.join("unpacked")) {
@@ -69,6 +69,19 @@ impl Sweeper {
             if !wanted {
                 remove(&path);
             }
+        }
+        Ok(())
+    }
+}
+
+impl Sweeper {
+    /// Deletes a file that nobody has locked and that no committed row names. The verb that staged it may have handed it
+    /// over before it died: nobody is in the middle of that while this looks, and the rows that are on their way to the
+    /// disk are asked too.
+    fn remove_abandoned(&self, path: &Path, name: &str) -> Result<(), StoreError> {
+        let _alone = self.drops.0.handing.write().unwrap_or_else(PoisonError::into_inner);
+        if !self.drops.0.store.is_staged_in_order(name).wait()? {
+            remove(path);
         }
         Ok(())
     }
