@@ -354,17 +354,19 @@ fn mounts(root: &Path) {
         std::fs::create_dir(point).unwrap();
         pigeonfs(state, &["mount", "--daemonize", "--config", config, point.to_str().unwrap()], b"");
     }
-    std::fs::write(points[0].join("warm"), b"warm").unwrap();
-    pigeonfs("alice", &["wait", "warm"], b"");
-    let began = Instant::now();
-    std::fs::write(points[0].join("file"), vec![7; INSTANT_BOXES * BOX]).unwrap();
+    // A new stream may be taken back for two seconds, and the first box of a life goes alone: that is not what is measured.
+    std::fs::write(points[0].join("file"), vec![7; BOX]).unwrap();
     pigeonfs("alice", &["wait", "file"], b"");
-    // A new stream may be taken back for two seconds.
-    let wrote = began.elapsed().saturating_sub(Duration::from_secs(2));
+    let began = Instant::now();
+    let mut file = std::fs::OpenOptions::new().append(true).open(points[0].join("file")).unwrap();
+    std::io::Write::write_all(&mut file, &vec![7; INSTANT_BOXES * BOX]).unwrap();
+    drop(file);
+    pigeonfs("alice", &["wait", "file"], b"");
+    let wrote = began.elapsed();
     let capability = pigeonfs("alice", &["share", "file"], b"");
     let began = Instant::now();
     pigeonfs("bob", &["add", "file"], &capability);
-    pigeonfs("bob", &["wait", "--bytes", &(INSTANT_BOXES * BOX).to_string(), "file"], b"");
+    pigeonfs("bob", &["wait", "--bytes", &((INSTANT_BOXES + 1) * BOX).to_string(), "file"], b"");
     let read = began.elapsed();
     let rate = |time: Duration| INSTANT_BOXES as f64 / time.as_secs_f64();
     println!("\ninstant, through the mounts, {INSTANT_BOXES} boxes");

@@ -250,7 +250,9 @@ fn interrupts(mount: &Mount, dir: &Path) {
 
 /// How long after its signal a `cat` that waits is gone. The signal comes at another time of its wait in each round.
 fn interrupt(file: &Path, round: u64) -> Duration {
-    let mut cat = Command::new("cat").arg(file).stdout(Stdio::null()).spawn().unwrap();
+    // Whoever started this may ignore the signal, and what ignores it stays.
+    let mut cat = Command::new("env");
+    let mut cat = cat.args(["--default-signal=INT", "cat"]).arg(file).stdout(Stdio::null()).spawn().unwrap();
     wait_for_read(&cat);
     std::thread::sleep(Duration::from_millis(round * 7 % 300));
     let pid = rustix::process::Pid::from_child(&cat);
