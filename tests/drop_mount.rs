@@ -6,6 +6,7 @@ mod tree;
 
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -287,6 +288,30 @@ fn a_mount_that_ends_in_order_sends_what_was_closed_and_keeps_what_was_not() {
     writer.ok("mv outbox/film.part outbox/film");
     writer.delivered("outbox");
     writer.ok("rm outbox/.DS_Store");
+}
+
+#[test]
+fn a_tree_that_was_sent_is_not_sent_again_by_rsync_at_a_later_mount() {
+    let Some(world) = World::new() else { return };
+    let source = world.source("tree");
+    fs::create_dir_all(source.join("sub")).expect("made");
+    for (name, mode) in [("a", 0o644), ("sub/b", 0o600), ("sub/c", 0o755)] {
+        fs::write(source.join(name), name).expect("written");
+        fs::set_permissions(source.join(name), fs::Permissions::from_mode(mode)).expect("set");
+        let long_ago = std::time::SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000_000);
+        fs::File::open(source.join(name)).and_then(|file| file.set_modified(long_ago)).expect("set");
+    }
+    let rsync = format!("rsync -rt {}/ outbox", source.display());
+    let writer = world.side("writer");
+    writer.ok(&format!("mkdir outbox && {rsync}"));
+    writer.delivered("outbox");
+    writer.ok(&rsync);
+    drop(writer);
+    let writer = world.side("writer");
+    assert_eq!(writer.ok("stat -c %Y outbox/a outbox/sub/b").trim(), "1000000000\n1000000000");
+    writer.ok(&rsync);
+    let files = writer.records("outbox");
+    assert_eq!(files.len(), 3, "{files:?}");
 }
 
 #[test]

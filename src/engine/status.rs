@@ -187,7 +187,7 @@ pub struct FilesStatus {
     /// Writer, in a mount: never sent as they are, as their writer died or their names look temporary.
     #[serde(default)]
     pub unfinished: Vec<String>,
-    /// Writer: stored. Reader: complete, parts of a chain and the files that they make included.
+    /// Writer: stored. Reader: complete; of a chain of parts, the file that they make.
     pub complete: u64,
     /// Reader: arriving, and chains whose parts are not all there.
     pub incomplete: u64,

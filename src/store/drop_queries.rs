@@ -12,7 +12,7 @@ use crate::drop::Header;
 const RECORD: &str = "
     SELECT r.id, c.id, r.state, r.header, r.name, r.size, r.digest, r.staging, r.first_seq, r.end_seq, r.begin,
            r.head_bytes, r.taken, r.reason, r.parts, r.part, r.delivered, r.unpacked, r.created,
-           r.end_seq IS NOT NULL AND r.end_seq <= c.first_unstored
+           r.end_seq IS NOT NULL AND r.end_seq <= c.first_unstored, r.modified
     FROM drop_record r JOIN channel c ON c.chain = r.chain";
 
 /// Whether a file of the directory of drops is a record's.
@@ -79,14 +79,17 @@ impl Store {
     pub fn drop_counts(&self, id: ChannelId) -> Result<DropCounts, StoreError> {
         self.readers().ask(|db| {
             let mut counts = DropCounts::default();
-            let sql = "SELECT r.state, r.end_seq IS NOT NULL AND r.end_seq <= c.first_unstored, count(*)
-                       FROM drop_record r JOIN channel c ON c.chain = r.chain WHERE c.id = ?1 GROUP BY 1, 2";
+            let sql = "SELECT r.state, r.end_seq IS NOT NULL AND r.end_seq <= c.first_unstored,
+                              r.part > 0 AND r.state >= 10, count(*)
+                       FROM drop_record r JOIN channel c ON c.chain = r.chain WHERE c.id = ?1 GROUP BY 1, 2, 3";
             each(db, sql, params![id.0], |row| {
-                let count = uint(row, 2)?;
+                let count = uint(row, 3)?;
+                let is_part = row.get::<_, Option<bool>>(2)?.unwrap_or(false);
                 match (record_state(row, 0)?, row.get::<_, bool>(1)?) {
                     (RecordState::Waiting | RecordState::Filling, _) | (RecordState::Filled, false) => {
                         counts.pending += count;
                     }
+                    (RecordState::Complete, _) if is_part => {}
                     (RecordState::Filled, true) | (RecordState::Complete, _) => counts.complete += count,
                     (RecordState::Deleting | RecordState::Deleted, _) => counts.deleted += count,
                     (RecordState::Incomplete, _) => counts.incomplete += count,
@@ -289,5 +292,6 @@ fn read_record(row: &Row<'_>) -> rusqlite::Result<DropRecord> {
         unpacked: uint(row, 17)?,
         created: from_nanos(row.get(18)?),
         stored: row.get(19)?,
+        modified: row.get::<_, Option<i64>>(20)?.map(from_nanos),
     })
 }

@@ -4,9 +4,12 @@
 //! leaves no row or the whole one. The engine fills boxes from that file in slices, each one transaction, oldest record
 //! first, so a drop's boxes are those of its records one after another.
 
+use std::time::SystemTime;
+
 use rusqlite::params;
 
 use super::ledger::{Ledger, Packer, Record, index, int, uint};
+use super::model::to_nanos;
 use super::{ChannelId, Commit, Content, Store, StoreError};
 use crate::drop::{Digest, Header};
 
@@ -107,7 +110,9 @@ pub struct DropRecord {
     /// Reader: bytes of its unpacked copy; 0: there is none.
     pub unpacked: u64,
     /// When it was accepted, or began to arrive.
-    pub created: std::time::SystemTime,
+    pub created: SystemTime,
+    /// Writer: when the file was changed last, before it was accepted.
+    pub modified: Option<SystemTime>,
 }
 
 /// How many records of a drop are how far.
@@ -115,7 +120,7 @@ pub struct DropRecord {
 pub struct DropCounts {
     /// Writer: accepted, and not yet stored by replicas.
     pub pending: u64,
-    /// Writer: stored. Reader: complete, parts of a chain and the files that they make included.
+    /// Writer: stored. Reader: complete; of a chain of parts, the file that they make.
     pub complete: u64,
     /// Reader: arriving.
     pub incomplete: u64,
@@ -132,6 +137,8 @@ pub struct NewRecord {
     pub header: Header,
     /// Its bytes, relative to the directory of drops: on the disk, and never changed again. `None`: there are none.
     pub staging: Option<String>,
+    /// When the file was changed last. This stays on this machine; what is sent is in the header.
+    pub modified: Option<SystemTime>,
 }
 
 /// The next boxes of the oldest record that is not filled.
@@ -211,8 +218,9 @@ impl Ledger<'_> {
         self.check_spool(header.size)?;
         let bytes = encoded(header)?;
         self.run(
-            "INSERT INTO drop_record (chain, state, header, name, path, size, digest, staging, parts, part, created)
-             VALUES (?1, 0, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
+            "INSERT INTO drop_record (chain, state, header, name, path, size, digest, staging, parts, part, created,
+                                      modified)
+             VALUES (?1, 0, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
             params![
                 record.chain,
                 bytes,
@@ -223,7 +231,8 @@ impl Ledger<'_> {
                 new.staging,
                 header.part.map(|part| part.chain),
                 header.part.map(|part| part.number),
-                self.now
+                self.now,
+                new.modified.map(to_nanos)
             ],
         )?;
         let accepted = RecordId(self.last_insert());

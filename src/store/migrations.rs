@@ -5,10 +5,10 @@ use std::path::PathBuf;
 use rusqlite::{Connection, TransactionBehavior};
 
 use super::StoreError;
-use super::schema::{APPLICATION_ID, V1, V2, V3, V4, V5, V6, V7, V8};
+use super::schema::{APPLICATION_ID, V1, V2, V3, V4, V5, V6, V7, V8, V9};
 
 /// Step n leads from schema n to n + 1. Released ones are never edited.
-pub(super) const MIGRATIONS: &[&str] = &[V1, V2, V3, V4, V5, V6, V7, V8];
+pub(super) const MIGRATIONS: &[&str] = &[V1, V2, V3, V4, V5, V6, V7, V8, V9];
 
 /// Takes the steps that are missing, each in a transaction of its own.
 pub(super) fn migrate(db: &mut Connection, steps: &[&str]) -> Result<(), StoreError> {

@@ -452,3 +452,9 @@ ALTER TABLE channel ADD COLUMN searched INTEGER;
 ALTER TABLE channel ADD COLUMN search_probes INTEGER NOT NULL DEFAULT 0 CHECK (search_probes >= 0);
 CREATE INDEX channel_stale ON channel (id) WHERE stale_since IS NOT NULL;
 ";
+
+/// From schema 8 to 9: files in drops keep their time.
+pub(super) const V9: &str = r"
+-- Writer: when the file was changed, as its owner has it; NULL: by a version that did not keep it.
+ALTER TABLE drop_record ADD COLUMN modified INTEGER;
+";

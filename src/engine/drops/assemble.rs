@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use tracing::{debug, info, warn};
+use tracing::{debug, warn};
 
 use super::super::network::View;
 use super::super::shared::Shared;
@@ -177,7 +177,7 @@ impl Reader {
         if let Err(reason) = &joined {
             self.shared.note(id, reason);
         }
-        info!(name = header.file_name(), whole = joined.is_ok(), "the parts of a file are all there");
+        debug!(name = header.file_name(), whole = joined.is_ok(), "the parts of a file are all there");
         store.join(id, header, joined).wait()
     }
 

@@ -38,7 +38,7 @@ use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Component, Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use tokio::sync::watch;
 use tokio::time::sleep;
@@ -176,15 +176,16 @@ impl Drops {
         let longest = Header { sync: Some([0; 16]), ..header.clone() };
         longest.encode(channel.max_plaintext.min(PROVISIONAL_MAX_PLAINTEXT as usize))?;
         let _handing = self.0.handing.read().unwrap_or_else(PoisonError::into_inner);
-        let staging = staged.map(|path| self.secure(path, header.size)).transpose()?;
-        if staging.is_none() && header.size > 0 {
+        let secured = staged.map(|path| self.secure(path, header.size)).transpose()?;
+        if secured.is_none() && header.size > 0 {
             return Err(DropError::NotStaged { path: self.0.directory.clone(), size: header.size });
         }
-        Ok(self.0.store.accept(id, NewRecord { header, staging }))
+        let (staging, modified) = secured.unzip();
+        Ok(self.0.store.accept(id, NewRecord { header, staging, modified }))
     }
 
-    /// Makes a staged file safe on the disk; says how its row names it.
-    fn secure(&self, path: &Path, size: u64) -> Result<String, DropError> {
+    /// Makes a staged file safe on the disk; says how its row names it, and when it was changed last.
+    fn secure(&self, path: &Path, size: u64) -> Result<(String, SystemTime), DropError> {
         let not_staged = || DropError::NotStaged { path: path.to_owned(), size };
         let below = path.strip_prefix(&self.0.directory).map_err(|_| not_staged())?;
         let plain = below.components().all(|component| matches!(component, Component::Normal(_)));
@@ -203,7 +204,7 @@ impl Drops {
                 .and_then(|held| held.sync_all())
                 .map_err(|error| DropError::io(&directory, error))?;
         }
-        Ok(name.to_owned())
+        Ok((name.to_owned(), metadata.modified().map_err(failed)?))
     }
 
     /// Where a row's file is.

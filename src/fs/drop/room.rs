@@ -375,7 +375,8 @@ impl State {
         }
         let size = Drops::size(record);
         let told = header.mtime.and_then(|at| u64::try_from(at).ok());
-        let modified = told.map_or(record.created, |at| SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(at));
+        let told = told.map(|at| SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(at));
+        let modified = record.modified.or(told).unwrap_or(record.created);
         let Some(directory) = self.directories(drop, root, directories.iter().map(String::as_str)) else {
             return self.hide(drop);
         };

@@ -28,7 +28,7 @@ impl Home {
     }
 
     fn accept(&self, id: ChannelId, file: &str, body: &[u8]) -> RecordId {
-        let new = NewRecord { header: header(file, body), staging: Some(format!("staged/{file}")) };
+        let new = NewRecord { header: header(file, body), staging: Some(format!("staged/{file}")), modified: None };
         self.store.accept(id, new).wait().unwrap()
     }
 
@@ -116,10 +116,10 @@ fn a_drop_takes_files_and_a_stream_takes_bytes() {
     let (id, stream) = (home.drop("box", 1, false), home.writer("log", 2));
     assert!(matches!(home.store.append(id, vec![1], None).wait(), Err(StoreError::IsADrop { .. })));
     assert!(matches!(home.store.truncate(id).wait(), Err(StoreError::IsADrop { .. })));
-    let new = NewRecord { header: header("a", b""), staging: None };
+    let new = NewRecord { header: header("a", b""), staging: None, modified: None };
     assert!(matches!(home.store.accept(stream, new).wait(), Err(StoreError::IsAStream { .. })));
     home.accept(id, "a", &bytes(1000, 1));
-    let more = NewRecord { header: header("b", &bytes(1000, 1)), staging: Some("b".to_owned()) };
+    let more = NewRecord { header: header("b", &bytes(1000, 1)), staging: Some("b".to_owned()), modified: None };
     assert_eq!(home.store.accept(id, more).wait(), Err(StoreError::SpoolFull { spooled: 1000, limit: 1500 }));
 }
 
