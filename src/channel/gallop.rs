@@ -243,6 +243,26 @@ mod tests {
         assert_eq!(search(0, SEARCH_PROBES, lives(0..1), || 0.5), (None, Vec::new()));
     }
 
+    #[test]
+    fn while_a_read_is_unanswered_time_brings_nothing() {
+        let mut gallop = Gallop::new(Time::ZERO, WEEKS, SEARCH_PROBES, PAUSE);
+        assert_eq!(gallop.handle(Time::ZERO, 0.5, GallopEvent::Tick), Some(GallopAction::Ask { offset: STRIDE }));
+        assert_eq!(gallop.next_timeout(), None);
+        assert_eq!(gallop.handle(2 * PAUSE, 0.5, GallopEvent::Tick), None);
+        assert_eq!(gallop.handle(2 * PAUSE, 0.5, GallopEvent::Answered(Answer::NotYet)), None, "it pauses first");
+        assert_eq!(gallop.spent(), 1);
+    }
+
+    #[test]
+    fn strides_are_even_at_first_and_then_a_part_of_the_way() {
+        let plan: Vec<u64> = plan(1 << 40, 128).into_iter().take(64).collect();
+        for (count, pair) in plan.windows(2).enumerate() {
+            let stride = if count < 31 { STRIDE } else { (pair[0] / LONGER).max(STRIDE) };
+            assert_eq!(pair[1] - pair[0], stride, "after {} strides", count + 1);
+        }
+        assert!(plan[63] > 100 * STRIDE, "{}", plan[63]);
+    }
+
     proptest::proptest! {
         #[test]
         fn no_offset_is_planned_twice_or_past_the_span(span in 0..2 * WEEKS, positions in 0..120_usize) {

@@ -55,6 +55,11 @@ mod tests {
     }
 
     #[test]
+    fn a_new_stream_can_be_taken_back_for_two_seconds() {
+        assert_eq!(Linger::default().may_launch(Duration::from_secs(100)), Duration::from_secs(102));
+    }
+
+    #[test]
     fn a_steady_trickle_is_sealed_ten_seconds_after_its_first_byte() {
         let linger = Linger::default();
         let second = Duration::from_secs;
