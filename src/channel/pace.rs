@@ -176,6 +176,39 @@ mod tests {
         assert_eq!(slow.probe_cap(), Duration::from_secs(300));
     }
 
+    /// What is measured on a network with four packets a second and a round trip of 1.8 s: seconds, packets, beside.
+    fn after(measured: &[(f64, u32, usize)]) -> f64 {
+        let mut pace = Pace::from_document(0.004, 0.005, 3);
+        for &(seconds, packets, beside) in measured {
+            pace.measure(Duration::from_secs_f64(seconds), packets, beside);
+        }
+        (pace.round_trip().as_secs_f64() * 1e6).round() / 1e6
+    }
+
+    #[test]
+    fn an_operation_by_itself_tells_the_round_trip_less_the_wait_for_a_tick() {
+        let as_told = (1.8 + 0.25, 1, 1);
+        assert_eq!(after(&[]), 1.8, "(2 · 3 + 1) / 5 + 0.4");
+        assert_eq!(after(&[as_told]), 1.8);
+        assert_eq!(after(&[(2.0 * (1.8 + 0.25), 2, 1)]), 1.8, "two packets are two round trips");
+        assert_eq!(after(&[as_told, (2.8 + 0.25, 1, 1)]), 1.95, "0.15 of the second that it took longer");
+        assert_eq!(after(&[as_told, (60.0, 1, 1)]), 2.07, "no more than twice as long is believed of one");
+        assert_eq!(after(&[as_told, (0.3, 1, 1)]), 1.5525, "nor less than half of what it took: 1.8 - 0.15 · 1.65");
+        assert_eq!(after(&[(0.4, 1, 1)]), 0.2, "the first one corrects a document that is wrong by four times");
+        assert_eq!(after(&[(0.7, 1, 1)]), 1.5975, "but not one that is wrong by less: 1.8 - 0.15 · 1.35");
+        assert_eq!(after(&[as_told, (0.4, 1, 1)]), 1.56, "and later ones count as usual");
+    }
+
+    #[test]
+    fn an_operation_beside_others_tells_what_the_network_does_not_explain() {
+        assert_eq!(after(&[(2.05, 1, 8)]), 1.8, "eight of them take 8/4 s or a round trip and a tick");
+        assert_eq!(after(&[(3.0, 1, 12)]), 1.8, "twelve of them take 12/4 s");
+        assert_eq!(after(&[(4.0, 1, 12)]), 1.85, "0.05 of the second that is beyond");
+        assert_eq!(after(&[(99.0, 1, 12)]), 1.89, "one round trip beyond is the most that one tells");
+        assert_eq!(after(&[(0.1, 1, 12)]), 1.71, "or below");
+        assert_eq!(after(&[(4.0, 1, 12), (3.0, 1, 12)]), 1.8495, "what is known without them draws it back by 0.01");
+    }
+
     /// Operations in a closed loop of `window`, as A.7 says that they take: a fluid of one server and a delay.
     fn settled(mut pace: Pace, true_round_trip: f64) -> Pace {
         for _ in 0..2000 {
