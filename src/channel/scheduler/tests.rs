@@ -358,3 +358,43 @@ fn the_ends_of_a_channel_that_left_are_passed_over() {
     assert_eq!((world.scheduler.unanswered(), world.scheduler.next_timeout(world.now)), (0, None));
     assert!(world.scheduler.under_way.is_empty() && world.scheduler.bulks.is_empty());
 }
+
+#[test]
+fn it_says_where_a_reader_stands_and_when_it_is_probed_next() {
+    let mut world = World::docker();
+    world.found.insert(A, (3, 0));
+    world.scheduler.add_receiver(world.now, A, false);
+    assert_eq!(world.scheduler.frontier(A), None, "it is at rest");
+    assert_eq!(world.scheduler.follows(world.now, A), None);
+    let first = world.scheduler.next_probe(world.now, A).expect("planned");
+    assert!(first > world.now, "without a prompt it waits for its turn");
+
+    world.scheduler.prompt(A);
+    assert!(world.scheduler.next_probe(world.now, A).expect("planned") <= world.now, "prompted, at once");
+    world.tell(Event::Tick);
+    world.run("it is at work", |world| world.scheduler.frontier(A).is_some());
+    assert_eq!(world.scheduler.next_probe(world.now, A), None, "while it is at work");
+    let (&operation, _) = world.operations.first_key_value().expect("it asks");
+    assert!(world.scheduler.is_under_way(operation));
+    world.run("the first box has arrived", |world| world.ended(A) >= 1);
+    assert!(!world.scheduler.is_under_way(operation));
+    world.run("it has caught up", |world| world.scheduler.frontier(A).is_none());
+    assert_eq!(world.found[&A], (3, 3));
+
+    let until = world.now + Duration::from_secs(600);
+    world.scheduler.follow(A, until);
+    assert_eq!(world.scheduler.follows(world.now, A), Some(until));
+    assert_eq!(world.scheduler.follows(until, A), None, "the time is over");
+    assert!(world.scheduler.next_probe(world.now, A).expect("planned") <= world.now, "at once");
+    assert_eq!(world.scheduler.follows(world.now, B), None, "nobody");
+}
+
+#[test]
+fn another_document_sets_another_pace() {
+    let mut world = World::docker();
+    assert_eq!(world.scheduler.pace().window_boxes(), 6);
+    world.scheduler.set_pace(Pace::from_document(0.001, 0.001, 3));
+    assert_eq!(world.scheduler.pace().window_boxes(), 16);
+    world.writer(A, 100, Durability::Couriered);
+    world.run("the window is full", |world| world.scheduler.unanswered() > 6);
+}
