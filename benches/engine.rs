@@ -5,12 +5,15 @@
 
 #![allow(clippy::print_stdout, clippy::unwrap_used)] // A table is what it is for.
 
+mod common;
+
 use std::fs;
-use std::io::{Read as _, Write as _};
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use common::{command, memory, run_command};
 use pigeonfs::bacap::WriteCap;
 use pigeonfs::store::{ChannelName, Content, Limits, StateDir, Store};
 
@@ -106,16 +109,7 @@ fn moved(mount: &Mount, what: &str, count: impl Fn() -> u64) {
     let (taken, cost) = (began.elapsed(), mount.processor() - before);
     line(&format!("{what}: processor time"), &format!("{:.2} ms", cost.as_secs_f64() * 1e3 / boxes), "<= 2 ms");
     line(&format!("{what}: boxes a second"), &format!("{:.0}", boxes / taken.as_secs_f64()), "");
-    line(&format!("{what}: memory, at most"), &format!("{} MiB", mount.memory_kib() / 1024), "<= 64 MiB");
-}
-
-fn command(state: &Path) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_pigeonfs"));
-    for name in ["XDG_CONFIG_HOME", "XDG_RUNTIME_DIR", "PIGEONFS_THINCLIENT"] {
-        command.env_remove(name);
-    }
-    command.args(["--quiet", "--state"]).arg(state).env("HOME", state);
-    command
+    line(&format!("{what}: memory, at most"), &format!("{} MiB", memory(mount.child.id()).1 / 1024), "<= 64 MiB");
 }
 
 struct Mount {
@@ -138,12 +132,7 @@ impl Mount {
     }
 
     fn verb(&self, arguments: &[&str], stdin: &[u8]) -> Vec<u8> {
-        let mut command = command(&self.state);
-        let mut child = command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
-        child.stdin.take().unwrap().write_all(stdin).unwrap();
-        let output = child.wait_with_output().unwrap();
-        assert!(output.status.success(), "{arguments:?}");
-        output.stdout
+        run_command(command(&self.state).args(arguments), stdin)
     }
 
     fn status(&self, name: &str) -> serde_json::Value {
@@ -156,12 +145,6 @@ impl Mount {
         let fields: Vec<&str> = stat.rsplit_once(") ").unwrap().1.split(' ').collect();
         let ticks: u64 = [fields[11], fields[12]].iter().map(|field| field.parse::<u64>().unwrap()).sum();
         Duration::from_secs_f64(ticks as f64 / rustix::param::clock_ticks_per_second() as f64)
-    }
-
-    fn memory_kib(&self) -> u64 {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
-        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
-        line.split_whitespace().next().unwrap().parse().unwrap()
     }
 }
 

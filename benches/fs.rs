@@ -6,6 +6,8 @@
 
 #![allow(clippy::print_stdout, clippy::print_stderr, clippy::unwrap_used)]
 
+mod common;
+
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Write};
 use std::os::unix::fs::FileExt;
@@ -13,6 +15,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use common::{command, memory, run_command};
 use rusqlite::Connection;
 
 /// Plaintext of a box, as on the networks that there are.
@@ -35,7 +38,7 @@ fn main() {
     println!("{:<34} {:>12} {:>22} {:>7}  goal", "", "mount", "beside it", "ratio");
 
     let mount = Mount::start(dir.path());
-    let idle = mount.memory();
+    let idle = memory(mount.child.id());
     let raw = dir.path().join("raw.db");
     appends(&mount, &raw, "append, 4 kB a write", 4096, 2000);
     appends(&mount, &raw, "append, 1 MiB a write", MIB, 64);
@@ -43,7 +46,7 @@ fn main() {
     many_writers(&mount, dir.path());
     metadata(&mount, dir.path());
     interrupts(&mount, dir.path());
-    let (now, most) = mount.memory();
+    let (now, most) = memory(mount.child.id());
     line("memory, idle and in the end", &format!("{} MiB", idle.0 / 1024), &format!("{} MiB", now / 1024), None, "");
     line("memory, at most", &format!("{} MiB", most / 1024), "", None, "");
 }
@@ -342,16 +345,6 @@ impl Mount {
         let capability = run_command(command(&other).args(["share", name]), b"");
         run_command(command(&self.state).args(["add", name]), &capability);
     }
-
-    /// Resident memory now and at most, in KiB.
-    fn memory(&self) -> (u64, u64) {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
-        let field = |key: &str| {
-            let line = status.lines().find_map(|line| line.strip_prefix(key)).unwrap();
-            line.split_whitespace().next().unwrap().parse().unwrap()
-        };
-        (field("VmRSS:"), field("VmHWM:"))
-    }
 }
 
 impl Drop for Mount {
@@ -360,23 +353,6 @@ impl Drop for Mount {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
-}
-
-fn command(state: &Path) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_pigeonfs"));
-    for name in ["XDG_CONFIG_HOME", "XDG_RUNTIME_DIR", "PIGEONFS_THINCLIENT"] {
-        command.env_remove(name);
-    }
-    command.args(["--quiet", "--state"]).arg(state).env("HOME", state);
-    command
-}
-
-fn run_command(command: &mut Command, stdin: &[u8]) -> Vec<u8> {
-    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
-    child.stdin.take().unwrap().write_all(stdin).unwrap();
-    let output = child.wait_with_output().unwrap();
-    assert!(output.status.success());
-    output.stdout
 }
 
 /// A place that is unmounted when it goes.
