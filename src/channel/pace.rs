@@ -192,6 +192,8 @@ mod tests {
         assert_eq!(after(&[as_told]), 1.8);
         assert_eq!(after(&[(2.0 * (1.8 + 0.25), 2, 1)]), 1.8, "two packets are two round trips");
         assert_eq!(after(&[as_told, (2.8 + 0.25, 1, 1)]), 1.95, "0.15 of the second that it took longer");
+        let twice = [as_told, (2.8 + 0.25, 1, 1), (2.8 + 0.25, 1, 1)];
+        assert_eq!(after(&twice), 2.0775, "and 0.15 of what is left of it the next time");
         assert_eq!(after(&[as_told, (60.0, 1, 1)]), 2.07, "no more than twice as long is believed of one");
         assert_eq!(after(&[as_told, (0.3, 1, 1)]), 1.5525, "nor less than half of what it took: 1.8 - 0.15 · 1.65");
         assert_eq!(after(&[(0.4, 1, 1)]), 0.2, "the first one corrects a document that is wrong by four times");
@@ -236,5 +238,29 @@ mod tests {
         assert_eq!((pace.crypto_connections(), pace.reserve_boxes()), (1, 4), "nothing was measured");
         pace.measure_encrypt(Duration::from_millis(1500));
         assert_eq!((pace.crypto_connections(), pace.reserve_boxes()), (2, 6));
+        let mut quicker = Pace::from_document(0.002, 0.005, 3);
+        assert_eq!(quicker.packets_per_second(), 2.0);
+        quicker.measure_encrypt(Duration::from_millis(1500));
+        assert_eq!((quicker.crypto_connections(), quicker.reserve_boxes()), (4, 7), "1.25 · 2 · 1.5, and 2 · 1.5 + 4");
+    }
+
+    #[test]
+    fn an_encrypt_counts_for_0_15_once_one_was_measured() {
+        let mut pace = Pace::default();
+        assert_eq!(pace.encrypt(), Duration::ZERO, "nothing was measured");
+        for (took, known) in [(100, 100), (200, 115), (15, 100)] {
+            pace.measure_encrypt(Duration::from_millis(took));
+            assert_eq!(pace.encrypt().as_micros(), 1000 * known, "after one of {took} ms");
+        }
+    }
+
+    #[test]
+    fn what_was_measured_does_not_make_it_another_document() {
+        let document = Pace::from_document(0.001, 0.005, 3);
+        let mut measured = document.clone();
+        measured.measure(Duration::from_secs(9), 1, 1);
+        assert!(measured != document && measured.is_of_same_document_as(&document));
+        assert!(!measured.is_of_same_document_as(&Pace::from_document(0.002, 0.005, 3)), "another λ");
+        assert!(!measured.is_of_same_document_as(&Pace::from_document(0.001, 0.004, 3)), "another R");
     }
 }

@@ -306,6 +306,26 @@ mod tests {
     }
 
     #[test]
+    fn what_idle_hours_did_not_use_is_four_probes_at_once_and_no_more() {
+        let mut dice = StdRng::seed_from_u64(5);
+        let mut probes = Probes::new(PROBE_SHARE, &docker());
+        for id in 0..100 {
+            probes.insert(Time::ZERO, ChannelId(id), false, &mut dice);
+        }
+        let late = Duration::from_secs(10 * HOUR);
+        for permitted in 1..=KEPT {
+            assert!(probes.take(late, &mut dice).is_some(), "{permitted}");
+            assert_eq!(probes.next_timeout() == Some(Time::ZERO), permitted < KEPT, "{permitted}: is there another?");
+        }
+        assert_eq!(probes.take(late, &mut dice), None);
+        assert!(probes.next_timeout().is_some_and(|next| next > late));
+        // 96 wait, and 0.1 · 1 / 2.5 a second may go.
+        let expected = [None, Some(late + Duration::from_secs(48 * 25))];
+        let told: Vec<_> = (0..100).map(|id| probes.next_probe(late, ChannelId(id))).collect();
+        assert_eq!(expected.map(|time| told.iter().filter(|&&told| told == time).count()), [4, 96], "{told:?}");
+    }
+
+    #[test]
     fn a_followed_channel_goes_without_permission_until_its_time_is_over() {
         let mut dice = StdRng::seed_from_u64(3);
         let mut probes = Probes::new(PROBE_SHARE, &docker());

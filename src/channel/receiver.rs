@@ -117,7 +117,7 @@ impl Receiver {
             hit: false,
         };
         receiver.set_pace(pace);
-        receiver.note_holes(now, now);
+        receiver.note_holes(now);
         receiver
     }
 
@@ -235,7 +235,7 @@ impl Receiver {
             // The burst ends here too: what could not be asked now is asked at the next probe.
             Answer::Unknown => self.opened = 0,
         }
-        self.note_holes(now, now + HOLE_FIRST.min(self.probe_cap));
+        self.note_holes(now + HOLE_FIRST.min(self.probe_cap));
         if self.asked.is_empty() && self.next(now).is_none() {
             self.opened = 0;
             self.missing.retain(|seq| self.holes.contains_key(seq));
@@ -243,12 +243,10 @@ impl Receiver {
     }
 
     /// Indices that are neither here nor asked for, below a box that has arrived.
-    fn note_holes(&mut self, now: Time, again_at: Time) {
+    fn note_holes(&mut self, again_at: Time) {
         let Some(&last) = self.arrived.last() else { return };
         for seq in (self.frontier.max(self.lost_end).0..last.0).map(BoxSeq) {
             if !self.arrived.contains(&seq) && !self.asked.contains(&seq) {
-                // One whose answer was lost on the way has not been heard of yet.
-                let again_at = if self.missing.contains(&seq) { again_at } else { again_at.min(now + HOLE_FIRST) };
                 self.holes.entry(seq).or_insert(Hole { again_at, pause: HOLE_FIRST * 2, tries: 0 });
             }
         }
@@ -331,6 +329,30 @@ mod tests {
     }
 
     #[test]
+    fn while_a_box_is_not_called_missing_others_are_read_two_windows_past_it() {
+        for answer in [None, Some(Answer::NotYet)] {
+            let mut receiver = online(&Pace::default());
+            receiver.handle(T0, answered(0, Answer::Arrived));
+            let mut asked = all(&mut receiver, T0);
+            assert_eq!(asked.remove(0), BoxSeq(1));
+            if let Some(answer) = answer {
+                receiver.handle(T0, answered(1, answer));
+            }
+            let mut last = BoxSeq(0);
+            while !asked.is_empty() {
+                for seq in asked {
+                    receiver.handle(T0, ReceiverEvent::Answered { seq, answer: Answer::Arrived });
+                    last = last.max(seq);
+                }
+                asked = all(&mut receiver, T0);
+            }
+            assert_eq!(receiver.frontier(), BoxSeq(1), "{answer:?}");
+            assert_eq!(receiver.window_boxes, 6 + 4, "those that are on their way, and those that are being made");
+            assert_eq!(last, BoxSeq(2 * receiver.window_boxes as u64), "{answer:?}");
+        }
+    }
+
+    #[test]
     fn behind_a_box_that_is_called_missing_and_behind_a_lost_one_the_reader_goes_on() {
         let pace = Pace::default();
         for lost in [false, true] {
@@ -357,6 +379,7 @@ mod tests {
             }
             let begin = if lost { 1_000_000 } else { 0 };
             assert_eq!(next, begin + FAR_BOXES, "it is bounded");
+            assert!(next - begin < MAX_AHEAD_BOXES, "and the store keeps them all");
         }
     }
 

@@ -579,7 +579,7 @@ impl Scheduler {
     }
 
     fn transmit(&mut self, now: Time, actions: &mut Vec<Action>) -> bool {
-        if self.unsent_until(now).is_some_and(|until| until > now) {
+        if self.unsent_until(now).is_some() {
             return false;
         }
         let window = self.pace.window_boxes();
@@ -661,15 +661,12 @@ impl Scheduler {
         if bulks + reads >= slots {
             return None;
         }
-        let halves = (slots - slots / 2, slots / 2);
-        let write = write.filter(|_| read.is_none() || bulks < halves.0);
-        let read = read.filter(|_| write.is_none() || reads < halves.1);
         match (write, read) {
             (Some(&(_, channel)), None) => Some((Class::Bulk, channel, false)),
             (None, Some(&(_, channel))) => Some((Class::Read, channel, false)),
+            // By halves.
             (Some(&(_, channel)), Some(_)) if bulks <= reads => Some((Class::Bulk, channel, false)),
             (Some(_), Some(&(_, channel))) => Some((Class::Read, channel, false)),
-            (None, None) if others_wait => None,
             (None, None) => self.confirmations.first().map(|&(_, channel)| (Class::Bulk, channel, true)),
         }
     }

@@ -31,6 +31,7 @@ struct World {
     ticks: u64,
     ticks_sent: u64,
     ended: Vec<(Time, ChannelId, BoxSeq, Operation)>,
+    second_used: bool,
     closed_second: usize,
 }
 
@@ -72,6 +73,7 @@ impl World {
             ticks: 0,
             ticks_sent: 0,
             ended: Vec::new(),
+            second_used: false,
             closed_second: 0,
         };
         world.plan(Duration::from_secs(100), Later::Tick);
@@ -130,13 +132,19 @@ impl World {
                     self.plan(done, Later::Event(Event::Prepared { operation }));
                 }
                 Action::Transmit { operation, line } => {
+                    self.second_used |= line == Line::Second;
                     let line = usize::from(line == Line::Second);
                     self.operations.get_mut(&operation).expect("prepared").line = line;
                     self.queues[line].push_back(operation);
                     assert!(self.queues[line].len() <= 16, "the daemon would cease to read us");
                 }
                 Action::Rested { .. } => {}
-                Action::CloseSecond => self.closed_second += 1,
+                Action::CloseSecond => {
+                    let Counts { second, shorts, bulks, .. } = self.scheduler.counts;
+                    assert_eq!((second, shorts, bulks), (0, 0, 0), "closed while it was needed");
+                    assert!(std::mem::take(&mut self.second_used), "closed without need of it");
+                    self.closed_second += 1;
+                }
             }
         }
     }
@@ -266,6 +274,43 @@ fn what_waited_for_room_goes_when_the_channel_that_took_it_leaves() {
     assert!(world.queues[0].iter().any(|operation| world.operations[operation].channel == B), "it is on its way");
 }
 
+/// What is ready waits for the daemon to send what it has, and is woken for it.
+#[test]
+fn twelve_operations_at_most_are_unsent_and_the_next_one_is_woken_when_one_has_left() {
+    let mut world = World::new(500, 1000, 1, 5);
+    world.writer(A, 1000, Durability::Couriered);
+    let waited = std::cell::Cell::new((0, 0));
+    let check = |world: &World| {
+        let scheduler = &world.scheduler;
+        assert!(scheduler.unsent_at(world.now) <= UNSENT + 0.01, "{} are unsent", scheduler.unsent_at(world.now));
+        let ready = (!scheduler.ready.is_empty(), !scheduler.ready_shorts.is_empty());
+        if let Some(until) = scheduler.unsent_until(world.now).filter(|_| ready.0 || ready.1) {
+            assert!(until > world.now && scheduler.next_timeout(world.now).is_some_and(|at| at <= until), "{ready:?}");
+            assert_eq!(scheduler.unsent_until(until + world.tick / 50), None, "then there is room");
+            assert!(scheduler.unsent_until(until - world.tick / 50).is_some(), "and not before");
+            let (bulks, shorts) = waited.get();
+            waited.set((bulks + u32::from(ready.0), shorts + u32::from(ready == (false, true))));
+        }
+    };
+    world.run("a backlog", |world| {
+        check(world);
+        world.ended(A) >= 200
+    });
+    world.scheduler.remove(A);
+    world.tell(Event::Tick);
+    assert_eq!(world.scheduler.next_timeout(world.now), None, "nothing is ready, and nothing to be woken for");
+
+    let mut world = World::new(500, 1000, 1, 6);
+    for id in 10..50 {
+        world.writer(ChannelId(id), 1, Durability::Stored);
+    }
+    world.run("forty short messages", |world| {
+        check(world);
+        (10..50).all(|id| world.ended(ChannelId(id)) >= 1)
+    });
+    assert!(waited.get().0 > 0 && waited.get().1 > 0, "none had to wait: {:?}", waited.get());
+}
+
 #[test]
 fn the_window_grows_where_the_document_promises_a_quicker_network() {
     let mut world = World::docker();
@@ -288,13 +333,49 @@ fn backlogs_share_the_network_and_a_strict_box_counts_twice() {
 }
 
 #[test]
+fn each_class_gets_half_of_the_ten_slots_beside_others_and_all_of_them_alone() {
+    let (short, bulk, read) = ((Class::Short, A, false), (Class::Bulk, B, false), (Class::Read, C, false));
+    let confirmation = (Class::Bulk, A, true);
+    // Shorts, bulks and reads that are under way; who waits: a short message, a backlog, a read, a confirmation.
+    for (under_way, waiting, expected) in [
+        ((4, 0, 0), "short bulk", Some(short)),
+        ((5, 0, 0), "short bulk", Some(bulk)),
+        ((5, 0, 0), "short read", Some(read)),
+        ((9, 0, 0), "short", Some(short)),
+        ((10, 0, 0), "short", None),
+        ((0, 10, 0), "short bulk", Some(short)),
+        ((0, 4, 4), "bulk read", Some(bulk)),
+        ((0, 5, 4), "bulk read", Some(read)),
+        ((0, 4, 5), "bulk read", Some(bulk)),
+        ((0, 5, 5), "bulk read", None),
+        ((0, 9, 0), "bulk", Some(bulk)),
+        ((0, 0, 9), "read", Some(read)),
+        ((0, 0, 10), "read", None),
+        ((0, 9, 0), "confirmation", Some(confirmation)),
+        ((0, 5, 5), "confirmation", None),
+        ((0, 0, 0), "bulk confirmation", Some(bulk)),
+        ((0, 0, 0), "", None),
+    ] {
+        let mut scheduler = Scheduler::new(Pace::from_document(0.001, 0.005, 3), 0.1, 1);
+        (scheduler.counts.shorts, scheduler.counts.bulks, scheduler.counts.reads) = under_way;
+        let Scheduler { shorts, bulks, reads, confirmations, .. } = &mut scheduler;
+        for (what, list, channel) in
+            [("short", shorts, A), ("bulk", bulks, B), ("read", reads, C), ("confirmation", confirmations, A)]
+        {
+            list.extend(waiting.split(' ').any(|waits| waits == what).then_some((0, channel)));
+        }
+        assert_eq!(scheduler.choose(), expected, "{under_way:?} under way, waiting: {waiting}");
+    }
+}
+
+#[test]
 fn reads_and_writes_share_the_network() {
     let mut world = World::docker();
     world.writer(A, 2000, Durability::Stored);
     world.reader(B, 2000);
     world.run("both ways", |world| world.ended(A) + world.ended(B) >= 600);
     let (writes, reads) = (world.ended(A), world.ended(B));
-    assert!(writes > 200 && reads > 200, "{writes} writes and {reads} reads");
+    assert!(writes.abs_diff(reads) < 60, "{writes} writes and {reads} reads");
 }
 
 #[test]
@@ -319,6 +400,140 @@ fn a_short_message_beside_a_backlog_is_nearly_as_quick_as_alone() {
     let (alone, _) = mean(0);
     let (beside, _) = mean(100_000);
     assert!(beside < alone.mul_f64(1.5), "{alone:?} alone, {beside:?} beside a backlog");
+}
+
+#[test]
+fn the_second_connection_is_closed_when_both_classes_are_through() {
+    let mut world = World::docker();
+    world.writer(A, 60, Durability::Stored);
+    world.run("the backlog", |world| world.ended(A) >= 20);
+    for id in 10..30 {
+        world.writer(ChannelId(id), 1, Durability::Stored);
+    }
+    world.run("twenty short messages", |world| {
+        assert!(world.scheduler.counts.second <= SECOND, "{} go over it", world.scheduler.counts.second);
+        (10..30).all(|id| world.ended(ChannelId(id)) == 1)
+    });
+    assert!(world.second_used && world.closed_second == 0, "the backlog is not through");
+    world.run("the rest of the backlog", |world| world.ended(A) == 60);
+    assert_eq!((world.second_used, world.closed_second), (false, 1));
+}
+
+#[test]
+fn short_messages_go_over_the_first_connection_where_its_queue_is_short() {
+    let mut world = World::docker();
+    for id in 10..20 {
+        world.writer(ChannelId(id), 1, Durability::Stored);
+    }
+    world.run("ten envelopes", |world| world.operations.len() == 10 && world.scheduler.counts.preparing == [0; 16]);
+    let Counts { main, second, .. } = world.scheduler.counts;
+    assert_eq!((main, second), (3, 4), "half a window of six, and all of the second connection");
+}
+
+#[test]
+fn slow_encrypts_have_a_connection_each_and_quick_ones_share_it() {
+    let most = |encrypt| {
+        let mut world = World::new(1000, 200, encrypt, 8);
+        world.writer(A, 200, Durability::Couriered);
+        world.run("a first measurement", |world| world.ended(A) >= 20);
+        let most = std::cell::Cell::new(0);
+        world.run("a backlog", |world| {
+            let here = world.scheduler.counts.preparing.into_iter().max();
+            most.set(most.get().max(here.unwrap_or_default()));
+            world.ended(A) >= 200
+        });
+        most.get()
+    };
+    assert_eq!(most(1500), 1);
+    assert!((2..=QUICK_ENCRYPTS).contains(&most(10)));
+}
+
+#[test]
+fn a_short_message_that_is_taken_back_takes_no_other_with_it() {
+    let mut world = World::docker();
+    for id in 10..40 {
+        world.writer(ChannelId(id), 1, Durability::Stored);
+    }
+    world.run("some are ready and wait for room", |world| world.scheduler.ready_shorts.len() >= 3);
+    let gone = world.scheduler.under_way[&world.scheduler.ready_shorts[1]].channel;
+    world.scheduler.remove(gone);
+    world.run("the others", |world| world.written.keys().all(|&id| id == gone || world.ended(id) == 1));
+}
+
+#[test]
+fn who_comes_late_is_served_from_then_on_and_not_for_the_time_before() {
+    for read in [false, true] {
+        let mut world = World::docker();
+        let join = if read {
+            World::reader
+        } else {
+            |world: &mut World, channel, boxes| world.writer(channel, boxes, Durability::Stored)
+        };
+        join(&mut world, A, 2000);
+        world.run("one channel", |world| world.ended(A) >= 500);
+        join(&mut world, B, 2000);
+        let before = world.ended(A);
+        world.run("both", |world| world.ended(B) >= 100);
+        let meanwhile = world.ended(A) - before;
+        assert!((90..125).contains(&meanwhile), "{meanwhile} boxes, read {read}");
+    }
+}
+
+#[test]
+fn many_backlogs_launch_less_each() {
+    let ahead = |channels: i64| {
+        let mut world = World::docker();
+        for id in 0..channels {
+            world.writer(ChannelId(id), 1000, Durability::Stored);
+        }
+        let most = std::cell::Cell::new(0);
+        world.run("a while", |world| {
+            // Each was alone when it came.
+            for (&id, &(_, launched)) in world.written.iter().filter(|(id, _)| world.ended(**id) >= 15) {
+                most.set(most.get().max(launched - world.ended(id) as u64));
+            }
+            world.ended(ChannelId(0)) >= 40
+        });
+        most.get()
+    };
+    assert_eq!((ahead(1), ahead(20)), (12, 8), "two windows of six, and two of the least");
+}
+
+#[test]
+fn channels_that_are_prompted_together_are_woken_as_there_are_slots() {
+    let mut world = World::docker();
+    for id in 0..100 {
+        world.found.insert(ChannelId(id), (0, 0));
+        world.scheduler.add_receiver(world.now, ChannelId(id), true);
+    }
+    world.tell(Event::Tick);
+    world.run("all of them", |world| {
+        let woken = world.scheduler.loading.len() + world.scheduler.reads.len();
+        assert!(woken <= world.scheduler.pace().window_boxes(), "{woken} at once");
+        (0..100).all(|id| world.ended(ChannelId(id)) >= 1)
+    });
+}
+
+#[test]
+fn while_the_network_is_away_nothing_waits_for_it_and_a_sender_needs_its_own_word_then() {
+    let mut world = World::docker();
+    world.writer(A, 100, Durability::Stored);
+    world.run("some", |world| world.ended(A) >= 10 && world.scheduler.bulks.len() == 1);
+    world.tell(Event::Online(false));
+    assert_eq!((world.scheduler.bulks.len(), world.scheduler.next_timeout(world.now)), (0, None));
+    world.tell(Event::Online(true));
+    assert!(world.scheduler.bulks.is_empty(), "whether its boxes fit this network is not known yet");
+    world.tell(Event::Sender { channel: A, event: SenderEvent::Online(true) });
+    world.run("the rest", |world| world.ended(A) == 100);
+}
+
+#[test]
+fn an_encrypt_that_waited_for_others_is_known_for_what_it_took_itself() {
+    let mut world = World::new(10, 1, 10, 6);
+    world.writer(A, 500, Durability::Couriered);
+    world.run("a backlog", |world| world.ended(A) >= 300);
+    let encrypt = world.scheduler.pace().encrypt();
+    assert!((Duration::from_millis(8)..Duration::from_millis(12)).contains(&encrypt), "{encrypt:?}");
 }
 
 #[test]

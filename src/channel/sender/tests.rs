@@ -56,6 +56,16 @@ fn the_first_box_of_a_life_goes_alone_and_only_after_its_launch_is_committed() {
 }
 
 #[test]
+fn what_this_life_launched_before_the_sender_was_made_anew_goes_alone_too() {
+    let mut sender = fresh(Durability::Stored);
+    sender.handle(T0, SenderEvent::Online(true));
+    sender.handle(T0, fetched(0..3, Fetched::Launched));
+    assert_eq!(all_writes(&mut sender, T0), [(BoxSeq(0), WRITE)]);
+    sender.handle(T0, SenderEvent::Ended { seq: BoxSeq(0), outcome: Outcome::Stored });
+    assert_eq!(all_writes(&mut sender, T0), [(BoxSeq(1), WRITE), (BoxSeq(2), WRITE)]);
+}
+
+#[test]
 fn what_was_sealed_before_the_store_was_opened_goes_as_a_window_and_what_is_sealed_since_alone() {
     let mut sender = Sender::new(BoxSeq(5), T0, Some(BoxSeq(8)), Durability::Couriered);
     sender.set_window(8);
@@ -129,6 +139,9 @@ fn a_backlog_is_no_short_message() {
     assert!(launched(Durability::Stored, 1..3).wants(T0).short);
     assert!(!launched(Durability::Stored, 1..4).wants(T0).short);
     assert_eq!(trusted(Durability::Stored).wants(T0), Wants::default(), "nothing to send is nothing");
+    let mut narrow = Sender::new(BoxSeq(0), T0, None, Durability::Stored);
+    let looked_up = narrow.handle(T0, SenderEvent::Online(true));
+    assert_eq!(looked_up, [SenderAction::Fetch { from: BoxSeq(0), limit: 3 }], "enough to tell, whatever the window");
 }
 
 #[test]
@@ -152,7 +165,7 @@ fn a_confirmation_that_has_waited_a_day_goes_first() {
     let boxes = vec![(BoxSeq(1), Fetched::Couriered { since: T0 }), (BoxSeq(2), Fetched::Launched)];
     sender.handle(T0, SenderEvent::Fetched { boxes });
     let due = sender.next_timeout(T0).expect("planned");
-    assert_eq!(due, T0 + UNCONFIRMED_FOR);
+    assert_eq!(due, T0 + Duration::from_secs(86_400));
     assert_eq!(sender.take_write(due), Some((BoxSeq(1), WRITE)));
     assert_eq!(sender.take_write(due), Some((BoxSeq(2), Operation::Write { strict: false })));
 }
@@ -169,6 +182,144 @@ fn no_more_boxes_than_the_limit_are_left_unconfirmed() {
     assert_eq!(sender.take_write(T0), Some((BoxSeq(1), WRITE)), "a confirmation, and no new box");
     sender.handle(T0, SenderEvent::Ended { seq: BoxSeq(1), outcome: Outcome::Stored });
     assert_eq!(sender.take_write(T0), Some((next, Operation::Write { strict: false })));
+}
+
+#[test]
+fn a_box_that_fails_is_tried_after_half_a_second_and_then_twice_as_long_up_to_a_minute() {
+    let mut sender = launched(Durability::Stored, 1..2);
+    let mut now = T0;
+    for pause in [500, 1000, 2000, 4000, 8000, 16_000, 32_000, 60_000, 60_000] {
+        assert_eq!(sender.take_write(now), Some((BoxSeq(1), WRITE)));
+        assert_eq!(sender.next_timeout(now), None, "it is under way");
+        sender.handle(now, SenderEvent::Ended { seq: BoxSeq(1), outcome: Outcome::Again });
+        let due = now + Duration::from_millis(pause);
+        assert_eq!((sender.wants(now).write, sender.next_timeout(now)), (false, Some(due)));
+        now = due;
+    }
+    assert_eq!(sender.take_write(now), Some((BoxSeq(1), WRITE)));
+    sender.handle(now, SenderEvent::Ended { seq: BoxSeq(1), outcome: Outcome::Stale });
+    assert_eq!(sender.take_write(now), None, "stale for the first time is at once; after other failures it waits too");
+}
+
+#[test]
+fn an_index_that_could_not_be_read_back_is_read_again_later() {
+    let mut sender = launched(Durability::Stored, 1..2);
+    sender.take_write(T0);
+    sender.handle(T0, SenderEvent::Ended { seq: BoxSeq(1), outcome: Outcome::Occupied });
+    let mut now = T0;
+    for pause in [500, 1000] {
+        assert_eq!(sender.take_write(now), Some((BoxSeq(1), Operation::ReadBack)));
+        sender.handle(now, SenderEvent::WasRead { seq: BoxSeq(1), found: ReadBack::Unknown });
+        assert_eq!(sender.take_write(now), None);
+        now += Duration::from_millis(pause);
+        assert_eq!(sender.next_timeout(T0), Some(now));
+    }
+    assert_eq!(sender.take_write(now), Some((BoxSeq(1), Operation::ReadBack)));
+}
+
+#[test]
+fn a_launch_that_could_not_be_committed_is_tried_again_later_in_order() {
+    let mut sender = trusted(Durability::Stored);
+    sender.handle(T0, SenderEvent::Queued);
+    let launch = [SenderAction::Launch { boxes: seqs(1..4) }];
+    assert_eq!(sender.handle(T0, fetched(1..4, Fetched::Sealed)), launch);
+    let mut now = T0;
+    for pause in [500, 1000, 2000] {
+        assert_eq!(sender.handle(now, SenderEvent::LaunchFailed { boxes: seqs(1..4) }), []);
+        let due = now + Duration::from_millis(pause);
+        assert_eq!(sender.next_timeout(now), Some(due));
+        assert_eq!(sender.handle(due - Duration::from_millis(1), SenderEvent::Tick), []);
+        assert_eq!(sender.handle(due, SenderEvent::Tick), launch);
+        now = due;
+    }
+    sender.handle(now, SenderEvent::Launched { boxes: seqs(1..4) });
+    sender.handle(now, SenderEvent::Queued);
+    sender.handle(now, fetched(4..5, Fetched::Sealed));
+    sender.handle(now, SenderEvent::LaunchFailed { boxes: seqs(4..5) });
+    assert_eq!(
+        sender.next_timeout(now),
+        Some(now + Duration::from_millis(500)),
+        "one that was committed ended the row"
+    );
+}
+
+#[test]
+fn what_it_looks_up_and_launches_is_bounded_by_two_windows() {
+    let mut sender = trusted(Durability::Stored);
+    let fetch = |from| SenderAction::Fetch { from: BoxSeq(from), limit: 4 };
+    assert_eq!(sender.handle(T0, SenderEvent::Queued), [fetch(1)]);
+    assert_eq!(sender.handle(T0, SenderEvent::Queued), [], "one look-up at a time");
+    let told = sender.handle(T0, fetched(1..5, Fetched::Sealed));
+    assert_eq!(
+        told,
+        [SenderAction::Launch { boxes: seqs(1..5) }, fetch(5)],
+        "a full answer means that there may be more"
+    );
+    let told = sender.handle(T0, fetched(5..9, Fetched::Sealed));
+    assert_eq!(told, [SenderAction::Launch { boxes: seqs(5..9) }], "two windows");
+    sender.handle(T0, SenderEvent::Launched { boxes: seqs(1..9) });
+    assert_eq!(all_writes(&mut sender, T0).len(), 8);
+    for seq in seqs(1..4) {
+        assert_eq!(
+            sender.handle(T0, SenderEvent::Ended { seq, outcome: Outcome::Stored }),
+            [SenderAction::Confirm { seq }]
+        );
+    }
+    let told = sender.handle(T0, SenderEvent::Ended { seq: BoxSeq(4), outcome: Outcome::Stored });
+    assert_eq!(told, [SenderAction::Confirm { seq: BoxSeq(4) }, fetch(9)], "a window is left");
+    assert_eq!(sender.handle(T0, fetched(9..11, Fetched::Sealed)), [SenderAction::Launch { boxes: seqs(9..11) }]);
+    assert!(!sender.more && !sender.is_idle(), "fewer than the limit is the end, for now");
+}
+
+#[test]
+fn a_slot_is_idle_when_nothing_new_comes_into_it() {
+    let mut sender = launched(Durability::Couriered, 1..2);
+    sender.take_write(T0);
+    sender.handle(T0, SenderEvent::Ended { seq: BoxSeq(1), outcome: Outcome::Couriered });
+    assert_eq!(sender.wants(T0), Wants { write: false, short: false, confirm: true });
+    sender.handle(T0, SenderEvent::Queued);
+    assert!(!sender.wants(T0).confirm, "it is being looked up what comes");
+    sender.handle(T0, fetched(2..3, Fetched::Sealed));
+    assert!(!sender.wants(T0).confirm, "a launch is being committed");
+    sender.handle(T0, SenderEvent::LaunchFailed { boxes: seqs(2..3) });
+    assert!(!sender.wants(T0).confirm, "a launch waits");
+    sender.handle(T0 + RETRY_FIRST, SenderEvent::Tick);
+    sender.handle(T0 + RETRY_FIRST, SenderEvent::Launched { boxes: seqs(2..3) });
+    assert_eq!(sender.wants(T0 + RETRY_FIRST), Wants { write: true, short: true, confirm: true });
+    let now = T0 + RETRY_FIRST;
+    sender.handle(now, SenderEvent::Online(false));
+    assert_eq!(
+        (sender.wants(now), sender.take_write(now), sender.take_confirmation(now)),
+        (Wants::default(), None, None)
+    );
+    assert_eq!(sender.next_timeout(now), None, "nothing is due while the network is away");
+    sender.handle(T0, SenderEvent::Online(true));
+    sender.handle(T0, SenderEvent::Ended { seq: BoxSeq(2), outcome: Outcome::Hopeless });
+    assert_eq!((sender.wants(T0), sender.take_confirmation(T0)), (Wants::default(), None), "fenced");
+}
+
+#[test]
+fn an_overdue_confirmation_is_no_short_message() {
+    let mut sender = trusted(Durability::Couriered);
+    sender.handle(T0, SenderEvent::Queued);
+    let boxes = vec![(BoxSeq(1), Fetched::Couriered { since: T0 }), (BoxSeq(2), Fetched::Launched)];
+    sender.handle(T0, SenderEvent::Fetched { boxes });
+    assert_eq!(sender.wants(T0), Wants { write: true, short: true, confirm: true });
+    let late = T0 + UNCONFIRMED_FOR;
+    assert_eq!(sender.wants(late), Wants { write: true, short: false, confirm: true });
+    assert_eq!(sender.next_timeout(late), None, "what is due waits for the scheduler");
+}
+
+#[test]
+fn what_is_under_way_counts_among_the_unconfirmed() {
+    let mut sender = trusted(Durability::Couriered);
+    sender.handle(T0, SenderEvent::Queued);
+    let most = MAX_UNCONFIRMED as u64;
+    let mut boxes: Vec<_> = (1..most).map(|seq| (BoxSeq(seq), Fetched::Couriered { since: T0 })).collect();
+    boxes.extend((most..most + 3).map(|seq| (BoxSeq(seq), Fetched::Launched)));
+    sender.handle(T0, SenderEvent::Fetched { boxes });
+    let couriered = Operation::Write { strict: false };
+    assert_eq!(all_writes(&mut sender, T0), [(BoxSeq(most), couriered)], "one more makes it full");
 }
 
 proptest::proptest! {
