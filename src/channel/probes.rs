@@ -269,6 +269,14 @@ mod tests {
         Pace::from_document(0.001, 0.005, 3)
     }
 
+    fn resting(channels: i64, dice: &mut StdRng) -> Probes {
+        let mut probes = Probes::new(PROBE_SHARE, &docker());
+        for id in 0..channels {
+            probes.insert(Time::ZERO, ChannelId(id), false, dice);
+        }
+        probes
+    }
+
     #[test]
     fn the_pauses_of_one_channel_grow_to_the_cap() {
         let mut dice = StdRng::seed_from_u64(1);
@@ -287,10 +295,7 @@ mod tests {
     #[test]
     fn all_idle_channels_together_keep_to_their_share_and_each_has_its_turn() {
         let mut dice = StdRng::seed_from_u64(2);
-        let mut probes = Probes::new(PROBE_SHARE, &docker());
-        for id in 0..1000 {
-            probes.insert(Time::ZERO, ChannelId(id), false, &mut dice);
-        }
+        let mut probes = resting(1000, &mut dice);
         // 0.1 · 1 / 2.5 probes a second; the cut of the pauses makes it five in a hundred more.
         let seen = idle_for(&mut probes, &mut dice, 40 * HOUR);
         let expected = 40 * HOUR / 25;
@@ -308,10 +313,7 @@ mod tests {
     #[test]
     fn what_idle_hours_did_not_use_is_four_probes_at_once_and_no_more() {
         let mut dice = StdRng::seed_from_u64(5);
-        let mut probes = Probes::new(PROBE_SHARE, &docker());
-        for id in 0..100 {
-            probes.insert(Time::ZERO, ChannelId(id), false, &mut dice);
-        }
+        let mut probes = resting(100, &mut dice);
         let late = Duration::from_secs(10 * HOUR);
         for permitted in 1..=KEPT {
             assert!(probes.take(late, &mut dice).is_some(), "{permitted}");

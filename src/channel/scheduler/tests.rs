@@ -98,9 +98,13 @@ impl World {
     }
 
     fn reader(&mut self, channel: ChannelId, boxes: u64) {
-        self.found.insert(channel, (boxes, 0));
-        self.scheduler.add_receiver(self.now, channel, true);
+        self.resting_reader(channel, boxes, true);
         self.tell(Event::Tick);
+    }
+
+    fn resting_reader(&mut self, channel: ChannelId, boxes: u64, prompt: bool) {
+        self.found.insert(channel, (boxes, 0));
+        self.scheduler.add_receiver(self.now, channel, prompt);
     }
 
     fn draw(&mut self, mean: Duration) -> Duration {
@@ -503,8 +507,7 @@ fn many_backlogs_launch_less_each() {
 fn channels_that_are_prompted_together_are_woken_as_there_are_slots() {
     let mut world = World::docker();
     for id in 0..100 {
-        world.found.insert(ChannelId(id), (0, 0));
-        world.scheduler.add_receiver(world.now, ChannelId(id), true);
+        world.resting_reader(ChannelId(id), 0, true);
     }
     world.tell(Event::Tick);
     world.run("all of them", |world| {
@@ -551,8 +554,7 @@ fn confirmations_take_idle_slots_only() {
 fn idle_readers_exist_only_while_they_are_probed() {
     let mut world = World::docker();
     for id in 0..500 {
-        world.found.insert(ChannelId(id), (0, 0));
-        world.scheduler.add_receiver(world.now, ChannelId(id), false);
+        world.resting_reader(ChannelId(id), 0, false);
     }
     let end = world.now + Duration::from_secs(20_000);
     let share = world.share("five hours", |world| {
@@ -577,8 +579,7 @@ fn the_ends_of_a_channel_that_left_are_passed_over() {
 #[test]
 fn it_says_where_a_reader_stands_and_when_it_is_probed_next() {
     let mut world = World::docker();
-    world.found.insert(A, (3, 0));
-    world.scheduler.add_receiver(world.now, A, false);
+    world.resting_reader(A, 3, false);
     assert_eq!(world.scheduler.frontier(A), None, "it is at rest");
     assert_eq!(world.scheduler.follows(world.now, A), None);
     let first = world.scheduler.next_probe(world.now, A).expect("planned");

@@ -37,6 +37,16 @@ fn launched(durability: Durability, boxes: std::ops::Range<u64>) -> Sender {
     sender
 }
 
+/// The same with so many boxes at couriers since `T0`, and so many launched behind them.
+fn with_couriered(couriered: u64, launched: u64) -> Sender {
+    let mut sender = trusted(Durability::Couriered);
+    sender.handle(T0, SenderEvent::Queued);
+    let how = |seq| if seq <= couriered { Fetched::Couriered { since: T0 } } else { Fetched::Launched };
+    let boxes = (1..=couriered + launched).map(|seq| (BoxSeq(seq), how(seq))).collect();
+    sender.handle(T0, SenderEvent::Fetched { boxes });
+    sender
+}
+
 fn all_writes(sender: &mut Sender, now: Time) -> Vec<(BoxSeq, Operation)> {
     std::iter::from_fn(|| sender.take_write(now)).collect()
 }
@@ -160,10 +170,7 @@ fn what_a_courier_has_is_confirmed_in_an_idle_slot_and_sent_again_where_it_was_l
 
 #[test]
 fn a_confirmation_that_has_waited_a_day_goes_first() {
-    let mut sender = trusted(Durability::Couriered);
-    sender.handle(T0, SenderEvent::Queued);
-    let boxes = vec![(BoxSeq(1), Fetched::Couriered { since: T0 }), (BoxSeq(2), Fetched::Launched)];
-    sender.handle(T0, SenderEvent::Fetched { boxes });
+    let mut sender = with_couriered(1, 1);
     let due = sender.next_timeout(T0).expect("planned");
     assert_eq!(due, T0 + Duration::from_secs(86_400));
     assert_eq!(sender.take_write(due), Some((BoxSeq(1), WRITE)));
@@ -172,13 +179,8 @@ fn a_confirmation_that_has_waited_a_day_goes_first() {
 
 #[test]
 fn no_more_boxes_than_the_limit_are_left_unconfirmed() {
-    let mut sender = trusted(Durability::Couriered);
-    sender.handle(T0, SenderEvent::Queued);
-    let mut boxes: Vec<_> =
-        (1..=MAX_UNCONFIRMED as u64).map(|seq| (BoxSeq(seq), Fetched::Couriered { since: T0 })).collect();
+    let mut sender = with_couriered(MAX_UNCONFIRMED as u64, 1);
     let next = BoxSeq(MAX_UNCONFIRMED as u64 + 1);
-    boxes.push((next, Fetched::Launched));
-    sender.handle(T0, SenderEvent::Fetched { boxes });
     assert_eq!(sender.take_write(T0), Some((BoxSeq(1), WRITE)), "a confirmation, and no new box");
     sender.handle(T0, SenderEvent::Ended { seq: BoxSeq(1), outcome: Outcome::Stored });
     assert_eq!(sender.take_write(T0), Some((next, Operation::Write { strict: false })));
@@ -283,27 +285,24 @@ fn a_slot_is_idle_when_nothing_new_comes_into_it() {
     assert!(!sender.wants(T0).confirm, "a launch is being committed");
     sender.handle(T0, SenderEvent::LaunchFailed { boxes: seqs(2..3) });
     assert!(!sender.wants(T0).confirm, "a launch waits");
-    sender.handle(T0 + RETRY_FIRST, SenderEvent::Tick);
-    sender.handle(T0 + RETRY_FIRST, SenderEvent::Launched { boxes: seqs(2..3) });
-    assert_eq!(sender.wants(T0 + RETRY_FIRST), Wants { write: true, short: true, confirm: true });
     let now = T0 + RETRY_FIRST;
+    sender.handle(now, SenderEvent::Tick);
+    sender.handle(now, SenderEvent::Launched { boxes: seqs(2..3) });
+    assert_eq!(sender.wants(now), Wants { write: true, short: true, confirm: true });
     sender.handle(now, SenderEvent::Online(false));
     assert_eq!(
         (sender.wants(now), sender.take_write(now), sender.take_confirmation(now)),
         (Wants::default(), None, None)
     );
     assert_eq!(sender.next_timeout(now), None, "nothing is due while the network is away");
-    sender.handle(T0, SenderEvent::Online(true));
-    sender.handle(T0, SenderEvent::Ended { seq: BoxSeq(2), outcome: Outcome::Hopeless });
-    assert_eq!((sender.wants(T0), sender.take_confirmation(T0)), (Wants::default(), None), "fenced");
+    sender.handle(now, SenderEvent::Online(true));
+    sender.handle(now, SenderEvent::Ended { seq: BoxSeq(2), outcome: Outcome::Hopeless });
+    assert_eq!((sender.wants(now), sender.take_confirmation(now)), (Wants::default(), None), "fenced");
 }
 
 #[test]
 fn an_overdue_confirmation_is_no_short_message() {
-    let mut sender = trusted(Durability::Couriered);
-    sender.handle(T0, SenderEvent::Queued);
-    let boxes = vec![(BoxSeq(1), Fetched::Couriered { since: T0 }), (BoxSeq(2), Fetched::Launched)];
-    sender.handle(T0, SenderEvent::Fetched { boxes });
+    let sender = with_couriered(1, 1);
     assert_eq!(sender.wants(T0), Wants { write: true, short: true, confirm: true });
     let late = T0 + UNCONFIRMED_FOR;
     assert_eq!(sender.wants(late), Wants { write: true, short: false, confirm: true });
@@ -312,12 +311,8 @@ fn an_overdue_confirmation_is_no_short_message() {
 
 #[test]
 fn what_is_under_way_counts_among_the_unconfirmed() {
-    let mut sender = trusted(Durability::Couriered);
-    sender.handle(T0, SenderEvent::Queued);
     let most = MAX_UNCONFIRMED as u64;
-    let mut boxes: Vec<_> = (1..most).map(|seq| (BoxSeq(seq), Fetched::Couriered { since: T0 })).collect();
-    boxes.extend((most..most + 3).map(|seq| (BoxSeq(seq), Fetched::Launched)));
-    sender.handle(T0, SenderEvent::Fetched { boxes });
+    let mut sender = with_couriered(most - 1, 3);
     let couriered = Operation::Write { strict: false };
     assert_eq!(all_writes(&mut sender, T0), [(BoxSeq(most), couriered)], "one more makes it full");
 }
