@@ -6,8 +6,8 @@
 /// Marks the file as ours: "pgfs".
 pub(super) const APPLICATION_ID: i64 = 0x7067_6673;
 
-/// Schema 1.
-pub(super) const V1: &str = r"
+/// Schema 1. None was released yet: until then columns are added here; afterwards each change is a migration.
+pub(super) const SCHEMA: &str = r"
 -- The sets of directory authorities that channels are bound to: sorted 32-byte hashes of their identity keys.
 CREATE TABLE network (
     id   INTEGER PRIMARY KEY,
@@ -52,6 +52,40 @@ CREATE TABLE channel (
     stored_bytes   INTEGER NOT NULL DEFAULT 0 CHECK (stored_bytes BETWEEN 0 AND size),
     frontier       INTEGER NOT NULL DEFAULT 0 CHECK (frontier BETWEEN 0 AND boxes),
     verdict_at     INTEGER,
+    -- The beginning of a channel that is no longer here: it is stored (writer) or has arrived (reader), and went to make
+    -- room. The last box stays: it is what the next one follows.
+    dropped_boxes INTEGER NOT NULL DEFAULT 0
+        CHECK (dropped_boxes BETWEEN 0 AND CASE role WHEN 0 THEN first_unstored ELSE frontier END
+               AND (dropped_boxes = 0 OR dropped_boxes < CASE role WHEN 0 THEN boxes ELSE frontier END)),
+    dropped_bytes INTEGER NOT NULL DEFAULT 0
+        CHECK (dropped_bytes BETWEEN 0 AND CASE role WHEN 0 THEN stored_bytes ELSE size END),
+    -- How many of those boxes' rows are deleted already.
+    swept_boxes INTEGER NOT NULL DEFAULT 0 CHECK (swept_boxes BETWEEN 0 AND dropped_boxes),
+    -- Reader: bytes that have arrived and are kept, those past the frontier too.
+    held_bytes INTEGER NOT NULL DEFAULT 0 CHECK (held_bytes >= 0 AND (role = 1 OR held_bytes = 0)),
+    changed INTEGER NOT NULL DEFAULT 0,
+    -- Reader: what is missing before this box can no longer come.
+    lost_end INTEGER NOT NULL DEFAULT 0 CHECK (lost_end BETWEEN 0 AND boxes AND (role = 1 OR lost_end = 0)),
+    -- Reader: boxes before the frontier that were given up. They have no rows.
+    skipped_boxes INTEGER NOT NULL DEFAULT 0 CHECK (skipped_boxes BETWEEN 0 AND frontier),
+    -- What a channel carries: 0 a stream of bytes, 1 whole files.
+    kind INTEGER NOT NULL DEFAULT 0 CHECK (kind IN (0, 1)),
+    -- Whether what was sent may be deleted again: its headers are in boxes of their own.
+    allow_delete INTEGER NOT NULL DEFAULT 0
+        CHECK (allow_delete IN (0, 1) AND (allow_delete = 0 OR (kind = 1 AND role = 0))),
+    -- A drop that is read: the boxes before this one were made into records; and whether a header is being looked for.
+    assembled INTEGER NOT NULL DEFAULT 0
+        CHECK (assembled BETWEEN 0 AND CASE WHEN kind = 1 AND role = 1 THEN frontier ELSE 0 END),
+    astray INTEGER NOT NULL DEFAULT 0 CHECK (astray IN (0, 1)),
+    -- Writer: 0 a replica's word lets the next box go, 1 a courier's.
+    durability INTEGER NOT NULL DEFAULT 0 CHECK (durability IN (0, 1) AND (role = 0 OR durability = 0)),
+    couriered_boxes INTEGER NOT NULL DEFAULT 0 CHECK (couriered_boxes BETWEEN 0 AND launched_end),
+    couriered_bytes INTEGER NOT NULL DEFAULT 0 CHECK (couriered_bytes BETWEEN 0 AND size),
+    -- Reader: the last verdict before one that came too late to be believed; a search is to tell.
+    stale_since INTEGER CHECK (role = 1 OR stale_since IS NULL),
+    -- Reader: when the first search of this day began, and what all of them may have asked for, in reads.
+    searched INTEGER,
+    search_probes INTEGER NOT NULL DEFAULT 0 CHECK (search_probes >= 0),
     -- Nothing leaves before the channel is bound to a network.
     CHECK (launched = 0 OR network IS NOT NULL),
     CHECK (launched = 1 OR launched_end = 0),
@@ -71,6 +105,10 @@ CREATE TABLE box (
     -- Bytes of the channel before it; NULL past a reader's frontier.
     offset   INTEGER CHECK (offset >= 0),
     payload  BLOB NOT NULL,
+    -- Reader: when the box came, where it came before one that it follows.
+    seen INTEGER,
+    -- When the box came into its state; a launched one, when it was sealed.
+    since INTEGER,
     UNIQUE (chain, seq),
     -- An empty box would be a tombstone.
     CHECK (state > 4 OR (offset IS NOT NULL AND length(payload) > 0)),
@@ -78,12 +116,18 @@ CREATE TABLE box (
 ) STRICT;
 CREATE INDEX box_by_offset ON box (chain, offset, seq) WHERE offset IS NOT NULL;
 
--- One row: bytes accepted and not yet stored, over all channels.
+-- One row: sums over all channels.
 CREATE TABLE spool (
     id    INTEGER PRIMARY KEY CHECK (id = 1),
-    bytes INTEGER NOT NULL CHECK (bytes >= 0)
+    -- Accepted and not yet stored.
+    bytes INTEGER NOT NULL CHECK (bytes >= 0),
+    -- What was sent and is kept for reading back, and what has arrived and is kept.
+    sent_bytes INTEGER NOT NULL DEFAULT 0 CHECK (sent_bytes >= 0),
+    cache_bytes INTEGER NOT NULL DEFAULT 0 CHECK (cache_bytes >= 0),
+    -- When a channel was made, renamed or removed.
+    listing_changed INTEGER NOT NULL DEFAULT 0
 ) STRICT;
-INSERT INTO spool VALUES (1, 0);
+INSERT INTO spool (id, bytes) VALUES (1, 0);
 CREATE TRIGGER spool_changes AFTER UPDATE OF size, stored_bytes ON channel WHEN NEW.role = 0 BEGIN
     UPDATE spool SET bytes = bytes + (NEW.size - NEW.stored_bytes) - (OLD.size - OLD.stored_bytes);
 END;
@@ -97,6 +141,8 @@ CREATE TRIGGER box_is_bound BEFORE UPDATE OF id, chain, seq, index104, payload O
     WHEN NOT (OLD.state = 0 AND NEW.state IN (0, 1) AND NEW.chain = OLD.chain AND NEW.seq = OLD.seq
               AND NEW.index104 = OLD.index104 AND substr(NEW.payload, 1, length(OLD.payload)) = OLD.payload)
      AND NOT (OLD.state IN (0, 1) AND NEW.chain = OLD.chain AND NEW.payload = OLD.payload AND NEW.state = OLD.state)
+     AND NOT (NEW.chain = OLD.chain AND NEW.payload = OLD.payload AND NEW.state = OLD.state
+              AND OLD.chain IN (SELECT chain FROM rewritten))
 BEGIN SELECT RAISE(ABORT, 'the bytes and the index of a box are bound for ever'); END;
 CREATE TRIGGER box_offset_is_bound BEFORE UPDATE OF offset ON box WHEN OLD.offset IS NOT NULL
 BEGIN SELECT RAISE(ABORT, 'the offset of a box never changes'); END;
@@ -106,16 +152,22 @@ CREATE TRIGGER box_goes_forward BEFORE UPDATE OF state ON box
 BEGIN SELECT RAISE(ABORT, 'a box goes forward through its states, one by one'); END;
 CREATE TRIGGER box_stays BEFORE DELETE ON box
     WHEN OLD.state NOT IN (0, 1) AND NOT EXISTS (SELECT 1 FROM chain WHERE id = OLD.chain AND abandoned <> 0)
-BEGIN SELECT RAISE(ABORT, 'a box that was launched or has arrived stays until its channel is forgotten'); END;
+     AND NOT EXISTS (SELECT 1 FROM channel WHERE chain = OLD.chain AND OLD.seq < dropped_boxes)
+     AND OLD.chain NOT IN (SELECT chain FROM rewritten)
+BEGIN SELECT RAISE(ABORT, 'a box that was launched or has arrived stays until it is dropped or forgotten'); END;
 -- Law: a writer's boxes follow one another without a gap, in number and in bytes, and only the last is open.
-CREATE TRIGGER box_begins BEFORE INSERT ON box WHEN NEW.state > 1 AND NEW.state < 10
+CREATE TRIGGER box_begins BEFORE INSERT ON box
+    WHEN NEW.state > 1 AND NEW.state < 10 AND NEW.chain NOT IN (SELECT chain FROM rewritten)
 BEGIN SELECT RAISE(ABORT, 'a box begins open or sealed'); END;
 CREATE TRIGGER box_is_first BEFORE INSERT ON box WHEN NEW.state < 10 AND NEW.seq = 0 AND NEW.offset <> 0
 BEGIN SELECT RAISE(ABORT, 'the first box begins at byte 0'); END;
 CREATE TRIGGER box_follows BEFORE INSERT ON box
     WHEN NEW.state < 10 AND NEW.seq > 0
-     AND NOT EXISTS (SELECT 1 FROM box WHERE chain = NEW.chain AND seq = NEW.seq - 1 AND state BETWEEN 1 AND 4
+     AND NOT EXISTS (SELECT 1 FROM box WHERE chain = NEW.chain AND seq = NEW.seq - 1
+                                         AND (state BETWEEN 1 AND 4 OR state = 13)
                                          AND offset + length(payload) = NEW.offset)
+     AND NOT EXISTS (SELECT 1 FROM channel WHERE chain = NEW.chain AND NEW.seq = dropped_boxes
+                                             AND NEW.offset = dropped_bytes)
 BEGIN SELECT RAISE(ABORT, 'a box follows the sealed one before it'); END;
 -- Law: boxes go only into a chain that is in use.
 CREATE TRIGGER box_has_channel BEFORE INSERT ON box
@@ -144,40 +196,15 @@ CREATE TRIGGER channel_is_bound BEFORE UPDATE OF network ON channel
 BEGIN SELECT RAISE(ABORT, 'a channel stays with its network'); END;
 CREATE TRIGGER channel_goes_forward
     BEFORE UPDATE OF stored_boxes, first_unstored, stored_bytes, frontier, launched_end ON channel
-    WHEN NEW.stored_boxes < OLD.stored_boxes OR NEW.first_unstored < OLD.first_unstored
-      OR NEW.stored_bytes < OLD.stored_bytes OR NEW.frontier < OLD.frontier OR NEW.launched_end < OLD.launched_end
+    WHEN (NEW.stored_boxes < OLD.stored_boxes OR NEW.launched_end < OLD.launched_end
+          OR NEW.first_unstored < OLD.first_unstored OR NEW.stored_bytes < OLD.stored_bytes
+          OR NEW.frontier < OLD.frontier)
+     AND NOT (NEW.first_unstored >= OLD.first_unstored AND NEW.stored_bytes >= OLD.stored_bytes
+              AND NEW.chain IN (SELECT chain FROM rewritten))
 BEGIN SELECT RAISE(ABORT, 'what was launched, stored or has arrived stays so'); END;
-";
 
-/// From schema 1 to 2: what is dropped to make room, what is kept of readers' channels, and the time of the last change.
-pub(super) const V2: &str = r"
--- The beginning of a channel that is no longer here: it is stored (writer) or has arrived (reader), and went to make
--- room. The last box stays: it is what the next one follows.
-ALTER TABLE channel ADD COLUMN dropped_boxes INTEGER NOT NULL DEFAULT 0
-    CHECK (dropped_boxes BETWEEN 0 AND CASE role WHEN 0 THEN first_unstored ELSE frontier END
-           AND (dropped_boxes = 0 OR dropped_boxes < CASE role WHEN 0 THEN boxes ELSE frontier END));
-ALTER TABLE channel ADD COLUMN dropped_bytes INTEGER NOT NULL DEFAULT 0
-    CHECK (dropped_bytes BETWEEN 0 AND CASE role WHEN 0 THEN stored_bytes ELSE size END);
--- How many of those boxes' rows are deleted already.
-ALTER TABLE channel ADD COLUMN swept_boxes INTEGER NOT NULL DEFAULT 0
-    CHECK (swept_boxes BETWEEN 0 AND dropped_boxes);
 CREATE INDEX channel_unswept ON channel (id) WHERE swept_boxes < dropped_boxes;
--- Reader: bytes that have arrived and are kept, those past the frontier too.
-ALTER TABLE channel ADD COLUMN held_bytes INTEGER NOT NULL DEFAULT 0
-    CHECK (held_bytes >= 0 AND (role = 1 OR held_bytes = 0));
-ALTER TABLE channel ADD COLUMN changed INTEGER NOT NULL DEFAULT 0;
-UPDATE channel SET changed = max(created, modified);
-UPDATE channel SET held_bytes = (SELECT coalesce(sum(length(payload)), 0) FROM box WHERE box.chain = channel.chain)
-    WHERE role = 1;
 
--- The one row also counts what was sent and is kept, and what has arrived and is kept, over all channels.
-ALTER TABLE spool ADD COLUMN sent_bytes INTEGER NOT NULL DEFAULT 0 CHECK (sent_bytes >= 0);
-ALTER TABLE spool ADD COLUMN cache_bytes INTEGER NOT NULL DEFAULT 0 CHECK (cache_bytes >= 0);
--- When a channel was made, renamed or removed.
-ALTER TABLE spool ADD COLUMN listing_changed INTEGER NOT NULL DEFAULT 0;
-UPDATE spool SET sent_bytes = (SELECT coalesce(sum(stored_bytes), 0) FROM channel WHERE role = 0),
-                 cache_bytes = (SELECT coalesce(sum(held_bytes), 0) FROM channel),
-                 listing_changed = (SELECT coalesce(max(created), 0) FROM channel);
 CREATE TRIGGER sent_changes AFTER UPDATE OF stored_bytes, dropped_bytes ON channel WHEN NEW.role = 0 BEGIN
     UPDATE spool SET sent_bytes = sent_bytes + (NEW.stored_bytes - NEW.dropped_bytes)
                                              - (OLD.stored_bytes - OLD.dropped_bytes);
@@ -197,41 +224,12 @@ CREATE TRIGGER channel_drops_forward BEFORE UPDATE OF dropped_boxes, dropped_byt
     WHEN NEW.dropped_boxes < OLD.dropped_boxes OR NEW.dropped_bytes < OLD.dropped_bytes
       OR NEW.swept_boxes < OLD.swept_boxes
 BEGIN SELECT RAISE(ABORT, 'what was dropped does not come back'); END;
-DROP TRIGGER box_stays;
-CREATE TRIGGER box_stays BEFORE DELETE ON box
-    WHEN OLD.state NOT IN (0, 1) AND NOT EXISTS (SELECT 1 FROM chain WHERE id = OLD.chain AND abandoned <> 0)
-     AND NOT EXISTS (SELECT 1 FROM channel WHERE chain = OLD.chain AND OLD.seq < dropped_boxes)
-BEGIN SELECT RAISE(ABORT, 'a box that was launched or has arrived stays until it is dropped or forgotten'); END;
-";
-
-/// From schema 2 to 3: holes of channels that are read.
-pub(super) const V3: &str = r"
--- Reader: when the box came, where it came before one that it follows.
-ALTER TABLE box ADD COLUMN seen INTEGER;
-UPDATE box SET seen = unixepoch() * 1000000000 WHERE offset IS NULL;
--- Reader: what is missing before this box can no longer come.
-ALTER TABLE channel ADD COLUMN lost_end INTEGER NOT NULL DEFAULT 0
-    CHECK (lost_end BETWEEN 0 AND boxes AND (role = 1 OR lost_end = 0));
--- Reader: boxes before the frontier that were given up. They have no rows.
-ALTER TABLE channel ADD COLUMN skipped_boxes INTEGER NOT NULL DEFAULT 0 CHECK (skipped_boxes BETWEEN 0 AND frontier);
 
 -- Law: what was lost or given up stays so.
 CREATE TRIGGER channel_loses_forward BEFORE UPDATE OF lost_end, skipped_boxes ON channel
     WHEN NEW.lost_end < OLD.lost_end OR NEW.skipped_boxes < OLD.skipped_boxes
 BEGIN SELECT RAISE(ABORT, 'what was lost or given up stays so'); END;
-";
 
-/// From schema 3 to 4: drops, and the records in them.
-pub(super) const V4: &str = r"
--- What a channel carries: 0 a stream of bytes, 1 whole files.
-ALTER TABLE channel ADD COLUMN kind INTEGER NOT NULL DEFAULT 0 CHECK (kind IN (0, 1));
--- Whether what was sent may be deleted again: its headers are in boxes of their own.
-ALTER TABLE channel ADD COLUMN allow_delete INTEGER NOT NULL DEFAULT 0
-    CHECK (allow_delete IN (0, 1) AND (allow_delete = 0 OR (kind = 1 AND role = 0)));
--- A drop that is read: the boxes before this one were made into records; and whether a header is being looked for.
-ALTER TABLE channel ADD COLUMN assembled INTEGER NOT NULL DEFAULT 0
-    CHECK (assembled BETWEEN 0 AND CASE WHEN kind = 1 AND role = 1 THEN frontier ELSE 0 END);
-ALTER TABLE channel ADD COLUMN astray INTEGER NOT NULL DEFAULT 0 CHECK (astray IN (0, 1));
 CREATE INDEX channel_drops ON channel (id) WHERE kind = 1;
 
 CREATE TABLE drop_record (
@@ -266,6 +264,8 @@ CREATE TABLE drop_record (
     -- Reader: bytes of its unpacked copy.
     unpacked   INTEGER NOT NULL DEFAULT 0 CHECK (unpacked >= 0),
     created    INTEGER NOT NULL,
+    -- Writer: when the file was changed, as its owner has it;
+    modified INTEGER,
     CHECK (state <> 0 OR (first_seq IS NULL AND end_seq IS NULL AND begin IS NULL AND taken = 0 AND head_bytes = 0)),
     CHECK (state NOT IN (1, 2, 3, 4, 10) OR (first_seq IS NOT NULL AND begin IS NOT NULL AND head_bytes > 0)),
     CHECK (state NOT IN (2, 3, 4) OR (end_seq IS NOT NULL AND taken = size)),
@@ -346,10 +346,7 @@ CREATE TRIGGER channel_keeps_kind BEFORE UPDATE OF kind, allow_delete ON channel
 BEGIN SELECT RAISE(ABORT, 'what a channel carries never changes'); END;
 CREATE TRIGGER channel_assembles_forward BEFORE UPDATE OF assembled ON channel WHEN NEW.assembled < OLD.assembled
 BEGIN SELECT RAISE(ABORT, 'boxes are made into records once'); END;
-";
 
-/// From schema 4 to 5: what a person decided about a fenced channel, and the one exception to the laws of boxes.
-pub(super) const V5: &str = r"
 CREATE TABLE recovery (
     channel         INTEGER PRIMARY KEY REFERENCES channel (id) ON DELETE CASCADE,
     -- 1 another writer's boxes are adopted, 2 what was not stored was moved to another channel
@@ -377,63 +374,7 @@ CREATE TABLE finding (
 -- fenced channel rewritten, in one transaction, behind what another writer wrote.
 CREATE VIEW rewritten AS
     SELECT c.chain FROM recovery r JOIN channel c ON c.id = r.channel WHERE r.stage = 1;
-DROP TRIGGER box_is_bound;
-CREATE TRIGGER box_is_bound BEFORE UPDATE OF id, chain, seq, index104, payload ON box
-    WHEN NOT (OLD.state = 0 AND NEW.state IN (0, 1) AND NEW.chain = OLD.chain AND NEW.seq = OLD.seq
-              AND NEW.index104 = OLD.index104 AND substr(NEW.payload, 1, length(OLD.payload)) = OLD.payload)
-     AND NOT (OLD.state IN (0, 1) AND NEW.chain = OLD.chain AND NEW.payload = OLD.payload AND NEW.state = OLD.state)
-     AND NOT (NEW.chain = OLD.chain AND NEW.payload = OLD.payload AND NEW.state = OLD.state
-              AND OLD.chain IN (SELECT chain FROM rewritten))
-BEGIN SELECT RAISE(ABORT, 'the bytes and the index of a box are bound for ever'); END;
-DROP TRIGGER box_stays;
-CREATE TRIGGER box_stays BEFORE DELETE ON box
-    WHEN OLD.state NOT IN (0, 1) AND NOT EXISTS (SELECT 1 FROM chain WHERE id = OLD.chain AND abandoned <> 0)
-     AND NOT EXISTS (SELECT 1 FROM channel WHERE chain = OLD.chain AND OLD.seq < dropped_boxes)
-     AND OLD.chain NOT IN (SELECT chain FROM rewritten)
-BEGIN SELECT RAISE(ABORT, 'a box that was launched or has arrived stays until it is dropped or forgotten'); END;
-DROP TRIGGER box_begins;
-CREATE TRIGGER box_begins BEFORE INSERT ON box
-    WHEN NEW.state > 1 AND NEW.state < 10 AND NEW.chain NOT IN (SELECT chain FROM rewritten)
-BEGIN SELECT RAISE(ABORT, 'a box begins open or sealed'); END;
--- What a box follows may have been dropped, or be a tombstone of another writer.
-DROP TRIGGER box_follows;
-CREATE TRIGGER box_follows BEFORE INSERT ON box
-    WHEN NEW.state < 10 AND NEW.seq > 0
-     AND NOT EXISTS (SELECT 1 FROM box WHERE chain = NEW.chain AND seq = NEW.seq - 1
-                                         AND (state BETWEEN 1 AND 4 OR state = 13)
-                                         AND offset + length(payload) = NEW.offset)
-     AND NOT EXISTS (SELECT 1 FROM channel WHERE chain = NEW.chain AND NEW.seq = dropped_boxes
-                                             AND NEW.offset = dropped_bytes)
-BEGIN SELECT RAISE(ABORT, 'a box follows the sealed one before it'); END;
-DROP TRIGGER channel_goes_forward;
-CREATE TRIGGER channel_goes_forward
-    BEFORE UPDATE OF stored_boxes, first_unstored, stored_bytes, frontier, launched_end ON channel
-    WHEN (NEW.stored_boxes < OLD.stored_boxes OR NEW.launched_end < OLD.launched_end
-          OR NEW.first_unstored < OLD.first_unstored OR NEW.stored_bytes < OLD.stored_bytes
-          OR NEW.frontier < OLD.frontier)
-     AND NOT (NEW.first_unstored >= OLD.first_unstored AND NEW.stored_bytes >= OLD.stored_bytes
-              AND NEW.chain IN (SELECT chain FROM rewritten))
-BEGIN SELECT RAISE(ABORT, 'what was launched, stored or has arrived stays so'); END;
-";
 
-/// From schema 5 to 6: how far a box is and since when, and what a courier has.
-pub(super) const V6: &str = r"
--- When the box came into its state; a launched one, when it was sealed. NULL: by a version that did not keep it.
-ALTER TABLE box ADD COLUMN since INTEGER;
--- Writer: 0 a replica's word lets the next box go, 1 a courier's.
-ALTER TABLE channel ADD COLUMN durability INTEGER NOT NULL DEFAULT 0
-    CHECK (durability IN (0, 1) AND (role = 0 OR durability = 0));
-ALTER TABLE channel ADD COLUMN couriered_boxes INTEGER NOT NULL DEFAULT 0
-    CHECK (couriered_boxes BETWEEN 0 AND launched_end);
-ALTER TABLE channel ADD COLUMN couriered_bytes INTEGER NOT NULL DEFAULT 0
-    CHECK (couriered_bytes BETWEEN 0 AND size);
-UPDATE channel SET couriered_boxes = (SELECT count(*) FROM box WHERE box.chain = channel.chain AND state = 3),
-    couriered_bytes = (SELECT coalesce(sum(length(payload)), 0) FROM box WHERE box.chain = channel.chain AND state = 3)
-    WHERE role = 0;
-";
-
-/// From schema 6 to 7: what went wrong with channels.
-pub(super) const V7: &str = r"
 CREATE TABLE note (
     id      INTEGER PRIMARY KEY,
     channel INTEGER NOT NULL REFERENCES channel (id) ON DELETE CASCADE,
@@ -441,20 +382,6 @@ CREATE TABLE note (
     text    TEXT NOT NULL
 ) STRICT;
 CREATE INDEX note_of_channel ON note (channel, id);
-";
 
-/// From schema 7 to 8: readers that were away for longer than the network keeps anything.
-pub(super) const V8: &str = r"
--- Reader: the last verdict before one that came too late to be believed; a search is to tell.
-ALTER TABLE channel ADD COLUMN stale_since INTEGER CHECK (role = 1 OR stale_since IS NULL);
--- Reader: when the first search of this day began, and what all of them may have asked for, in reads.
-ALTER TABLE channel ADD COLUMN searched INTEGER;
-ALTER TABLE channel ADD COLUMN search_probes INTEGER NOT NULL DEFAULT 0 CHECK (search_probes >= 0);
 CREATE INDEX channel_stale ON channel (id) WHERE stale_since IS NOT NULL;
-";
-
-/// From schema 8 to 9: files in drops keep their time.
-pub(super) const V9: &str = r"
--- Writer: when the file was changed, as its owner has it; NULL: by a version that did not keep it.
-ALTER TABLE drop_record ADD COLUMN modified INTEGER;
 ";
