@@ -1,0 +1,261 @@
+//! `pigeonfs send` and `pigeonfs receive`: whole files from one state to another, with no mount.
+
+use std::io::{BufRead, BufReader, Lines};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::{ChildStdout, Command, Stdio};
+
+use crate::common::{Kill, Localnet, Run, Work, bytes, eventually, run};
+use rustix::process::Signal;
+use serde_json::Value;
+
+struct World {
+    work: Work,
+    localnet: Localnet,
+}
+
+impl World {
+    fn new() -> Self {
+        let work = Work::new();
+        let localnet = work.localnet("net");
+        Self { work, localnet }
+    }
+
+    fn send(&self, arguments: &[&str], stdin: &[u8]) -> Run {
+        run(self.verb("alice", "send", arguments).current_dir(self.work.path("")), stdin)
+    }
+
+    fn receive(&self, arguments: &[&str]) -> Run {
+        run(self.verb("bob", "receive", arguments).current_dir(self.work.path("")), b"")
+    }
+
+    fn verb(&self, state: &str, verb: &str, arguments: &[&str]) -> Command {
+        let mut command = self.work.command();
+        command.arg(verb).args(arguments).args(["--config", self.localnet.config(), "--state"]);
+        command.arg(self.work.path(state));
+        command
+    }
+
+    /// A drop that alice writes and bob reads.
+    fn drop(&self, name: &str) {
+        self.work.verb("alice", &["new", "--drop", name]).ok();
+        let capability = self.work.verb("alice", &["share", name]).ok().stdout;
+        self.work.verb_with("bob", &["add", "--drop", name], &capability).ok();
+    }
+
+    fn write(&self, name: &str, data: &[u8]) {
+        let path = self.work.path(name);
+        std::fs::create_dir_all(path.parent().expect("a directory")).expect("made");
+        std::fs::write(path, data).expect("written");
+    }
+
+    fn read(&self, name: &str) -> Vec<u8> {
+        let path = self.work.path(name);
+        std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+    }
+
+    /// Starts a verb that is read from while it runs. It ends by itself where nothing else ends it.
+    fn start(&self, state: &str, verb: &str, arguments: &[&str]) -> Running {
+        let mut command = self.verb(state, verb, &[arguments, &["--timeout", "200"]].concat());
+        let command = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
+        let mut child = Kill(command.current_dir(self.work.path("")).spawn().expect("the binary"));
+        let lines = BufReader::new(child.0.stdout.take().expect("piped")).lines();
+        Running { child, lines }
+    }
+
+    /// Changes what the network does wrong.
+    fn network(&self, fault: &str) {
+        self.work.verb("net", &["localnet", "ctl", "faults", "set", fault]).ok();
+    }
+
+    fn status(&self, state: &str, name: &str) -> Value {
+        serde_json::from_slice(&self.work.verb(state, &["status", "--json", name]).ok().stdout).expect("JSON")
+    }
+}
+
+/// A verb that runs, and what it tells.
+struct Running {
+    child: Kill,
+    lines: Lines<BufReader<ChildStdout>>,
+}
+
+impl Running {
+    /// The next that it tells.
+    fn tells(&mut self) -> Value {
+        let line = self.lines.next().expect("it tells something").expect("a pipe");
+        serde_json::from_str(&line).expect("JSON")
+    }
+
+    /// Ends it with a signal, and says with which code it ended.
+    fn signalled(mut self, signal: Signal) -> Option<i32> {
+        rustix::process::kill_process(rustix::process::Pid::from_child(&self.child.0), signal).expect("our child");
+        self.child.0.wait().expect("our child").code()
+    }
+}
+
+fn events(run: &Run, event: &str) -> Vec<Value> {
+    let lines = run.text().lines().map(|line| serde_json::from_str(line).expect("JSON")).collect::<Vec<Value>>();
+    lines.into_iter().filter(|line| line["event"] == event).collect()
+}
+
+fn names(path: &Path) -> Vec<String> {
+    let mut names: Vec<_> = std::fs::read_dir(path)
+        .expect("a directory")
+        .map(|entry| entry.expect("an entry").file_name().into_string().expect("text"))
+        .collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn files_and_trees_are_sent_and_received_once() {
+    let world = World::new();
+    world.drop("box");
+    world.write("a file ü.txt", b"hello");
+    world.write("empty", b"");
+    world.write("tree/one/deep.bin", &bytes(40_000, 1));
+    world.write("tree/two", b"two");
+    std::fs::create_dir_all(world.work.path("tree/nothing/here")).expect("made");
+    std::fs::create_dir(world.work.path("in")).expect("made");
+    world.send(&["tree", "--to", "box"], b"").failed(2, &["tree is a directory", "-r"]);
+    world.send(&["missing", "--to", "box"], b"").failed(1, &["missing cannot be read"]);
+    let sent = world.send(&["a file ü.txt", "empty", "-r", "tree", "--to", "box", "--with-mtime"], b"").ok();
+    let stored = events(&sent, "stored");
+    assert_eq!(stored.len(), 5, "{}", sent.text());
+    assert!(stored.iter().all(|line| line["index"].as_str().is_some_and(|index| index.len() == 140)));
+    assert_eq!(names(&world.work.path("alice/drops/incoming")), Vec::<String>::new());
+
+    let received = world.receive(&["box", "-o", "in"]).ok();
+    assert_eq!(events(&received, "received").len(), 5, "{}", received.text());
+    assert_eq!(world.read("in/a file ü.txt"), b"hello");
+    assert_eq!(world.read("in/empty"), b"");
+    assert!(world.read("in/tree/one/deep.bin") == bytes(40_000, 1));
+    assert_eq!(world.read("in/tree/two"), b"two");
+    assert_eq!(names(&world.work.path("in/tree/nothing/here")), Vec::<String>::new());
+    let modified = |name: &str| std::fs::metadata(world.work.path(name)).expect("there").modified().expect("a time");
+    let apart = modified("tree/two").duration_since(modified("in/tree/two")).expect("not later");
+    assert!(apart.as_secs() == 0, "whole seconds are kept");
+
+    // Once is once, and nothing is overwritten.
+    let again = world.receive(&["box", "-o", "in"]).ok();
+    assert_eq!(events(&again, "received").len(), 0, "{}", again.text());
+    world.write("a file ü.txt", b"other bytes");
+    world.send(&["a file ü.txt", "--to", "box"], b"").ok();
+    world.receive(&["box", "-d", "in"]).ok();
+    assert_eq!(world.read("in/a file ü.txt"), b"hello");
+    assert_eq!(world.read("in/a file ü~1.txt"), b"other bytes");
+    let status = world.status("bob", "box");
+    assert_eq!((&status["kind"], &status["files"]["complete"]), (&"drop".into(), &6.into()));
+    let text = world.work.verb("bob", &["status", "box"]).ok().text();
+    assert!(text.contains("6 complete"), "{text}");
+    assert!(world.work.verb("alice", &["list"]).ok().text().contains("box/"));
+}
+
+#[test]
+fn stdin_of_unknown_length_arrives_whole_or_stays_incomplete() {
+    let world = World::new();
+    world.drop("box");
+    let data = bytes(1_200_000, 3);
+    world.send(&["-", "--to", "box"], b"x").failed(2, &["--name"]);
+    let sent = world.send(&["-", "--name", "stream.bin", "--to", "box"], &data).ok();
+    assert_eq!(events(&sent, "stored").len(), 2, "{}", sent.text());
+    world.send(&["-", "--name", "short", "--to", "box"], b"one box").ok();
+    let received = world.receive(&["box", "-o", "-"]).ok();
+    assert!(received.stdout == [&data[..], b"one box"].concat(), "{} bytes", received.stdout.len());
+
+    // Cut off after its first part: no file comes of it, and that is said.
+    let mut command = world.verb("alice", "send", &["-", "--name", "cut.bin", "--to", "box"]);
+    let child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("the binary");
+    let mut child = Kill(child);
+    let mut stdin = child.0.stdin.take().expect("piped");
+    std::io::Write::write_all(&mut stdin, &bytes(1_100_000, 4)).expect("a pipe");
+    let staged = world.work.path("alice/drops/incoming");
+    eventually("the first part", || (!names(&staged).is_empty()).then_some(()));
+    eventually("its acceptance", || {
+        let out = child.0.stdout.as_mut().expect("piped");
+        let mut line = [0; 4096];
+        let count = std::io::Read::read(out, &mut line).expect("a pipe");
+        String::from_utf8_lossy(&line[..count]).contains("accepted").then_some(())
+    });
+    child.0.kill().expect("our child");
+    child.0.wait().expect("our child");
+    drop(stdin);
+    run(&mut world.verb("alice", "wait", &["box"]), b"").ok();
+    let waiting = world.receive(&["box", "-o", ".", "--timeout", "4"]);
+    waiting.failed(3, &["the time is up"]);
+    let status = world.status("bob", "box");
+    assert_eq!(status["files"]["open_chains"][0]["name"], "cut.bin", "{status}");
+    assert!(!world.work.path("cut.bin").exists());
+    assert!(world.work.verb("bob", &["status", "box"]).ok().text().contains("parts of it are missing"));
+}
+
+#[test]
+fn either_verb_goes_on_where_it_was_killed() {
+    let world = World::new();
+    world.drop("box");
+    let data = bytes(600_000, 5);
+    world.write("big", &data);
+    world.write("small", b"small");
+    // Nothing comes back, so that nothing is stored before the verb is killed.
+    world.network("loss=1");
+    for signal in [Signal::INT, Signal::KILL] {
+        let mut running = world.start("alice", "send", &["big", "small", "--to", "box"]);
+        for file in ["big", "small"] {
+            let told = running.tells();
+            assert_eq!((&told["event"], &told["file"]), (&"accepted".into(), &file.into()), "{told}");
+        }
+        assert_eq!(running.signalled(signal), if signal == Signal::INT { Some(130) } else { None });
+    }
+    world.network("loss=0");
+    // The same command again goes on with the same files, and sends nothing twice.
+    let sent = world.send(&["big", "small", "--to", "box"], b"").ok();
+    assert_eq!(events(&sent, "stored").len(), 2, "{}", sent.text());
+    std::fs::create_dir(world.work.path("in")).expect("made");
+    for signal in [Signal::INT, Signal::KILL] {
+        let mut running = world.start("bob", "receive", &["box", "-o", "in"]);
+        // Of the file that is arriving, or of one that has.
+        running.tells();
+        running.signalled(signal);
+    }
+    world.receive(&["box", "-o", "in"]).ok();
+    assert!(world.read("in/big") == data);
+    assert_eq!(world.read("in/small"), b"small");
+    assert_eq!(names(&world.work.path("in")), ["big", "small"], "no part of a file is left");
+    let status = world.status("bob", "box");
+    assert_eq!(status["files"]["complete"], 2, "nothing was sent twice: {status}");
+}
+
+#[test]
+fn capabilities_of_strangers_come_from_files_and_never_from_arguments() {
+    let world = World::new();
+    world.work.verb("alice", &["new", "--drop", "box"]).ok();
+    let write_cap = world.work.verb("alice", &["share", "--write", "box"]).ok().text();
+    let read_cap = world.work.verb("alice", &["share", "box"]).ok().text();
+    world.write("write.cap", write_cap.as_bytes());
+    world.write("read.cap", read_cap.as_bytes());
+    world.write("a", b"from a stranger");
+    let typed = world.send(&["-f", "a", "-w", write_cap.trim(), "--to", "x"], b"").failed(2, &["--write-cap-file"]);
+    assert!(!typed.stderr.contains(write_cap.trim()), "it is not repeated");
+    let typed = world.receive(&["x", "-r", read_cap.trim()]).failed(2, &["--read-cap-file"]);
+    assert!(!typed.stderr.contains(read_cap.trim()), "it is not repeated");
+
+    let mut command = world.verb("carol", "send", &["-f", "a", "--no-copy", "--write-cap-file", "write.cap", "--zstd"]);
+    let sent = run(command.current_dir(world.work.path("")), b"").ok();
+    let index = events(&sent, "stored")[0]["index"].as_str().expect("an index").to_owned();
+    std::fs::create_dir(world.work.path("in")).expect("made");
+    let receive = ["friend", "--read-cap-file", "read.cap", "-i", &index, "-o", "in"];
+    world.receive(&receive).ok();
+    assert_eq!(world.read("in/a"), b"from a stranger", "it is unpacked");
+    world.receive(&receive).ok();
+    assert_eq!(names(&world.work.path("in")), ["a"]);
+    let mode = std::fs::metadata(world.work.path("in/a")).expect("there").permissions().mode();
+    assert_eq!(mode & 0o777, 0o600, "it is private, and no program: {mode:o}");
+
+    let stream =
+        world.work.verb_with("bob", &["append", "log", "--no-wait", "--config", world.localnet.config()], b"x");
+    stream.ok();
+    world.receive(&["log", "-o", "in"]).failed(1, &["is a stream"]);
+    let mut to_stream = world.verb("bob", "send", &["a", "--to", "log"]);
+    run(to_stream.current_dir(world.work.path("")), b"").failed(1, &["is a stream"]);
+    world.work.verb_with("alice", &["append", "box", "--no-wait"], b"x").failed(1, &["is a drop"]);
+}

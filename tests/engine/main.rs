@@ -1,0 +1,4 @@
+//! The engine over an embedded network, in the process of the test.
+
+mod drop_engine;
+mod engine_delivery;

@@ -1,0 +1,16 @@
+//! A real mount: its life cycle, its semantics call by call, the tools that people use on it, and its load.
+
+#[path = "../common/mod.rs"]
+mod common;
+#[path = "../common/mounted.rs"]
+mod mounted;
+#[path = "../common/tree.rs"]
+mod tree;
+
+mod drop_mount;
+mod interrupts;
+mod lifecycle;
+mod load;
+mod mount_basic;
+mod semantics;
+mod tools;

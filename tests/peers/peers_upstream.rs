@@ -1,0 +1,150 @@
+//! Upstream's own clients, unmodified, against our localnet. `scripts/test` installs them; a bare `cargo test` skips them.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::common::{Localnet, Work, bytes, run, skip};
+
+fn peer(variable: &str) -> Option<OsString> {
+    let peer = std::env::var_os(variable);
+    if peer.is_none() {
+        skip(&format!("${variable} is not set; scripts/test sets it"));
+    }
+    peer
+}
+
+/// The line after the one that starts so.
+fn value(text: &str, head: &str) -> String {
+    let mut lines = text.lines().skip_while(|line| !line.starts_with(head));
+    lines.nth(1).unwrap_or_else(|| panic!("no {head:?} in {text:?}")).to_owned()
+}
+
+/// A localnet that listens on all transports that upstream's clients have, with a configuration for each.
+struct Transports {
+    work: Work,
+    localnet: Localnet,
+    abstract_config: PathBuf,
+}
+
+impl Transports {
+    fn new() -> Self {
+        let work = Work::new();
+        let unique = work.path("").file_name().expect("a name").to_string_lossy().replace('.', "");
+        let name = format!("@pigeonfs-peers-{unique}");
+        let localnet = work.localnet_at("net", &[&name]);
+        let abstract_config = work.path("abstract.toml");
+        std::fs::write(&abstract_config, format!("[Dial.Unix]\nAddress = \"{name}\"\n")).expect("written");
+        Self { work, localnet, abstract_config }
+    }
+
+    fn configs(&self) -> [(&'static str, &str); 3] {
+        let by_name = self.abstract_config.to_str().expect("text");
+        [("tcp", self.localnet.tcp_config()), ("unix", self.localnet.config()), ("abstract", by_name)]
+    }
+
+    /// What the programs that call the whole API take: CONFIG PIGEONFS DIRECTORY.
+    fn arguments(&self, config: &str) -> [OsString; 3] {
+        [config.into(), env!("CARGO_BIN_EXE_pigeonfs").into(), self.work.path("net").into()]
+    }
+
+    fn ctl(&self, words: &[&str]) {
+        run(self.work.command().args(["localnet", "ctl", "--state"]).arg(self.work.path("net")).args(words), b"").ok();
+    }
+}
+
+/// Sends a file by a copy command, as it does unless told otherwise, or box by box, and receives it.
+fn copy(work: &Work, program: &OsString, config: &str, name: &str, data: &[u8], by_boxes: bool) {
+    let source = work.path(name);
+    std::fs::write(&source, data).expect("written");
+    let arrived = work.path(&format!("{name}.arrived"));
+    std::fs::create_dir(&arrived).expect("a directory");
+    let keys = run(Command::new(program).args(["genkey", "-c", config]), b"").ok().text();
+    let (read_cap, write_cap) = (value(&keys, "Read Capability"), value(&keys, "Write Capability"));
+    let index = value(&keys, "First Index");
+    let send = ["send", "-c", config, "-w", &write_cap, "-i", &index, "-f"];
+    let no_copy = by_boxes.then_some("--no-copy");
+    run(Command::new(program).args(send).arg(&source).args(no_copy), b"").ok();
+    let receive = ["receive", "-c", config, "-r", &read_cap, "-i", &index, "-d"];
+    run(Command::new(program).args(receive).arg(&arrived), b"").ok();
+    let received = std::fs::read(arrived.join(Path::new(name))).expect("the file");
+    assert!(received == data, "{} bytes were sent, {} other ones arrived", data.len(), received.len());
+
+    // Its capability is one of ours: the stream holds its header and its bytes.
+    let state = format!("{name}.state");
+    work.verb_with(&state, &["add", name], read_cap.as_bytes()).ok();
+    let stream = work.verb(&state, &["read", name, "--config", config]).ok().stdout;
+    assert!(stream.ends_with(data) && stream.len() < data.len() + 300, "{} bytes in the stream", stream.len());
+}
+
+#[test]
+fn pigeonhole_cp_sends_and_receives_files() {
+    let Some(program) = peer("PIGEONFS_TEST_PIGEONHOLE_CP") else { return };
+    let network = Transports::new();
+    let [tcp, unix, by_name] = network.configs().map(|(_, config)| config);
+    let (large, small) = (bytes(20_000, 1), bytes(1549, 2));
+    // It sleeps two seconds whenever it starts: side by side they sleep together.
+    std::thread::scope(|scope| {
+        let copy = |config, name, data, by_boxes| {
+            let (work, program) = (&network.work, &program);
+            scope.spawn(move || copy(work, program, config, name, data, by_boxes));
+        };
+        copy(tcp, "tcp-boxes", &large, true);
+        copy(tcp, "tcp-copied", &large, false);
+        copy(unix, "unix-boxes", &small, true);
+        copy(unix, "unix-copied", &small, false);
+        copy(by_name, "abstract-boxes", b"", true);
+        copy(by_name, "abstract-copied", &small, false);
+    });
+}
+
+#[test]
+fn the_python_client_can_use_its_whole_api() {
+    let Some(python) = peer("PIGEONFS_TEST_PYTHON") else { return };
+    let network = Transports::new();
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/peers/whole_api.py");
+    for (transport, config) in network.configs() {
+        let ran = run(Command::new(&python).arg(script).args(network.arguments(config)), b"");
+        assert!(ran.code == Some(0), "{transport}: {}{}", ran.text(), ran.stderr);
+        assert!(ran.text().ends_with("whole API exercised\n"), "{transport}: {}", ran.text());
+    }
+}
+
+#[test]
+fn the_rust_client_can_use_its_whole_api() {
+    let Some(program) = peer("PIGEONFS_TEST_RUST_PEER") else { return };
+    let network = Transports::new();
+    for (transport, config) in network.configs() {
+        let database = network.work.path(&format!("{transport}.sqlite"));
+        let ran = run(Command::new(&program).args(network.arguments(config)).arg(database), b"");
+        assert!(ran.code == Some(0), "{transport}: {}{}", ran.text(), ran.stderr);
+        assert!(ran.text().ends_with("whole API exercised\n"), "{transport}: {}", ran.text());
+    }
+}
+
+/// Documents and statuses may come between any two frames of a handshake. The clients give up after sixteen others.
+#[test]
+fn events_between_the_frames_of_a_handshake_break_no_client() {
+    let (Some(python), Some(program)) = (peer("PIGEONFS_TEST_PYTHON"), peer("PIGEONFS_TEST_PIGEONHOLE_CP")) else {
+        return;
+    };
+    let network = Transports::new();
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/peers/handshakes.py");
+    std::thread::scope(|scope| {
+        let connect = |command: &mut Command| {
+            let ran = run(command, b"");
+            assert!(ran.code == Some(0), "{}{}", ran.text(), ran.stderr);
+        };
+        let configs = network.configs().map(|(_, config)| config);
+        let peers = [
+            scope.spawn(move || connect(Command::new(&python).arg(script).args(configs))),
+            scope.spawn(move || connect(Command::new(&program).args(["genkey", "-c", configs[0]]))),
+        ];
+        while peers.iter().any(|peer| !peer.is_finished()) {
+            network.ctl(&["epoch"]);
+            network.ctl(&["link", "down"]);
+            network.ctl(&["epoch"]);
+            network.ctl(&["link", "up"]);
+        }
+    });
+}
