@@ -43,14 +43,30 @@ need_commands() {
     [ ${#missing[@]} -eq 0 ] || need_packages "${missing[@]}"
 }
 
+# A compiler and a linker that make a program: gcc alone only recommends what it needs for that.
+need_compiler() {
+    # Not /dev/null: ld removes what it writes to.
+    local program
+    program=$(mktemp)
+    echo '#include <stdio.h>
+int main(void) { return puts("") < 0; }' | cc -x c - -o "$program" 2>/dev/null || need_packages gcc libc6-dev
+    rm -f "$program"
+}
+
 need_rust() {
+    # cargo fetches with them.
+    [ -e /etc/ssl/certs/ca-certificates.crt ] || [ ! -e /etc/debian_version ] || need_packages ca-certificates
     command -v cargo >/dev/null || [ ! -x "$HOME/.cargo/bin/cargo" ] || PATH=$HOME/.cargo/bin:$PATH
     command -v cargo >/dev/null || die "there is no cargo here: install Rust stable from https://rustup.rs"
 }
 
-# A mount needs the device and, for anybody but root, fusermount3.
+# A mount needs the device and, for anybody but root, fusermount3, which reads /etc/mtab.
 need_fuse() {
-    need_commands fuse3:fusermount3
+    need_commands fuse3:fusermount3 util-linux:mountpoint
+    if [ ! -e /etc/mtab ]; then
+        say "there is no /etc/mtab here, as in a root that never booted; fusermount3 fails without it: linking it to /proc/self/mounts"
+        as_root ln -sfn /proc/self/mounts /etc/mtab || die "as root: ln -s /proc/self/mounts /etc/mtab"
+    fi
     [ -e /dev/fuse ] || as_root modprobe fuse 2>/dev/null || true
     [ -e /dev/fuse ] || die "there is no /dev/fuse: load the module 'fuse', or give the container --device /dev/fuse --cap-add SYS_ADMIN"
 }
