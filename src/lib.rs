@@ -10,3 +10,4 @@ pub mod localnet;
 pub mod mount;
 pub mod store;
 pub mod thin;
+mod units;

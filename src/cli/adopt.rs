@@ -29,8 +29,8 @@ pub(super) struct Typed {
     /// The channel
     #[arg(value_parser = name)]
     name: ChannelName,
-    /// Give up after so many seconds, with exit code 3; it can be called again [default: never]
-    #[arg(long, value_name = "S", value_parser = seconds)]
+    /// Give up after TIME, with exit code 3; it can be called again [default: never]
+    #[arg(long, value_name = "TIME", value_parser = seconds)]
     timeout: Option<Duration>,
     #[command(flatten)]
     daemon: DaemonArgs,

@@ -31,8 +31,8 @@ pub(super) struct Typed {
     /// Do not wait until it is stored, even where no mount would send it
     #[arg(long)]
     no_wait: bool,
-    /// Wait at most so many seconds until it is stored, then end with exit code 3 [default: as long as it takes]
-    #[arg(long, value_name = "S", value_parser = seconds, conflicts_with = "no_wait")]
+    /// Give up after TIME if it is not stored, with exit code 3 [default: never]
+    #[arg(long, value_name = "TIME", value_parser = seconds, conflicts_with = "no_wait")]
     timeout: Option<Duration>,
     #[command(flatten)]
     daemon: DaemonArgs,

@@ -5,8 +5,7 @@ use std::time::Duration;
 use clap::Args;
 
 use super::context::{Context, channel_of};
-use super::localnet::span;
-use super::{Stop, milliseconds, name, output};
+use super::{Stop, milliseconds, name, output, seconds};
 use crate::engine::control::Request;
 use crate::store::ChannelName;
 
@@ -23,8 +22,8 @@ pub(super) struct Typed {
     /// The channel
     #[arg(value_parser = name)]
     name: ChannelName,
-    /// How long, as 90s, 10m or 2h
-    #[arg(long = "for", value_name = "TIME", value_parser = span, default_value = "1h")]
+    /// How long, such as 90s, 10m or 2h
+    #[arg(long = "for", value_name = "TIME", value_parser = seconds, default_value = "1h")]
     time: Duration,
 }
 

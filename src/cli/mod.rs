@@ -40,6 +40,7 @@ use clap::{Args, CommandFactory, Parser, Subcommand};
 
 use crate::engine::control::Failure;
 use crate::store::ChannelName;
+use crate::units::{size as byte_count, span as seconds};
 use context::Context;
 
 const AFTER_HELP: &str = "\
@@ -203,36 +204,6 @@ fn name(text: &str) -> Result<ChannelName, String> {
     ChannelName::parse(text).map_err(|error| error.to_string())
 }
 
-/// Reads a time in seconds from an argument.
-fn seconds(text: &str) -> Result<Duration, String> {
-    let bad = || format!("{text:?} is no time in seconds, such as 30 or 0.5");
-    let seconds: f64 = text.parse().map_err(|_| bad())?;
-    Duration::try_from_secs_f64(seconds).map_err(|_| bad())
-}
-
-/// Reads a number of bytes from an argument, as `1000`, `512K`, `4M` or `1.5GiB`; the units are powers of 1024.
-fn byte_count(text: &str) -> Result<u64, String> {
-    let bad = || format!("{text:?} is no number of bytes, such as 1000, 512K, 4M or 1.5GiB");
-    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-    let unit: u32 = match &text[digits.len()..] {
-        "" | "B" => 0,
-        "K" | "KiB" => 10,
-        "M" | "MiB" => 20,
-        "G" | "GiB" => 30,
-        "T" | "TiB" => 40,
-        _ => return Err(bad()),
-    };
-    let (whole, fraction) = digits.split_once('.').unwrap_or((digits, ""));
-    let number = |text: &str| if text.is_empty() { Some(0) } else { text.parse::<u64>().ok() };
-    if digits.starts_with(['.', '+']) || digits.is_empty() || fraction.len() > 6 || fraction.starts_with('+') {
-        return Err(bad());
-    }
-    let (whole, part) = (number(whole).ok_or_else(bad)?, number(fraction).ok_or_else(bad)?);
-    let scale = 10_u64.pow(u32::try_from(fraction.len()).map_err(|_| bad())?);
-    let bytes = (u128::from(whole) << unit) + (u128::from(part) << unit) / u128::from(scale);
-    u64::try_from(bytes).map_err(|_| bad())
-}
-
 /// A time as the control socket carries it.
 fn milliseconds(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
@@ -245,24 +216,5 @@ mod tests {
     #[test]
     fn the_command_line_is_sound() {
         CommandLine::command().debug_assert();
-    }
-
-    #[test]
-    fn bytes_are_counted_in_the_units_that_are_typed() {
-        let typed = ["0", "1000", "1K", "512KiB", "4M", "1.5GiB", "2T", "1.25K", "9B"];
-        let meant = [0, 1000, 1 << 10, 512 << 10, 4 << 20, 3 << 29, 2 << 40, 1280, 9];
-        assert_eq!(typed.map(byte_count), meant.map(Ok));
-        for text in ["", "K", "-1", "+1", "1.+5K", "1 K", "1kb", "1..5K", ".5G", "99999999999T", "1.0000001G", "٣"] {
-            assert!(byte_count(text).is_err(), "{text:?}");
-        }
-    }
-
-    #[test]
-    fn seconds_may_have_a_fraction_and_must_make_sense() {
-        assert_eq!(seconds("0.5"), Ok(Duration::from_millis(500)));
-        assert_eq!(seconds("30"), Ok(Duration::from_secs(30)));
-        for text in ["", "soon", "-1", "nan", "inf", "1e300"] {
-            assert!(seconds(text).is_err(), "{text:?}");
-        }
     }
 }

@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use super::Stop;
 use crate::engine::control::{Failure, FailureKind};
+pub(super) use crate::units::show_size as size;
 
 impl From<io::Error> for Stop {
     fn from(error: io::Error) -> Self {
@@ -54,22 +55,6 @@ pub(super) fn table<const COLUMNS: usize>(rows: &[[String; COLUMNS]]) -> Result<
     Ok(stdout.flush()?)
 }
 
-/// A number of bytes for a person.
-pub(super) fn size(bytes: u64) -> String {
-    const UNITS: [&str; 6] = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
-    if bytes < 1024 {
-        return format!("{bytes} B");
-    }
-    let mut unit = 0;
-    // In tenths, rounded down: what is not all there never looks complete.
-    let mut tenths = u128::from(bytes) * 10 / 1024;
-    while tenths >= 10_240 && unit + 1 < UNITS.len() {
-        tenths /= 1024;
-        unit += 1;
-    }
-    format!("{}.{} {}", tenths / 10, tenths % 10, UNITS[unit])
-}
-
 /// Text from elsewhere, with nothing in it that a terminal would obey.
 pub(super) fn printable(text: &str) -> Cow<'_, str> {
     if text.chars().any(|c| c.is_control() && c != '\n') {
@@ -82,21 +67,6 @@ pub(super) fn printable(text: &str) -> Cow<'_, str> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn sizes_are_short_and_never_rounded_up() {
-        for (bytes, text) in [
-            (0, "0 B"),
-            (1023, "1023 B"),
-            (1024, "1.0 KiB"),
-            (1549, "1.5 KiB"),
-            ((1 << 20) - 1, "1023.9 KiB"),
-            (20 << 20, "20.0 MiB"),
-            (u64::MAX, "15.9 EiB"),
-        ] {
-            assert_eq!(size(bytes), text);
-        }
-    }
 
     #[test]
     fn what_a_terminal_would_obey_is_not_printed() {

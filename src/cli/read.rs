@@ -6,7 +6,7 @@ use clap::Args;
 
 use super::context::{Context, misunderstood};
 use super::daemon::DaemonArgs;
-use super::{Stop, milliseconds, name, output, seconds};
+use super::{Stop, byte_count, milliseconds, name, output, seconds};
 use crate::engine::control::{FailureKind, Link, Request, Response};
 use crate::store::ChannelName;
 
@@ -31,11 +31,11 @@ pub(super) struct Typed {
     /// Go on as more arrives, until interrupted
     #[arg(short, long)]
     follow: bool,
-    /// Start after so many bytes
-    #[arg(long, value_name = "N", default_value_t = 0)]
+    /// Start after this many bytes, such as 10k
+    #[arg(long, value_name = "SIZE", value_parser = byte_count, default_value = "0")]
     offset: u64,
-    /// Wait at most so many seconds where it is not known whether more is there [default: 60]
-    #[arg(long, value_name = "S", value_parser = seconds)]
+    /// Give up after TIME if the network has not answered, with exit code 3 [default: 60s]
+    #[arg(long, value_name = "TIME", value_parser = seconds)]
     timeout: Option<Duration>,
     #[command(flatten)]
     daemon: DaemonArgs,

@@ -58,8 +58,8 @@ pub(super) struct Typed {
     /// Go on as more arrives, until interrupted
     #[arg(long)]
     follow: bool,
-    /// Wait at most so many seconds [default: as long as it takes]
-    #[arg(long, value_name = "S", value_parser = seconds)]
+    /// Give up after TIME, with exit code 3; nothing is lost [default: never]
+    #[arg(long, value_name = "TIME", value_parser = seconds)]
     timeout: Option<Duration>,
     /// Take the read capability of the drop from a file, and keep it under NAME; `-` is stdin
     #[arg(long, value_name = "FILE")]

@@ -76,8 +76,8 @@ pub(super) struct Typed {
     /// Do not wait until they are stored, even where no mount would send them
     #[arg(long)]
     no_wait: bool,
-    /// Wait at most so many seconds [default: as long as it takes]
-    #[arg(long, value_name = "S", value_parser = seconds, conflicts_with = "no_wait")]
+    /// Give up after TIME, with exit code 3; nothing is lost [default: never]
+    #[arg(long, value_name = "TIME", value_parser = seconds, conflicts_with = "no_wait")]
     timeout: Option<Duration>,
     /// Take the write capability of the drop from a file; `-` is stdin
     #[arg(long, value_name = "FILE")]

@@ -35,8 +35,8 @@ pub(super) struct Typed {
     /// Look for boxes that still live past the last one; nothing is given up
     #[arg(long)]
     search: bool,
-    /// With --search: wait no longer than so many seconds, with exit code 3 [default: until it ends]
-    #[arg(long, value_name = "S", requires = "search", value_parser = seconds)]
+    /// With --search: give up after TIME, with exit code 3 [default: never]
+    #[arg(long, value_name = "TIME", requires = "search", value_parser = seconds)]
     timeout: Option<Duration>,
     #[command(flatten)]
     daemon: DaemonArgs,

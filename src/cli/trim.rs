@@ -21,7 +21,7 @@ pub(super) struct Typed {
     /// The channel
     #[arg(value_parser = name)]
     name: ChannelName,
-    /// So many bytes stay, as 1000, 512K, 4M or 1.5GiB
+    /// How much stays, such as 1000, 10k or 1.5GiB
     #[arg(long, value_name = "SIZE", default_value = "0", value_parser = byte_count)]
     keep: u64,
 }

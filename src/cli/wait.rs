@@ -7,7 +7,7 @@ use clap::Args;
 use super::context::{Context, channel_of};
 use super::daemon::DaemonArgs;
 use super::new::Level;
-use super::{Stop, milliseconds, name, output, seconds};
+use super::{Stop, byte_count, milliseconds, name, output, seconds};
 use crate::engine::control::{Link, Request};
 use crate::store::ChannelName;
 
@@ -25,13 +25,13 @@ pub(super) struct Typed {
     #[arg(value_parser = name)]
     name: ChannelName,
     /// Of a channel that is read here: this many bytes, counted from its start
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "SIZE", value_parser = byte_count)]
     bytes: Option<u64>,
     /// Of a channel that is written here: until replicas have it, or only until couriers do, which may still lose it
     #[arg(long, value_name = "WHOSE", default_value = "stored")]
     level: Level,
-    /// Give up after so many seconds, with exit code 3 [default: never]
-    #[arg(long, value_name = "S", value_parser = seconds)]
+    /// Give up after TIME, with exit code 3 [default: never]
+    #[arg(long, value_name = "TIME", value_parser = seconds)]
     timeout: Option<Duration>,
     #[command(flatten)]
     daemon: DaemonArgs,

@@ -8,9 +8,9 @@ use serde_json::{Map, Value};
 
 use super::super::context::Context;
 use super::super::{Stop, output};
-use super::span;
 use crate::engine::control::{Failure, FailureKind};
 use crate::localnet::{Answer, Command, ask};
+use crate::units::span;
 
 /// Command a running localnet: its faults, its clock, its daemon
 #[derive(Args, Debug)]
@@ -179,20 +179,21 @@ fn clock(text: &str) -> Result<Move, String> {
     let (sign, rest) = match (text.strip_prefix('+'), text.strip_prefix('-')) {
         (Some(rest), _) => (1, rest),
         (_, Some(rest)) => (-1, rest),
-        _ => return Err("a jump as +8d or -90m, or reset".to_owned()),
+        _ => return Err(format!("{text:?} is not a jump of the clock, such as +8d, -90m or reset")),
     };
     let by_ms = i64::try_from(span(rest)?.as_millis()).map_err(|_| "too far".to_owned())?;
     Ok(Move::By(sign * by_ms))
 }
 
 fn fault(text: &str) -> Result<(String, Value), String> {
-    let (name, value) = text.split_once('=').ok_or("a fault as NAME=VALUE, such as loss=0.1")?;
+    let (name, value) =
+        text.split_once('=').ok_or_else(|| format!("{text:?} is not a fault: write NAME=VALUE, such as loss=0.1"))?;
     let value = match value {
         "on" | "true" => Value::Bool(true),
         "off" | "false" => Value::Bool(false),
         number => serde_json::from_str::<serde_json::Number>(number)
             .map(Value::Number)
-            .map_err(|_| format!("{number:?} is neither a number nor on or off"))?,
+            .map_err(|_| format!("{number:?} is neither a number nor on or off, as in loss=0.1 or storage-full=on"))?,
     };
     Ok((name.to_owned(), value))
 }

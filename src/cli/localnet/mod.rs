@@ -5,7 +5,6 @@ mod network;
 
 use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
-use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use serde_json::json;
@@ -108,38 +107,4 @@ async fn serve(context: &Context, typed: Typed) -> Result<(), Stop> {
     signals.came().await;
     localnet.shutdown().await;
     Ok(())
-}
-
-/// Reads a time: seconds, or a number with its unit, of ms, s, m, h, d and w.
-pub(super) fn span(text: &str) -> Result<Duration, String> {
-    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-    let seconds = match &text[digits.len()..] {
-        "ms" => 0.001,
-        "" | "s" => 1.0,
-        "m" => 60.0,
-        "h" => 3600.0,
-        "d" => 86_400.0,
-        "w" => 604_800.0,
-        _ => f64::NAN,
-    };
-    let number = digits.parse::<f64>().unwrap_or(f64::NAN);
-    match Duration::try_from_secs_f64(number * seconds) {
-        Ok(span) if span <= Duration::from_secs(100 * 366 * 86_400) => Ok(span),
-        _ => Err(format!("{text:?} is no time such as 30, 90m, 8d")),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn times_have_units_and_must_make_sense() {
-        assert_eq!(span("8d"), Ok(Duration::from_secs(8 * 86_400)));
-        assert_eq!(span("0.5"), Ok(Duration::from_millis(500)));
-        assert_eq!(span("20ms"), Ok(Duration::from_millis(20)));
-        for text in ["", "d", "-1s", "5y", "nan", "1e300", "999999w"] {
-            assert!(span(text).is_err(), "{text:?}");
-        }
-    }
 }

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::span;
 use crate::engine::control::{Failure, FailureKind};
 use crate::localnet::{Faults, Profile, Settings};
+use crate::units::{count, size, span, span_ms};
 
 /// The pace that any verb with `--localnet` can choose.
 #[derive(Args, Clone, Debug, Default)]
@@ -46,37 +46,37 @@ pub(super) struct NetworkArgs {
     #[arg(long, value_name = "RATE", value_parser = positive)]
     mu: Option<f64>,
     /// Mix layers
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=16))]
+    #[arg(long, value_name = "N", value_parser = count::<u8>(1..=16))]
     layers: Option<u8>,
     /// What a round trip takes besides the hops' delays
-    #[arg(long, value_name = "MS")]
-    network_ms: Option<u32>,
+    #[arg(long, value_name = "TIME", value_parser = span_ms)]
+    network_ms: Option<Duration>,
     /// Until a replica's answer is at the courier, mean
-    #[arg(long, value_name = "MS")]
-    replica_delay_ms: Option<u32>,
+    #[arg(long, value_name = "TIME", value_parser = span_ms)]
+    replica_delay_ms: Option<Duration>,
     /// Until a box is at the other of its two holders, mean
-    #[arg(long, value_name = "MS")]
-    replication_delay_ms: Option<u32>,
+    #[arg(long, value_name = "TIME", value_parser = span_ms)]
+    replication_delay_ms: Option<Duration>,
     /// What an encrypt costs the connection that asks for it
-    #[arg(long, value_name = "MS")]
-    encrypt_ms: Option<u32>,
+    #[arg(long, value_name = "TIME", value_parser = span_ms)]
+    encrypt_ms: Option<Duration>,
     /// Length of a mixnet epoch, as 120, 20m or 1h
     #[arg(long, value_name = "TIME", value_parser = epoch)]
     epoch_duration: Option<Duration>,
     /// Storage replicas
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(2..=64))]
+    #[arg(long, value_name = "N", value_parser = count::<u8>(2..=64))]
     replicas: Option<u8>,
     /// Service nodes with a courier
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=64))]
+    #[arg(long, value_name = "N", value_parser = count::<u8>(1..=64))]
     couriers: Option<u8>,
     /// Longest plaintext of a box in bytes, for a network that is made now [default: 1549]
-    #[arg(long, value_name = "BYTES")]
+    #[arg(long, value_name = "BYTES", value_parser = count::<usize>(0..=1 << 20))]
     max_plaintext: Option<usize>,
     /// How long a session outlives its connection, in real time [default: 10m]
     #[arg(long, value_name = "TIME", value_parser = span)]
     session_grace: Option<Duration>,
     /// Decides all that is random but the network's keys
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = count::<u64>(0..=u64::MAX))]
     seed: Option<u64>,
 }
 
@@ -97,8 +97,8 @@ pub(super) struct FaultArgs {
     #[arg(long, value_name = "RATE", value_parser = rate)]
     delay: Option<f64>,
     /// How long
-    #[arg(long, value_name = "MS")]
-    delay_ms: Option<u64>,
+    #[arg(long, value_name = "TIME", value_parser = span_ms)]
+    delay_ms: Option<Duration>,
     /// Reads that are told that a box is not there although it is
     #[arg(long, value_name = "RATE", value_parser = rate)]
     false_not_found: Option<f64>,
@@ -114,11 +114,11 @@ pub(super) struct FaultArgs {
     /// Replicas store nothing new
     #[arg(long)]
     storage_full: bool,
-    /// Cut every connection after so many bytes to its client
-    #[arg(long, value_name = "BYTES")]
+    /// Cut every connection after SIZE bytes to its client
+    #[arg(long, value_name = "SIZE", value_parser = size)]
     disconnect_after_bytes: Option<u64>,
-    /// Cut every connection after so many bytes from its client
-    #[arg(long, value_name = "BYTES")]
+    /// Cut every connection after SIZE bytes from its client
+    #[arg(long, value_name = "SIZE", value_parser = size)]
     disconnect_after_bytes_in: Option<u64>,
 }
 
@@ -130,7 +130,6 @@ impl NetworkArgs {
                 Failure::new(FailureKind::Usage, format!("{name} {rate} is too slow: one event would take for ever"))
             })
         };
-        let ms = |time: u32| Duration::from_millis(time.into());
         if let Some(lambda_p) = self.lambda_p {
             profile.tick = rate("--lambda-p", lambda_p)?;
         }
@@ -138,10 +137,10 @@ impl NetworkArgs {
             profile.hop = rate("--mu", mu)?;
         }
         profile.layers = self.layers.map_or(profile.layers, usize::from);
-        profile.network = self.network_ms.map_or(profile.network, ms);
-        profile.replica_delay = self.replica_delay_ms.map_or(profile.replica_delay, ms);
-        profile.replication_delay = self.replication_delay_ms.map_or(profile.replication_delay, ms);
-        profile.encrypt = self.encrypt_ms.map_or(profile.encrypt, ms);
+        profile.network = self.network_ms.unwrap_or(profile.network);
+        profile.replica_delay = self.replica_delay_ms.unwrap_or(profile.replica_delay);
+        profile.replication_delay = self.replication_delay_ms.unwrap_or(profile.replication_delay);
+        profile.encrypt = self.encrypt_ms.unwrap_or(profile.encrypt);
         profile.epoch = self.epoch_duration.unwrap_or(profile.epoch);
         profile.replicas = self.replicas.map_or(profile.replicas, usize::from);
         profile.couriers = self.couriers.map_or(profile.couriers, usize::from);
@@ -163,7 +162,7 @@ impl FaultArgs {
             reply_loss: self.reply_loss.unwrap_or(0.0),
             duplication: self.duplication.unwrap_or(0.0),
             delay: self.delay.unwrap_or(0.0),
-            delay_ms: self.delay_ms.unwrap_or(0),
+            delay_ms: self.delay_ms.map_or(0, super::super::milliseconds),
             false_not_found: self.false_not_found.unwrap_or(0.0),
             ack_then_lost: self.ack_then_lost.unwrap_or(0.0),
             stale_epoch: self.stale_epoch.unwrap_or(0.0),
@@ -178,7 +177,7 @@ impl FaultArgs {
 fn rate(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
         Ok(rate) if (0.0..=1.0).contains(&rate) => Ok(rate),
-        _ => Err("a probability, from 0 to 1".to_owned()),
+        _ => Err(format!("{text:?} is not a rate from 0 to 1, such as 0.05")),
     }
 }
 
@@ -186,13 +185,13 @@ fn rate(text: &str) -> Result<f64, String> {
 fn positive(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
         Ok(number) if (1e-9..=1e6).contains(&number) => Ok(number),
-        _ => Err("a number above 0, up to a million".to_owned()),
+        _ => Err(format!("{text:?} is not a number above 0 and up to 1000000, such as 0.5")),
     }
 }
 
 fn epoch(text: &str) -> Result<Duration, String> {
     match span(text)? {
         length if length >= Duration::from_secs(1) => Ok(length),
-        _ => Err("an epoch takes a second or more".to_owned()),
+        _ => Err(format!("{text:?} is too short for an epoch, which takes at least a second, such as 20m")),
     }
 }

@@ -77,8 +77,8 @@ struct ProcessArgs {
     /// begun anew at 4 MiB, and the one before is kept as FILE.old
     #[arg(long, value_name = "FILE")]
     log_file: Option<PathBuf>,
-    /// At the end, send what is left for so long
-    #[arg(long, value_name = "SECONDS", value_parser = seconds, default_value = "5")]
+    /// At the end, send what is left for at most TIME
+    #[arg(long, value_name = "TIME", value_parser = seconds, default_value = "5")]
     drain_timeout: Duration,
     /// What stands for it in the mount table; mount(8) names it
     #[arg(long, hide = true, value_name = "NAME", default_value = "pigeonfs")]

@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::super::{byte_count, seconds};
 use crate::channel::{Linger, PROBE_SHARE};
 use crate::fs::{Fsync, Options, Truncate};
 use crate::store::Limits;
+use crate::units::{count, size, span, span_ms};
 
 /// How the files behave and look.
 #[derive(Args, Debug)]
@@ -17,15 +17,15 @@ pub(super) struct FileArgs {
     #[arg(long, value_name = "WHAT", default_value = "spool")]
     fsync: Fsync,
     /// How long fsync waits for the replicas; then it fails with ETIMEDOUT, and nothing is lost
-    #[arg(long, value_name = "SECONDS", value_parser = seconds, default_value = "100")]
+    #[arg(long, value_name = "TIME", value_parser = span, default_value = "100")]
     sync_timeout: Duration,
     /// What opening with O_TRUNC does once bytes have left: `refuse` it, or `append`, so that a second `cp` sends the
     /// whole file again behind the first
     #[arg(long, value_name = "WHAT", default_value = "refuse")]
     truncate: Truncate,
-    /// A file in a drop is sent so long after its last close or rename
-    #[arg(long, value_name = "MILLISECONDS", default_value = "2000")]
-    settle_ms: u32,
+    /// Send a file of a drop TIME after its last close or rename. A number without a unit counts milliseconds
+    #[arg(long, value_name = "TIME", value_parser = span_ms, default_value = "2000")]
+    settle_ms: Duration,
     /// Refuse every change with EROFS
     #[arg(long)]
     pub(super) read_only: bool,
@@ -33,12 +33,12 @@ pub(super) struct FileArgs {
     #[arg(long)]
     pub(super) allow_other: bool,
     /// Whose the files are [default: whoever mounts]
-    #[arg(long, value_name = "NUMBER")]
+    #[arg(long, value_name = "NUMBER", value_parser = count::<u32>(0..=u64::from(u32::MAX - 1)))]
     uid: Option<u32>,
     /// Of which group the files are [default: that of whoever mounts]
-    #[arg(long, value_name = "NUMBER")]
+    #[arg(long, value_name = "NUMBER", value_parser = count::<u32>(0..=u64::from(u32::MAX - 1)))]
     gid: Option<u32>,
-    /// Permission bits that no file has
+    /// Permission bits to clear (umask)
     #[arg(long, value_name = "OCTAL", value_parser = permissions, default_value = "077")]
     umask: u32,
 }
@@ -47,20 +47,20 @@ pub(super) struct FileArgs {
 #[derive(Args, Debug)]
 #[command(next_help_heading = "Sending and keeping")]
 pub(super) struct DiskArgs {
-    /// A box that is not full leaves so long after the last write; at most 10 s after its first byte
-    #[arg(long, value_name = "MILLISECONDS", default_value = "1000")]
-    linger_ms: u32,
+    /// Send a partly filled box TIME after the last write, at most 10 s after its first byte. A number without a unit counts milliseconds
+    #[arg(long, value_name = "TIME", value_parser = span_ms, default_value = "1000")]
+    linger_ms: Duration,
     /// Bytes accepted and not yet stored by replicas, over all channels; then writes fail with ENOSPC
-    #[arg(long, value_name = "SIZE", value_parser = byte_count, default_value = "4GiB")]
+    #[arg(long, value_name = "SIZE", value_parser = size, default_value = "4GiB")]
     spool_limit: u64,
     /// Bytes that have arrived and are kept, over all channels; then reading pauses
-    #[arg(long, value_name = "SIZE", value_parser = byte_count, default_value = "4GiB")]
+    #[arg(long, value_name = "SIZE", value_parser = size, default_value = "4GiB")]
     cache_limit: u64,
     /// The same of one channel
-    #[arg(long, value_name = "SIZE", value_parser = byte_count, default_value = "1GiB")]
+    #[arg(long, value_name = "SIZE", value_parser = size, default_value = "1GiB")]
     cache_channel_limit: u64,
     /// Bytes that were sent and are kept for reading back; the oldest of more are dropped
-    #[arg(long, value_name = "SIZE", value_parser = byte_count, default_value = "1GiB")]
+    #[arg(long, value_name = "SIZE", value_parser = size, default_value = "1GiB")]
     keep_sent: u64,
     /// The part of the network's pace, from 0 to 1, that looking for what is new may take, for all channels together
     #[arg(long, value_name = "SHARE", value_parser = share, default_value_t = PROBE_SHARE)]
@@ -78,7 +78,7 @@ impl FileArgs {
             uid: self.uid.unwrap_or(default.uid),
             gid: self.gid.unwrap_or(default.gid),
             umask: self.umask,
-            rest: Duration::from_millis(self.settle_ms.into()),
+            rest: self.settle_ms,
             ..default
         }
     }
@@ -86,7 +86,7 @@ impl FileArgs {
 
 impl DiskArgs {
     pub(super) fn linger(&self) -> Linger {
-        Linger::with_pause(Duration::from_millis(self.linger_ms.into()))
+        Linger::with_pause(self.linger_ms)
     }
 
     pub(super) fn limits(&self) -> Limits {
@@ -101,12 +101,12 @@ impl DiskArgs {
 
 fn share(text: &str) -> Result<f64, String> {
     let share = text.parse().ok().filter(|share| (0.0..=1.0).contains(share));
-    share.ok_or_else(|| format!("{text:?} is no share from 0 to 1, such as 0.1"))
+    share.ok_or_else(|| format!("{text:?} is not a share from 0 to 1, such as 0.1"))
 }
 
 fn permissions(text: &str) -> Result<u32, String> {
     let bits = u32::from_str_radix(text, 8).ok().filter(|bits| *bits <= 0o777);
-    bits.ok_or_else(|| format!("{text:?} are no permission bits, such as 077"))
+    bits.ok_or_else(|| format!("{text:?} are not permission bits, such as 077 (octal, at most 777)"))
 }
 
 #[cfg(test)]
