@@ -7,6 +7,7 @@ pub mod drop;
 pub mod engine;
 pub mod fs;
 pub mod localnet;
+pub mod model;
 pub mod mount;
 pub mod store;
 pub mod thin;

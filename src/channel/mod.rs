@@ -22,7 +22,7 @@ mod receiver;
 mod scheduler;
 mod sender;
 
-pub use crate::store::Durability;
+pub use crate::model::Durability;
 pub use gallop::{Gallop, GallopAction, GallopEvent, LEAST_PROBES, SEARCH_PROBES};
 pub use linger::Linger;
 pub use pace::Pace;

@@ -15,7 +15,7 @@ use rand::rngs::StdRng;
 #[cfg(test)]
 use super::bugs::{Bug, has};
 use super::{Pace, Time};
-use crate::store::ChannelId;
+use crate::model::ChannelId;
 
 /// The share of the traffic that probes of idle channels may take, where nobody chose another.
 pub const PROBE_SHARE: f64 = 0.1;

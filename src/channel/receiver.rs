@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::{Pace, Time};
-use crate::store::{BoxSeq, MAX_AHEAD_BOXES};
+use crate::model::{BoxSeq, MAX_AHEAD_BOXES};
 
 const HOLE_FIRST: Duration = Duration::from_secs(10);
 /// A box that is missing before a known later one is called so after this many more questions.

@@ -24,7 +24,7 @@ use super::{
     Answer, Operation, Outcome, Pace, ReadBack, Receiver, ReceiverAction, ReceiverEvent, Sender, SenderAction,
     SenderEvent, Time, Wants,
 };
-use crate::store::{BoxSeq, ChannelId};
+use crate::model::{BoxSeq, ChannelId};
 
 /// Operations whose first packet has probably not left; with more, the daemon would cease to read us (A.6).
 const UNSENT: f64 = 12.0;

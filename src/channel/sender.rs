@@ -19,7 +19,7 @@ use std::time::Duration;
 use super::Time;
 #[cfg(test)]
 use super::bugs::{Bug, has};
-use crate::store::{BoxSeq, Durability};
+use crate::model::{BoxSeq, Durability};
 
 const RETRY_FIRST: Duration = Duration::from_millis(500);
 const RETRY_CAP: Duration = Duration::from_secs(60);

@@ -3,8 +3,8 @@
 use rusqlite::params;
 use zeroize::Zeroizing;
 
+use super::PROVISIONAL_MAX_PLAINTEXT;
 use super::ledger::{Ledger, Record, role_code};
-use super::model::PROVISIONAL_MAX_PLAINTEXT;
 use super::{Capability, ChannelId, ChannelName, Content, Role, StoreError};
 use crate::bacap::{ReadCap, WriteCap};
 

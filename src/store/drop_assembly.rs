@@ -6,9 +6,10 @@
 
 use rusqlite::params;
 
-use super::drops::{RecordId, RecordState, encoded};
+use super::drops::encoded;
 use super::ledger::{Ledger, Record, int};
 use super::{BoxSeq, ChannelId, Commit, Store, StoreError};
+use super::{RecordId, RecordState};
 use crate::drop::{Digest, Header};
 
 /// A change of a drop's records that boxes brought.

@@ -2,11 +2,12 @@
 
 use rusqlite::{Connection, Row, params};
 
-use super::drops::{DropCounts, DropRecord, RecordId, RecordState, place};
+use super::drops::{DropCounts, DropRecord, place};
 use super::ledger::{int, seq, uint};
-use super::model::from_nanos;
+use super::nanos::from_nanos;
 use super::queries::{each, one};
 use super::{BoxSeq, ChannelId, Store, StoreError};
+use super::{RecordId, RecordState};
 use crate::drop::Header;
 
 const RECORD: &str = "

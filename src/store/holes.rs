@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime};
 use rusqlite::params;
 
 use super::ledger::{Ledger, index, int, uint};
-use super::model::from_nanos;
+use super::nanos::from_nanos;
 use super::{BoxSeq, Channel, ChannelId, Role, Skipped, Store, StoreError};
 
 /// A replica epoch: boxes are kept by the week of their writing (`pigeonhole-internals.md` §3.6).

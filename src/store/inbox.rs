@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use rusqlite::params;
 use tracing::warn;
 
+use super::MAX_AHEAD_BOXES;
 use super::ledger::{Ledger, Record, index, int, state, uint};
-use super::model::MAX_AHEAD_BOXES;
 use super::{Arrival, BoxSeq, BoxState, ChannelId, Frontier, StoreError};
 use crate::bacap::BoxIndex;
 

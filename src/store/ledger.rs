@@ -4,7 +4,7 @@ use std::time::SystemTime;
 
 use rusqlite::{Connection, OptionalExtension, Params, Row, params};
 
-use super::model::to_nanos;
+use super::nanos::to_nanos;
 use super::{BoxSeq, ChannelId, Content, Limits, Role, StoreError};
 use crate::bacap::BoxIndex;
 

@@ -29,8 +29,7 @@ mod holes;
 mod inbox;
 mod ledger;
 mod migrations;
-mod model;
-mod name;
+mod nanos;
 mod notes;
 mod open;
 mod queries;
@@ -47,19 +46,19 @@ mod state_dir;
 mod trim;
 mod writer;
 
+pub use crate::model::{
+    Appended, Arrival, Binding, BoxSeq, BoxState, Capability, Channel, ChannelId, ChannelName, Content, Durability,
+    Frontier, Limits, MAX_AHEAD_BOXES, MAX_NAME_BYTES, NameError, NetworkId, OutBox, PROVISIONAL_MAX_PLAINTEXT,
+    RecordId, RecordState, Role, Skipped, Usage,
+};
 pub use changes::Changes;
 pub use claim::Claim;
 pub use commit::Commit;
 pub use drop_assembly::{Assembled, Standing};
 pub(crate) use drop_queries::DropBox;
-pub use drops::{DropCounts, DropRecord, DropSlice, NewRecord, RecordId, RecordState};
+pub use drops::{DropCounts, DropRecord, DropSlice, NewRecord};
 pub use error::StoreError;
 pub use holes::{Hole, REPLICA_EPOCH, RETENTION};
-pub use model::{
-    Appended, Arrival, Binding, BoxSeq, BoxState, Capability, Channel, ChannelId, Content, Durability, Frontier,
-    Limits, MAX_AHEAD_BOXES, NetworkId, OutBox, PROVISIONAL_MAX_PLAINTEXT, Role, Skipped, Usage,
-};
-pub use name::{ChannelName, MAX_NAME_BYTES, NameError};
 pub use notes::MAX_NOTES;
 pub use open::Store;
 pub use queries::MAX_READ_BYTES;

@@ -5,7 +5,7 @@ use std::time::SystemTime;
 use rusqlite::params;
 
 use super::ledger::{Ledger, int};
-use super::model::from_nanos;
+use super::nanos::from_nanos;
 use super::queries::each;
 use super::{ChannelId, Commit, Store, StoreError};
 

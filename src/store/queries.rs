@@ -5,10 +5,11 @@ use std::time::SystemTime;
 use rusqlite::{Connection, OptionalExtension, Params, Row, params};
 use zeroize::Zeroizing;
 
+use super::MAX_AHEAD_BOXES;
 use super::catalog::News;
 use super::channels::capability;
 use super::ledger::{content, index, int, role, seq, state, uint};
-use super::model::{MAX_AHEAD_BOXES, from_nanos};
+use super::nanos::from_nanos;
 use super::{
     BoxSeq, BoxState, Capability, Channel, ChannelId, ChannelName, Durability, NetworkId, OutBox, Role, Store,
     StoreError, Usage,

@@ -5,7 +5,7 @@ use std::time::SystemTime;
 use zeroize::Zeroizing;
 
 use super::ledger::Ledger;
-use super::model::to_nanos;
+use super::nanos::to_nanos;
 use super::queue::{Kind, Task};
 use super::{
     Adopted, Appended, Arrival, Binding, BoxSeq, BoxState, ChannelId, ChannelName, Claim, Commit, Content, Durability,

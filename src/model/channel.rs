@@ -1,9 +1,9 @@
-//! What the store says about channels and boxes.
+//! A channel and its boxes: identifiers, roles, states.
 
 use std::fmt;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::SystemTime;
 
-use super::ChannelName;
+use super::{ChannelName, NetworkId};
 use crate::bacap::{BoxIndex, ReadCap, WriteCap};
 
 /// What a box takes before the network was asked: M of Katzenpost's default geometry (`pigeonhole-internals.md` §2.3).
@@ -92,7 +92,7 @@ pub enum BoxState {
 
 impl BoxState {
     /// The number in the database. Within a role, a higher one is never followed by a lower one.
-    pub(super) const fn code(self) -> i64 {
+    pub(crate) const fn code(self) -> i64 {
         match self {
             Self::Open => 0,
             Self::Sealed => 1,
@@ -104,7 +104,7 @@ impl BoxState {
         }
     }
 
-    pub(super) const fn from_code(code: i64) -> Option<Self> {
+    pub(crate) const fn from_code(code: i64) -> Option<Self> {
         Some(match code {
             0 => Self::Open,
             1 => Self::Sealed,
@@ -116,52 +116,6 @@ impl BoxState {
             _ => return None,
         })
     }
-}
-
-/// A network: the set of its directory authorities' identity key hashes.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct NetworkId(Vec<[u8; 32]>);
-
-impl NetworkId {
-    /// The network of these authorities, in whatever order they were listed.
-    pub fn new(keys: impl IntoIterator<Item = [u8; 32]>) -> Self {
-        let mut keys: Vec<_> = keys.into_iter().collect();
-        keys.sort_unstable();
-        keys.dedup();
-        Self(keys)
-    }
-
-    /// The hashes, sorted, each once.
-    pub fn keys(&self) -> &[[u8; 32]] {
-        &self.0
-    }
-
-    /// Whether `present` is this network still: more than half of the authorities known here are in it.
-    pub fn is_same_network_as(&self, present: &Self) -> bool {
-        let known = self.0.iter().filter(|key| present.0.binary_search(key).is_ok()).count();
-        known * 2 > self.0.len()
-    }
-
-    pub(super) fn to_bytes(&self) -> Vec<u8> {
-        self.0.concat()
-    }
-
-    /// `None` unless these are whole keys.
-    pub(super) fn from_bytes(bytes: &[u8]) -> Option<Self> {
-        let (keys, rest) = bytes.as_chunks::<32>();
-        rest.is_empty().then(|| Self::new(keys.iter().copied()))
-    }
-}
-
-/// What a request to bind a channel to a network came to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Binding {
-    /// It is bound from now on.
-    Bound,
-    /// It was bound to this network before.
-    Matches,
-    /// It belongs to another one. Nothing was changed.
-    Refused,
 }
 
 /// Everything about a channel but its boxes and its capability. Read from one row: it costs the same for any length.
@@ -322,77 +276,9 @@ pub struct Appended {
     pub size: u64,
 }
 
-/// What the store may take of the disk.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Limits {
-    /// Bytes accepted and not yet stored by replicas, over all channels. More are not accepted.
-    pub spool_bytes: u64,
-    /// Bytes that have arrived and are kept, over all channels that are read. While there are more, no channel is read.
-    pub cache_bytes: u64,
-    /// The same of one channel: its writer, who may be hostile, is not to take it all.
-    pub cache_channel_bytes: u64,
-    /// Bytes that replicas have confirmed and that are kept for reading back. The oldest of more are dropped.
-    pub sent_bytes: u64,
-}
-
-/// What the store has taken, over all channels; each has its limit in [`Limits`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Usage {
-    /// Bytes accepted and not yet stored by replicas.
-    pub spool_bytes: u64,
-    /// Bytes that have arrived and are kept.
-    pub cache_bytes: u64,
-    /// Bytes that replicas have confirmed and that are kept.
-    pub sent_bytes: u64,
-    /// When a channel was made, renamed or removed, the last time.
-    pub listing_changed: SystemTime,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self { spool_bytes: 4 << 30, cache_bytes: 4 << 30, cache_channel_bytes: 1 << 30, sent_bytes: 1 << 30 }
-    }
-}
-
-/// Nanoseconds since 1970, negative before; the ends of the range stand for what is beyond.
-pub(super) fn to_nanos(time: SystemTime) -> i64 {
-    match time.duration_since(UNIX_EPOCH) {
-        Ok(since) => i64::try_from(since.as_nanos()).unwrap_or(i64::MAX),
-        Err(before) => i64::try_from(before.duration().as_nanos()).map_or(i64::MIN, |nanos| -nanos),
-    }
-}
-
-pub(super) fn from_nanos(nanos: i64) -> SystemTime {
-    let distance = Duration::from_nanos(nanos.unsigned_abs());
-    if nanos < 0 { UNIX_EPOCH - distance } else { UNIX_EPOCH + distance }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_network_is_the_same_while_more_than_half_of_its_keys_are_known() {
-        let bound = NetworkId::new([[1; 32], [2; 32], [3; 32], [2; 32]]);
-        assert_eq!(bound.keys().len(), 3);
-        assert!(bound.is_same_network_as(&NetworkId::new([[3; 32], [1; 32]])));
-        assert!(bound.is_same_network_as(&NetworkId::new([[3; 32], [1; 32], [7; 32], [8; 32], [9; 32]])));
-        assert!(!bound.is_same_network_as(&NetworkId::new([[1; 32]])));
-        let two = NetworkId::new([[1; 32], [2; 32]]);
-        assert!(!two.is_same_network_as(&NetworkId::new([[1; 32]])), "half is not more than half");
-        assert!(!NetworkId::new([]).is_same_network_as(&two));
-        assert_eq!(NetworkId::from_bytes(&bound.to_bytes()), Some(bound));
-        assert_eq!(NetworkId::from_bytes(&[0; 33]), None);
-    }
-
-    #[test]
-    fn times_before_1970_and_beyond_the_range_are_kept_as_near_as_can_be() {
-        for time in [UNIX_EPOCH, UNIX_EPOCH - Duration::from_nanos(1), UNIX_EPOCH + Duration::new(1 << 33, 7)] {
-            assert_eq!(from_nanos(to_nanos(time)), time);
-        }
-        let far = UNIX_EPOCH + Duration::from_secs(1 << 40);
-        assert_eq!(to_nanos(far), i64::MAX);
-    }
 
     #[test]
     fn state_codes_are_read_back() {

@@ -1,0 +1,18 @@
+//! The vocabulary of channels: identifiers, names, roles, limits and states that all modules of the mount's side share.
+//!
+//! No I/O enters here: no SQL, no files, no clock and no network.
+
+mod channel;
+mod limits;
+mod name;
+mod network;
+mod record;
+
+pub use channel::{
+    Appended, Arrival, BoxSeq, BoxState, Capability, Channel, ChannelId, Content, Durability, Frontier,
+    MAX_AHEAD_BOXES, OutBox, PROVISIONAL_MAX_PLAINTEXT, Role, Skipped,
+};
+pub use limits::{Limits, Usage};
+pub use name::{ChannelName, MAX_NAME_BYTES, NameError};
+pub use network::{Binding, NetworkId};
+pub use record::{RecordId, RecordState};
