@@ -10,5 +10,6 @@ pub mod localnet;
 pub mod model;
 pub mod mount;
 pub mod store;
+mod text;
 pub mod thin;
 mod units;

@@ -5,7 +5,8 @@ use std::process::ExitCode;
 
 use serde_json::json;
 
-use super::output::printable;
+use super::Stop;
+use super::output::{self, printable};
 use crate::engine::control::{Failure, FailureKind};
 
 /// Prints a failure to stderr; its exit code.
@@ -18,8 +19,16 @@ pub(super) fn tell(failure: &Failure, json: bool) -> ExitCode {
 
 /// Prints what was wrong with the command line, or the help that it asked for.
 pub(super) fn usage(error: &clap::Error) -> ExitCode {
-    let _ = error.print();
-    ExitCode::from(if error.use_stderr() { exit_code(FailureKind::Usage) } else { 0 })
+    if error.use_stderr() {
+        // Where nobody can be told, the exit code is what is left.
+        let _ = error.print();
+        return ExitCode::from(exit_code(FailureKind::Usage));
+    }
+    let printed = output::check().map_err(Stop::from).and_then(|()| Ok(error.print()?));
+    match printed {
+        Ok(()) | Err(Stop::BrokenPipe) => ExitCode::SUCCESS,
+        Err(Stop::Failure(failure)) => tell(&failure, false),
+    }
 }
 
 fn exit_code(kind: FailureKind) -> u8 {

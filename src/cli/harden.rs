@@ -1,13 +1,24 @@
 //! What the process does to itself before anything else: no core dumps, no other process of ours may look inside, and
 //! nothing that it makes can be read by others, whatever umask it was given.
 
+use std::sync::OnceLock;
+
 use rustix::fs::Mode;
 use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit, umask};
 
 use crate::engine::control::{Failure, FailureKind};
 
+/// What the process was started with.
+static UMASK: OnceLock<u32> = OnceLock::new();
+
+/// The permission bits that the person's umask clears, which [`process`] has replaced by a stricter one.
+pub(super) fn umask_at_start() -> u32 {
+    UMASK.get().copied().unwrap_or(0o077)
+}
+
 pub(super) fn process() -> Result<(), Failure> {
-    umask(Mode::from_raw_mode(0o077));
+    let before = umask(Mode::from_raw_mode(0o077));
+    let _ = UMASK.set(before.as_raw_mode() & 0o777);
     setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) })
         .and_then(|()| set_dumpable_behavior(DumpableBehavior::NotDumpable))
         .map_err(|error| {

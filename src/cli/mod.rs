@@ -109,6 +109,17 @@ enum Verb {
     Receive(receive::Typed),
 }
 
+impl Verb {
+    /// Whether the verb has something to say on standard output when all is well.
+    fn prints(&self, json: bool) -> bool {
+        match self {
+            Self::Mount(_) | Self::Umount(_) | Self::New(_) | Self::Add(_) | Self::Forget(_) => json,
+            Self::Rename(_) | Self::Follow(_) | Self::Wait(_) | Self::Append(_) => json,
+            _ => true,
+        }
+    }
+}
+
 /// Why a verb ended before its work was done.
 #[derive(Debug)]
 enum Stop {
@@ -125,8 +136,11 @@ impl From<Failure> for Stop {
 }
 
 /// Runs the command with these arguments, the program's name first. Called as `mount.pigeonfs` it speaks mount(8)'s
-/// language.
-pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+/// language. `stdout_was_closed` says that the process began without a standard output.
+pub fn main(arguments: impl IntoIterator<Item = OsString>, stdout_was_closed: bool) -> ExitCode {
+    if stdout_was_closed {
+        output::is_closed();
+    }
     let hardened = harden::process();
     let mut arguments: Vec<OsString> = arguments.into_iter().collect();
     if arguments.first().is_some_and(|program| mount::helper::is_called(program)) {
@@ -141,7 +155,8 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Err(error) => return failure::usage(&error),
     };
     let json = typed.common.json;
-    let result = hardened.map_err(Stop::from).and_then(|()| match &typed.verb {
+    let sound = hardened.and_then(|()| if typed.verb.prints(json) { output::check() } else { Ok(()) });
+    let result = sound.map_err(Stop::from).and_then(|()| match &typed.verb {
         Verb::Mount(mount) if mount.goes_to_background() && !mount::background::is_child() => {
             mount::background::run(&arguments)
         }

@@ -2,7 +2,9 @@
 
 use std::borrow::Cow;
 use std::io::{self, Write};
+use std::sync::atomic::{AtomicBool, Ordering};
 
+use rustix::io::Errno;
 use serde::Serialize;
 
 use super::Stop;
@@ -18,8 +20,38 @@ impl From<io::Error> for Stop {
     }
 }
 
+/// Whether the process was started with its standard output closed. The runtime has put /dev/null in its place, where
+/// everything would vanish and count as printed.
+static CLOSED: AtomicBool = AtomicBool::new(false);
+
+/// Says that the standard output was closed when the process began.
+pub(super) fn is_closed() {
+    CLOSED.store(true, Ordering::Relaxed);
+}
+
+/// Fails where nothing can be printed. A verb that prints asks before it does anything.
+pub(super) fn check() -> Result<(), Failure> {
+    if !CLOSED.load(Ordering::Relaxed) {
+        return Ok(());
+    }
+    Err(Failure::new(FailureKind::Failed, "standard output is closed, and this verb prints to it")
+        .hint("give it a file, a pipe, or /dev/null; nothing was done"))
+}
+
+/// Makes sure that what was printed is where it is to go: a file says only now that its disk is full, on some file systems.
+pub(super) fn settle() -> Result<(), Stop> {
+    let stdout = io::stdout();
+    stdout.lock().flush()?;
+    match rustix::fs::fdatasync(&stdout) {
+        // A pipe, a terminal, or a file system that cannot.
+        Ok(()) | Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP | Errno::ROFS) => Ok(()),
+        Err(error) => Err(io::Error::from(error).into()),
+    }
+}
+
 /// Writes bytes as they are, at once.
 pub(super) fn bytes(bytes: &[u8]) -> Result<(), Stop> {
+    check()?;
     let mut stdout = io::stdout().lock();
     stdout.write_all(bytes)?;
     Ok(stdout.flush()?)
@@ -27,6 +59,7 @@ pub(super) fn bytes(bytes: &[u8]) -> Result<(), Stop> {
 
 /// Writes a line, at once.
 pub(super) fn line(text: &str) -> Result<(), Stop> {
+    check()?;
     let mut stdout = io::stdout().lock();
     writeln!(stdout, "{text}")?;
     Ok(stdout.flush()?)
@@ -42,6 +75,7 @@ pub(super) fn json(value: &impl Serialize) -> Result<(), Stop> {
 
 /// Writes rows with their columns aligned, the last one as long as it is.
 pub(super) fn table<const COLUMNS: usize>(rows: &[[String; COLUMNS]]) -> Result<(), Stop> {
+    check()?;
     let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
     let widths: Vec<usize> = (0..COLUMNS).map(width).collect();
     let mut stdout = io::stdout().lock();

@@ -1,7 +1,9 @@
 //! `pigeonfs receive`
 
+mod place;
 mod target;
 
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -20,12 +22,17 @@ use super::{Stop, name, output, seconds};
 use crate::engine::control::{Failure, FailureKind, Link, Request, Response, Secret};
 use crate::engine::status::{ChannelStatus, LinkStatus, RecordStatus};
 use crate::store::{ChannelName, Content};
-use target::{Target, Written};
+use crate::text::shown_path;
+use target::{Policy, Target, Written};
 
 /// How often a wait looks.
 const LOOK: Duration = Duration::from_millis(250);
 /// Without a daemon it waits so long.
 const DAEMON_PATIENCE: Duration = Duration::from_secs(10);
+/// What could not be written here is tried again after so long.
+const AGAIN: Duration = Duration::from_secs(10);
+/// Files that an error names.
+const NAMED: usize = 10;
 /// Records that are looked up at once.
 const PAGE: u32 = 200;
 
@@ -36,8 +43,14 @@ Each file is brought out once: run again, receive goes on where it was, after Ct
 the network has said that nothing more is there, and waits for what has begun to arrive, and for a first file where the drop \
 has had none. With --follow it never ends by itself.
 
-A file comes into DIR whole, or not at all; its name is made harmless, and nothing is overwritten: a second `a.txt` becomes \
-`a~1.txt`. A broken one is told of, and the next is read. With `-o -` the bytes go to stdout, one file after another.
+A file comes into DIR whole, or not at all. Without -o, DIR is ./NAME, which is made, private to you. Names are made harmless: \
+nothing is overwritten (a second `a.txt` becomes `a~1.txt`), no name begins with a dash, none with a dot unless --dotfiles \
+allows it, and no file is executable unless --keep-mode is given. Below DIR only directories are entered that an earlier receive \
+has made; where you have one of the same name, another is made beside it.
+
+A broken file is reported, and the next is read: broken is what the network lost or what does not fit its digest. What this \
+machine could not write (a full disk, a directory that cannot be entered) is reported, kept, and tried again; exit code 1 says \
+that some of it is left. With `-o -` the bytes go to stdout, one file after another.
 
 What pigeonhole-cp sends is received: give its index with -i. A capability goes into a file, never into an argument.
 
@@ -45,6 +58,7 @@ Progress is a bar on a terminal, and JSON lines on stdout otherwise (on stderr w
 broken or something failed, 2 usage, 3 the time of --timeout was up, 4 no daemon, 5 refused, 130 interrupted.
 
 Examples:
+  pigeonfs receive inbox                         into ./inbox
   pigeonfs receive inbox -o ~/Downloads
   pigeonfs receive inbox -o - | tar x
   pigeonfs receive friend --read-cap-file friend.cap -o .")]
@@ -52,9 +66,15 @@ pub(super) struct Typed {
     /// The drop
     #[arg(value_parser = name)]
     name: ChannelName,
-    /// Where to; `-` is stdout [default: the working directory]
+    /// The directory to put the files into, one of your own; `-` is stdout [default: ./NAME, made if missing]
     #[arg(short, long, value_name = "DIR", alias = "dest-dir", short_alias = 'd')]
     output: Option<PathBuf>,
+    /// Let names begin with a dot, as the sender chose
+    #[arg(long)]
+    dotfiles: bool,
+    /// Give files the permission bits that the sender told, instead of those that your umask allows and no execute bit
+    #[arg(long)]
+    keep_mode: bool,
     /// Go on as more arrives, until interrupted
     #[arg(long)]
     follow: bool,
@@ -79,8 +99,12 @@ pub(super) async fn run(context: &Context, typed: Typed) -> Result<(), Stop> {
     let capability = typed.read_cap_file.as_deref().map(|path| capability_from(path, typed.index.as_deref()));
     let capability = capability.transpose()?;
     let to_stdout = typed.output.as_deref().is_some_and(|path| path.as_os_str() == "-");
-    let directory = typed.output.clone().unwrap_or_else(|| PathBuf::from("."));
-    let target = if to_stdout { Target::Stdout } else { Target::directory(&directory)? };
+    let policy = Policy { dotfiles: typed.dotfiles, keep_mode: typed.keep_mode };
+    let target = match &typed.output {
+        Some(_) if to_stdout => Target::Stdout,
+        Some(path) => Target::chosen(path, policy)?,
+        None => Target::of_the_drop(typed.name.as_str(), policy)?,
+    };
     context
         .with_state(typed.daemon.meant()?, async |link: &mut Link| {
             let mut receiving = Receiving {
@@ -90,7 +114,10 @@ pub(super) async fn run(context: &Context, typed: Typed) -> Result<(), Stop> {
                 progress: Progress::new(context.json, to_stdout),
                 cursor: 0,
                 written: 0,
-                broken: Vec::new(),
+                broken: Trouble::default(),
+                kept: BTreeSet::new(),
+                unwritten: Trouble::default(),
+                try_again: Instant::now() + AGAIN,
             };
             let deadline = typed.timeout.map(|timeout| Instant::now() + timeout);
             let result = receiving.run(capability.clone(), typed.follow, deadline).await;
@@ -108,7 +135,50 @@ struct Receiving<'a> {
     /// Records up to this one are done with.
     cursor: i64,
     written: u64,
-    broken: Vec<String>,
+    broken: Trouble,
+    /// Records that could not be written here, and are tried again.
+    kept: BTreeSet<i64>,
+    unwritten: Trouble,
+    /// When.
+    try_again: Instant,
+}
+
+/// Files that something is wrong with: how many, and what is wrong with the first of them.
+#[derive(Default)]
+struct Trouble {
+    count: usize,
+    first: Vec<String>,
+}
+
+impl Trouble {
+    fn add(&mut self, file: &str, reason: &str) {
+        self.count += 1;
+        // The list in the error stays short.
+        if self.first.len() < NAMED {
+            self.first.push(format!("{file} ({reason})"));
+        }
+    }
+
+    fn list(&self) -> String {
+        let more = if self.count > self.first.len() { "; ..." } else { "" };
+        format!("{}{more}", self.first.join("; "))
+    }
+}
+
+/// Why a file did not come out.
+enum Fault {
+    /// Its bytes are wrong, on every machine.
+    Broken(String),
+    /// This machine could not read or write it now.
+    Here(String),
+    /// The verb ends.
+    Stop(Stop),
+}
+
+impl From<Stop> for Fault {
+    fn from(stop: Stop) -> Self {
+        Self::Stop(stop)
+    }
 }
 
 impl Receiving<'_> {
@@ -130,8 +200,12 @@ impl Receiving<'_> {
                 .into());
             };
             self.bring_out().await?;
+            let ends = !follow && files.settled;
+            if !self.kept.is_empty() && (ends || Instant::now() >= self.try_again) {
+                self.bring_out_again().await?;
+            }
             let ever = files.complete + files.broken > 0;
-            if !follow && files.settled && ever {
+            if ends && ever {
                 return self.end();
             }
             if let Some(file) = &files.current {
@@ -145,11 +219,18 @@ impl Receiving<'_> {
     fn end(&mut self) -> Result<(), Stop> {
         let count = self.written;
         let text = if count == 0 { "nothing new".to_owned() } else { format!("{count} files received") };
-        self.progress.tell(&text, &json!({ "event": "done", "files": count, "broken": self.broken.len() }))?;
-        if self.broken.is_empty() {
+        let event = json!({ "event": "done", "files": count, "broken": self.broken.count, "kept": self.kept.len() });
+        self.progress.tell(&text, &event)?;
+        if !self.kept.is_empty() {
+            let (count, list) = (self.kept.len(), self.unwritten.list());
+            return Err(Failure::new(FailureKind::Failed, format!("{count} files could not be written here: {list}"))
+                .hint("nothing of them is lost: mend that, and run the same command again")
+                .into());
+        }
+        if self.broken.count == 0 {
             return Ok(());
         }
-        let text = format!("{} of the files are broken: {}", self.broken.len(), self.broken.join("; "));
+        let text = format!("{} of the files are broken: {}", self.broken.count, self.broken.list());
         Err(Failure::new(FailureKind::Failed, text)
             .hint("the others were received. What is broken has to be sent again; `pigeonfs status NAME` lists it")
             .into())
@@ -166,8 +247,8 @@ impl Receiving<'_> {
                     "incomplete" => return Ok(()),
                     _ if record.delivered || record.part.is_some_and(|part| part > 0 && record.state == "complete") => {
                     }
-                    "broken" => self.tell_broken(record).await?,
-                    "complete" => self.write(record).await?,
+                    "broken" => self.fail(record, record.reason.as_deref().unwrap_or_default()).await?,
+                    "complete" => self.receive(record).await?,
                     _ => return Err(self.is_a_writer()),
                 }
                 self.cursor = record.record;
@@ -187,19 +268,50 @@ impl Receiving<'_> {
         .into()
     }
 
-    async fn tell_broken(&mut self, record: &RecordStatus) -> Result<(), Stop> {
-        let reason = record.reason.as_deref().unwrap_or_default();
-        self.fail(record, reason).await
+    /// Tries again what could not be written here.
+    async fn bring_out_again(&mut self) -> Result<(), Stop> {
+        for id in self.kept.clone() {
+            let request = Request::Record { name: self.drop.clone(), record: id };
+            let Response::Record(record) = self.link.request(request).await? else { return Err(misunderstood()) };
+            if record.delivered {
+                self.kept.remove(&id);
+            } else {
+                self.receive(&record).await?;
+            }
+        }
+        self.try_again = Instant::now() + AGAIN;
+        Ok(())
+    }
+
+    /// Brings one file out, and says what came of it.
+    async fn receive(&mut self, record: &RecordStatus) -> Result<(), Stop> {
+        match self.write(record).await {
+            Ok(()) => {
+                self.kept.remove(&record.record);
+                Ok(())
+            }
+            Err(Fault::Broken(reason)) => {
+                self.kept.remove(&record.record);
+                self.fail(record, &reason).await
+            }
+            Err(Fault::Here(reason)) => {
+                if !self.kept.insert(record.record) {
+                    return Ok(());
+                }
+                let file = display(record);
+                self.unwritten.add(&file, &reason);
+                let event = json!({ "event": "kept", "file": file, "record": record.record, "reason": reason });
+                self.progress.tell(&format!("{file} could not be written, and is tried again: {reason}"), &event)
+            }
+            Err(Fault::Stop(stop)) => Err(stop),
+        }
     }
 
     async fn fail(&mut self, record: &RecordStatus, reason: &str) -> Result<(), Stop> {
         let file = display(record);
         let event = json!({ "event": "broken", "file": file, "record": record.record, "reason": reason });
         self.progress.tell(&format!("{file} is broken: {reason}"), &event)?;
-        // The list in the error stays short.
-        if self.broken.len() < 10 {
-            self.broken.push(format!("{file} ({reason})"));
-        }
+        self.broken.add(&file, reason);
         self.deliver(record).await
     }
 
@@ -208,32 +320,34 @@ impl Receiving<'_> {
         Ok(())
     }
 
-    async fn write(&mut self, record: &RecordStatus) -> Result<(), Stop> {
-        let mut writing = self.target.begin(record)?;
+    async fn write(&mut self, record: &RecordStatus) -> Result<(), Fault> {
+        let target = self.target;
+        // What went to stdout cannot be taken back, so nothing may follow half of a file there.
+        let here = |failure: Failure| match target.is_stdout() {
+            true => Fault::Stop(failure.into()),
+            false => Fault::Here(failure.message),
+        };
+        let mut writing = target.begin(record).map_err(here)?;
         let mut offset = 0;
-        loop {
-            if record.directory {
-                break;
-            }
+        while !record.directory {
             let request = Request::Fetch { name: self.drop.clone(), record: record.record, offset };
             let bytes = match self.link.request(request).await {
                 Ok(Response::Bytes { bytes, .. }) => bytes,
-                Ok(_) => return Err(misunderstood()),
-                // What cannot be unpacked, or went to make room, is this file's trouble and not the next one's.
-                Err(failure) if failure.kind == FailureKind::Failed => {
-                    drop(writing);
-                    return self.fail(record, &failure.message).await;
+                Ok(Response::Broken { reason }) if offset == 0 || !target.is_stdout() => {
+                    return Err(Fault::Broken(reason));
                 }
-                Err(failure) => return Err(failure.into()),
+                Ok(_) => return Err(misunderstood().into()),
+                Err(failure) if failure.kind == FailureKind::Failed => return Err(here(failure)),
+                Err(failure) => return Err(Fault::Stop(failure.into())),
             };
             if bytes.is_empty() {
                 break;
             }
             offset += bytes.len() as u64;
-            writing.take(&bytes)?;
+            writing.take(&bytes).map_err(|stop| stop_or(stop, here))?;
             self.progress.at(&display(record), offset, record.size)?;
         }
-        let written = writing.end(record)?;
+        let written = writing.end(record).map_err(|stop| stop_or(stop, here))?;
         self.deliver(record).await?;
         self.written += 1;
         let (path, again) = match written {
@@ -241,12 +355,12 @@ impl Receiving<'_> {
             Written::At(path) => (Some(path), false),
             Written::WasThere(path) => (Some(path), true),
         };
-        let to = path.as_ref().map(|path| path.display().to_string());
+        let to = path.as_deref().map(shown_path);
         let event = json!({ "event": "received", "file": display(record), "record": record.record,
                             "size": record.size, "path": to, "again": again });
         let arrow = to.as_deref().map(|path| format!(" -> {path}")).unwrap_or_default();
         let text = format!("{}: {}{arrow}", display(record), output::size(record.size));
-        self.progress.tell(&text, &event)
+        Ok(self.progress.tell(&text, &event)?)
     }
 
     async fn check(
@@ -295,5 +409,13 @@ impl Receiving<'_> {
                 .into());
         }
         Ok(())
+    }
+}
+
+/// A failure as `here` takes it; all else ends the verb.
+fn stop_or(stop: Stop, here: impl FnOnce(Failure) -> Fault) -> Fault {
+    match stop {
+        Stop::Failure(failure) => here(failure),
+        Stop::BrokenPipe => Fault::Stop(stop),
     }
 }

@@ -37,9 +37,19 @@ pub enum UnpackError {
         /// What was promised.
         promised: u64,
     },
-    /// It is no zstd frame, or could not be read or written.
+    /// It is no zstd frame.
     #[error("it cannot be unpacked: {0}")]
-    Io(#[from] io::Error),
+    Frame(io::Error),
+    /// What came out could not be written here.
+    #[error("what comes out of it cannot be written: {0}")]
+    Write(io::Error),
+}
+
+impl UnpackError {
+    /// Whether the body itself is at fault, on every machine; all else can be tried again.
+    pub fn is_in_the_body(&self) -> bool {
+        matches!(self, Self::Size { .. } | Self::Frame(_))
+    }
 }
 
 /// Compresses all of `from` into `to`.
@@ -56,17 +66,17 @@ pub fn unpack(from: &mut impl Read, to: &mut impl Write, raw_size: u64, limit: u
     if raw_size > limit {
         return Err(UnpackError::TooLarge { bytes: raw_size, limit });
     }
-    let mut decoder = zstd::stream::read::Decoder::new(from)?.single_frame();
-    decoder.window_log_max(MAX_WINDOW_LOG)?;
+    let mut decoder = zstd::stream::read::Decoder::new(from).map_err(UnpackError::Frame)?.single_frame();
+    decoder.window_log_max(MAX_WINDOW_LOG).map_err(UnpackError::Frame)?;
     let mut chunk = vec![0; CHUNK_BYTES];
     let mut left = raw_size;
     loop {
-        let count = decoder.read(&mut chunk)?;
+        let count = decoder.read(&mut chunk).map_err(UnpackError::Frame)?;
         if count == 0 {
             break;
         }
         left = left.checked_sub(count as u64).ok_or(UnpackError::Size { promised: raw_size })?;
-        to.write_all(&chunk[..count])?;
+        to.write_all(&chunk[..count]).map_err(UnpackError::Write)?;
     }
     if left > 0 { Err(UnpackError::Size { promised: raw_size }) } else { Ok(()) }
 }

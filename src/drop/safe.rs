@@ -5,6 +5,8 @@
 
 use std::fmt;
 
+use crate::text::is_unseen;
+
 /// Longest name of a file on the systems that there are.
 pub const MAX_FILE_NAME_BYTES: usize = 255;
 /// Directories within one another at most.
@@ -33,6 +35,16 @@ impl SafeName {
             plain = marked(&plain, &format!("~{}", &hash[..8]));
         }
         Self(plain)
+    }
+
+    /// What this name becomes in a directory that other programs look into: never an option of a command, and a hidden
+    /// file only where `dotfiles` allows it. A `_` stands for what is taken away.
+    pub fn outside(name: &str, dotfiles: bool) -> Self {
+        let safe = Self::of(name);
+        if safe.0.starts_with('-') || (safe.0.starts_with('.') && !dotfiles) {
+            return Self(format!("_{}", &safe.0[1..]));
+        }
+        safe
     }
 
     /// The name.
@@ -68,6 +80,11 @@ impl SafePath {
         )
     }
 
+    /// The same for a directory that other programs look into, as [`SafeName::outside`].
+    pub fn outside(path: &str, dotfiles: bool) -> Self {
+        Self(Self::of(path).0.iter().map(|name| SafeName::outside(name.as_str(), dotfiles)).collect())
+    }
+
     /// The directories, outermost first.
     pub fn names(&self) -> &[SafeName] {
         &self.0
@@ -84,11 +101,11 @@ impl fmt::Display for SafePath {
     }
 }
 
-/// Separators, what a terminal or another system obeys, and what turns the direction of text.
+/// Separators, what a terminal or another system obeys, and what cannot be seen, less what joins and styles the characters
+/// of scripts and emoji.
 fn is_harmful(c: char) -> bool {
-    matches!(c, '/' | '\\')
-        || c.is_control()
-        || matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
+    let joins = matches!(c, '\u{200c}' | '\u{200d}' | '\u{fe00}'..='\u{fe0f}' | '\u{e0100}'..='\u{e01ef}');
+    matches!(c, '/' | '\\') || (is_unseen(c) && !joins)
 }
 
 /// Names that are devices on Windows, whatever their ending.

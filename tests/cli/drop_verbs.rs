@@ -181,10 +181,11 @@ fn stdin_of_unknown_length_arrives_whole_or_stays_incomplete() {
     child.0.wait().expect("our child");
     drop(stdin);
     run(&mut world.verb("alice", "wait", &["box"]), b"").ok();
-    let waiting = world.receive(&["box", "-o", ".", "--timeout", "4"]);
-    waiting.failed(3, &["the time is up"]);
-    let status = world.status("bob", "box");
-    assert_eq!(status["files"]["open_chains"][0]["name"], "cut.bin", "{status}");
+    eventually("the part that was sent", || {
+        world.receive(&["box", "-o", ".", "--timeout", "4"]).failed(3, &["the time is up"]);
+        let status = world.status("bob", "box");
+        (status["files"]["open_chains"][0]["name"] == "cut.bin").then_some(())
+    });
     assert!(!world.work.path("cut.bin").exists());
     assert!(world.work.verb("bob", &["status", "box"]).ok().text().contains("parts of it are missing"));
 }
@@ -258,4 +259,155 @@ fn capabilities_of_strangers_come_from_files_and_never_from_arguments() {
     let mut to_stream = world.verb("bob", "send", &["a", "--to", "log"]);
     run(to_stream.current_dir(world.work.path("")), b"").failed(1, &["is a stream"]);
     world.work.verb_with("alice", &["append", "box", "--no-wait"], b"x").failed(1, &["is a drop"]);
+}
+
+/// A name that a sender chose is a file of the person's only where nothing on the machine acts on it.
+#[test]
+fn what_a_stranger_sends_is_planted_nowhere() {
+    let world = World::new();
+    world.drop("box");
+    for name in ["tree/.ssh/authorized_keys", "tree/.bash_profile", "tree/-rf", "tree/mine/evil", "tree/link/evil"] {
+        world.write(name, name.as_bytes());
+    }
+    let mode = |name: &str| std::fs::metadata(world.work.path(name)).expect(name).permissions().mode() & 0o7777;
+    for (name, mode) in [("tree/.bash_profile", 0o777), ("tree/-rf", 0o444), ("tree/mine/evil", 0o600)] {
+        let mode = std::fs::Permissions::from_mode(mode);
+        std::fs::set_permissions(world.work.path(name), mode).expect("ours");
+    }
+    let entries: Vec<_> = names(&world.work.path("tree")).iter().map(|name| format!("./tree/{name}")).collect();
+    let files: Vec<&str> = entries.iter().map(String::as_str).collect();
+    world.send(&[&files[..], &["-r", "--with-mode", "--to", "box"]].concat(), b"").ok();
+
+    // The person has a directory and a link of the names that the sender guessed.
+    for directory in ["in/mine", "elsewhere"] {
+        std::fs::create_dir_all(world.work.path(directory)).expect("made");
+    }
+    std::os::unix::fs::symlink(world.work.path("elsewhere"), world.work.path("in/link")).expect("made");
+    let mut receive = Command::new("sh");
+    receive.args(["-c", "umask 027; exec \"$@\"", "sh", env!("CARGO_BIN_EXE_pigeonfs"), "receive", "box", "-o", "in"]);
+    receive.args(["--config", world.localnet.config(), "--state"]).arg(world.work.path("bob"));
+    run(receive.current_dir(world.work.path("")), b"").ok();
+    let found = names(&world.work.path("in"));
+    assert_eq!(found, ["_bash_profile", "_rf", "_ssh", "link", "link~1", "mine", "mine~1"]);
+    assert_eq!(names(&world.work.path("in/mine")), Vec::<String>::new());
+    assert_eq!(names(&world.work.path("elsewhere")), Vec::<String>::new());
+    assert_eq!(world.read("in/_ssh/authorized_keys"), b"tree/.ssh/authorized_keys");
+    assert_eq!((mode("in/_bash_profile"), mode("in/_rf"), mode("in/mine~1/evil")), (0o640, 0o440, 0o600));
+    assert_eq!(mode("in/mine~1"), 0o700);
+
+    // A later run enters what an earlier one made, and the person may say that all is to be as it was sent.
+    let capability = world.work.verb("alice", &["share", "box"]).ok().stdout;
+    world.work.verb_with("carol", &["add", "--drop", "box"], &capability).ok();
+    let carol =
+        |arguments: &[&str]| run(world.verb("carol", "receive", arguments).current_dir(world.work.path("")), b"");
+    carol(&["box", "--dotfiles", "--keep-mode"]).ok();
+    assert_eq!(names(&world.work.path("box")), [".bash_profile", ".ssh", "_rf", "link", "mine"]);
+    assert_eq!((mode("box"), mode("box/.bash_profile"), mode("box/_rf")), (0o700, 0o777, 0o444));
+    world.write("tree/mine/more", b"more");
+    world.send(&["tree/mine", "-r", "--to", "box"], b"").ok();
+    carol(&["box"]).ok();
+    assert_eq!(names(&world.work.path("box/mine")), ["evil", "more"]);
+    assert_eq!(names(&world.work.path("box")).len(), 5, "no second directory");
+}
+
+#[test]
+fn files_go_only_where_they_are_wanted() {
+    let world = World::new();
+    world.drop("box");
+    world.write("a", b"a");
+    world.send(&["a", "--to", "box"], b"").ok();
+    std::fs::create_dir(world.work.path("box")).expect("made");
+    world.receive(&["box"]).failed(2, &["./box is there already", "-o DIR"]);
+    std::fs::remove_dir(world.work.path("box")).expect("empty");
+    std::os::unix::fs::symlink(world.work.path("bob"), world.work.path("box")).expect("made");
+    world.receive(&["box"]).failed(2, &["./box is there already"]);
+    std::fs::remove_file(world.work.path("box")).expect("ours");
+    world.receive(&["box", "-o", "absent"]).failed(2, &["absent", "of your own that is there"]);
+    if rustix::process::geteuid().is_root() {
+        std::fs::create_dir(world.work.path("foreign")).expect("made");
+        std::os::unix::fs::chown(world.work.path("foreign"), Some(4242), None).expect("root");
+        world.receive(&["box", "-o", "foreign"]).failed(2, &["it belongs to another user"]);
+    }
+    world.receive(&["box"]).ok();
+    assert_eq!(names(&world.work.path("box")), ["a"]);
+}
+
+/// A full disk made `receive` call a file broken, and count it as brought out: it never came again.
+#[test]
+fn what_could_not_be_written_comes_with_the_next_run() {
+    if common::no_fuse() {
+        return;
+    }
+    let world = World::new();
+    world.drop("box");
+    world.write("big", &bytes(300_000, 1));
+    world.write("zeros", &vec![0; 3 << 20]);
+    world.write("small", b"small");
+    world.send(&["big", "--to", "box"], b"").ok();
+    world.send(&["zeros", "--zstd", "--to", "box"], b"").ok();
+    world.send(&["small", "--to", "box"], b"").ok();
+    std::fs::create_dir(world.work.path("in")).expect("made");
+    // The mount owns the state, so that the limit below hits only what is received.
+    let config = ["--config", world.localnet.config()];
+    let mount = world.work.mount("m", "bob", &[&config[..], &["--cache-limit", "2M"]].concat());
+    let mut limited = Command::new("bash");
+    limited.args(["-c", "trap '' XFSZ; ulimit -f 100; exec \"$@\"", "bash", env!("CARGO_BIN_EXE_pigeonfs"), "receive"]);
+    limited.args(["box", "-o", "in", "--state"]).arg(world.work.path("bob"));
+    let failed = run(limited.current_dir(world.work.path("")), b"");
+    let kept: Vec<_> = events(&failed, "kept").iter().map(|line| line["file"].clone()).collect();
+    assert_eq!(kept, ["big", "zeros"], "{}", failed.text());
+    assert!(events(&failed, "broken").is_empty(), "{}", failed.text());
+    failed.failed(1, &["2 files could not be written here", "there is room for", "run the same command again"]);
+    assert_eq!(names(&world.work.path("in")), ["small"], "nothing is left of the others");
+    mount.signal(Signal::TERM);
+    let mount = world.work.mount("m", "bob", &[&config[..], &["--cache-limit", "1G"]].concat());
+    world.receive(&["box", "-o", "in"]).ok();
+    assert!(world.read("in/big") == bytes(300_000, 1) && world.read("in/zeros") == vec![0; 3 << 20]);
+    mount.signal(Signal::TERM);
+}
+
+/// Started with `>&-`, as some init scripts do, everything that was printed vanished and counted as printed.
+#[test]
+fn a_verb_that_prints_to_nowhere_fails_and_does_nothing() {
+    let world = World::new();
+    world.drop("box");
+    world.write("a", b"the file");
+    world.send(&["a", "--to", "box"], b"").ok();
+    let closed = |state: &str, arguments: &[&str]| {
+        let mut command = Command::new("sh");
+        command.args(["-c", "exec \"$@\" >&-", "sh", env!("CARGO_BIN_EXE_pigeonfs")]).args(arguments).arg("--state");
+        run(command.arg(world.work.path(state)).current_dir(world.work.path("")), b"")
+    };
+    let config = world.localnet.config();
+    for arguments in [
+        &["receive", "box", "-o", "-", "--config", config][..],
+        &["receive", "box", "--config", config],
+        &["send", "a", "--to", "box", "--config", config],
+        &["read", "box", "--config", config],
+        &["list"],
+        &["status"],
+        &["share", "box"],
+        &["trim", "box"],
+        &["new", "more", "--json"],
+        &["wait", "box", "--json"],
+        &["localnet"],
+        &["localnet", "ctl", "stats"],
+        &["--help"],
+        &["list", "--help"],
+        &["--version"],
+    ] {
+        closed("bob", arguments).failed(1, &["standard output is closed"]);
+    }
+    assert!(!world.work.path("box").exists());
+    closed("bob", &["new", "more"]).ok();
+    let full = |arguments: &str| {
+        let line = format!("{} {arguments} > /dev/full", env!("CARGO_BIN_EXE_pigeonfs"));
+        run(Command::new("sh").args(["-c", &line]).current_dir(world.work.path("")), b"")
+    };
+    for arguments in
+        ["--help", "list --state bob", "status --state bob", &format!("receive box -o - --state bob --config {config}")]
+    {
+        full(arguments).failed(1, &["standard output cannot be written to"]);
+    }
+    assert_eq!(world.receive(&["box", "-o", "-"]).ok().stdout, b"the file");
 }

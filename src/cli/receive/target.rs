@@ -1,35 +1,63 @@
 //! Where received files go: into a directory, whole and under harmless names; or to stdout.
 
+use std::cell::{OnceCell, RefCell};
+use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, Mode, OFlags, RenameFlags, Timespec, Timestamps};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, Timespec, Timestamps};
 use rustix::io::Errno;
 
-use super::super::{Stop, output};
+use super::super::{Stop, harden, output};
+use super::place::{self, cannot};
 use crate::drop::{SafeName, SafePath};
 use crate::engine::control::{Failure, FailureKind};
 use crate::engine::status::RecordStatus;
+use crate::text::shown_path;
 
-/// Files of one name in one directory.
-const MOST_NAMESAKES: u32 = 10_000;
+/// Names of this run that are remembered.
+const REMEMBERED: usize = 20_000;
 
 pub(super) enum Target {
     Stdout,
-    Directory {
-        path: PathBuf,
-        /// Held, so that what is made is made in this one whatever becomes of its name.
-        held: OwnedFd,
-    },
+    Directory(Box<Directory>),
+}
+
+/// How what comes from a sender is put on the disk.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Policy {
+    /// Names may begin with a dot.
+    pub(super) dotfiles: bool,
+    /// The mode that the sender told holds as it is.
+    pub(super) keep_mode: bool,
+}
+
+/// A directory that files are put into.
+pub(super) struct Directory {
+    path: PathBuf,
+    policy: Policy,
+    /// Held, so that what is made is made in this one whatever becomes of its name. Empty until the first file needs it.
+    held: OnceCell<OwnedFd>,
+    /// The names that were given in this run, by the directory and the name that was asked for.
+    given: RefCell<HashMap<(u64, u64, String), Given>>,
+}
+
+/// The names that were given instead of one.
+#[derive(Default)]
+struct Given {
+    /// The number to try next.
+    next: u32,
+    /// The digest of what has the newest of them, and that name.
+    newest: Option<(blake3::Hash, String)>,
 }
 
 /// A file on its way; nothing is left of it unless it comes to its end.
-pub(super) enum Writing {
+pub(super) enum Writing<'a> {
     Stdout,
     Directory,
-    File(Box<Temporary>),
+    File(Box<Temporary<'a>>),
 }
 
 /// Where a file is now.
@@ -41,7 +69,8 @@ pub(super) enum Written {
 }
 
 /// A file without its final name.
-pub(super) struct Temporary {
+pub(super) struct Temporary<'a> {
+    target: &'a Directory,
     directory: OwnedFd,
     path: PathBuf,
     name: String,
@@ -51,59 +80,85 @@ pub(super) struct Temporary {
 }
 
 impl Target {
-    pub(super) fn directory(path: &Path) -> Result<Self, Failure> {
+    /// A directory that the person named.
+    pub(super) fn chosen(path: &Path, policy: Policy) -> Result<Self, Failure> {
+        let unusable = |why: String| {
+            Failure::new(FailureKind::Usage, format!("files cannot be put into {}: {why}", shown_path(path)))
+                .hint("-o takes a directory of your own that is there")
+        };
         let held = rustix::fs::open(path, OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
-            .map_err(|error| {
-                Failure::new(FailureKind::Usage, format!("files cannot be put into {}: {error}", path.display()))
-                    .hint("-o takes a directory that is there")
-            })?;
-        Ok(Self::Directory { path: path.to_owned(), held })
+            .map_err(|error| unusable(error.to_string()))?;
+        if !place::is_ours(&held).map_err(|error| unusable(error.to_string()))? {
+            return Err(unusable("it belongs to another user".to_owned()));
+        }
+        let directory = Directory::new(path.to_owned(), policy);
+        let _ = directory.held.set(held);
+        Ok(Self::Directory(Box::new(directory)))
     }
 
-    pub(super) fn begin(&self, record: &RecordStatus) -> Result<Writing, Failure> {
-        let Self::Directory { path, held } = self else { return Ok(Writing::Stdout) };
-        let mut path = path.clone();
+    /// The directory in the working directory that is named as the drop is. It is made for the first file.
+    pub(super) fn of_the_drop(drop: &str, policy: Policy) -> Result<Self, Failure> {
+        let name = SafeName::outside(drop, false);
+        let directory = Directory::new(Path::new(".").join(name.as_str()), policy);
+        if rustix::fs::statat(CWD, &directory.path, AtFlags::SYMLINK_NOFOLLOW).is_ok() {
+            directory.held()?;
+        }
+        Ok(Self::Directory(Box::new(directory)))
+    }
+
+    pub(super) fn is_stdout(&self) -> bool {
+        matches!(self, Self::Stdout)
+    }
+
+    /// Begins to write the file of a record.
+    pub(super) fn begin(&self, record: &RecordStatus) -> Result<Writing<'_>, Failure> {
+        match self {
+            Self::Stdout => Ok(Writing::Stdout),
+            Self::Directory(target) => target.begin(record),
+        }
+    }
+}
+
+impl Directory {
+    fn new(path: PathBuf, policy: Policy) -> Self {
+        Self { path, policy, held: OnceCell::new(), given: RefCell::default() }
+    }
+
+    fn held(&self) -> Result<&OwnedFd, Failure> {
+        if let Some(held) = self.held.get() {
+            return Ok(held);
+        }
+        let name = self.path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        let made = place::make_or_enter(CWD, name).map_err(|error| cannot("be made", &self.path, error))?;
+        let held = made.ok_or_else(|| {
+            let text = format!("{} is there already, and was not made by `pigeonfs receive`", shown_path(&self.path));
+            Failure::new(FailureKind::Usage, text)
+                .hint("say with -o DIR where the files are to go; a directory that -o names is used as it is")
+        })?;
+        Ok(self.held.get_or_init(|| held))
+    }
+
+    fn begin(&self, record: &RecordStatus) -> Result<Writing<'_>, Failure> {
+        let mut path = self.path.clone();
         let mut directory =
-            rustix::io::fcntl_dupfd_cloexec(held, 0).map_err(|error| cannot("be used", &path, error))?;
-        for name in SafePath::of(&record.path).names() {
-            (directory, path) = enter(&directory, &path, name)?;
+            rustix::io::fcntl_dupfd_cloexec(self.held()?, 0).map_err(|error| cannot("be used", &path, error))?;
+        for name in SafePath::outside(&record.path, self.policy.dotfiles).names() {
+            (directory, path) = place::enter(&directory, &path, name)?;
         }
         if record.directory {
-            enter(&directory, &path, &SafeName::of(&record.name))?;
+            place::enter(&directory, &path, &SafeName::outside(&record.name, self.policy.dotfiles))?;
             return Ok(Writing::Directory);
         }
-        let mut random = [0; 8];
-        getrandom::fill(&mut random)
-            .map_err(|error| Failure::new(FailureKind::Failed, format!("this machine gives no randomness: {error}")))?;
-        let name = format!(".pigeonfs-{:016x}.part", u64::from_le_bytes(random));
+        let name = format!(".pigeonfs-{:016x}.part", random()?);
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let file = rustix::fs::openat(&directory, &name, flags, Mode::from_raw_mode(0o600))
             .map_err(|error| cannot("be written to", &path, error))?;
         let (file, hash) = (File::from(file), blake3::Hasher::new());
-        Ok(Writing::File(Box::new(Temporary { directory, path, name, file, hash, size: 0 })))
+        Ok(Writing::File(Box::new(Temporary { target: self, directory, path, name, file, hash, size: 0 })))
     }
 }
 
-/// Goes into a directory below, made where it is missing; where something else has the name, into one with a number. No
-/// symbolic link is followed: what a sender names stays below the directory that the person chose.
-fn enter(directory: &OwnedFd, path: &Path, name: &SafeName) -> Result<(OwnedFd, PathBuf), Failure> {
-    for count in 0..MOST_NAMESAKES {
-        let name = name.numbered(count);
-        match rustix::fs::mkdirat(directory, name.as_str(), Mode::from_raw_mode(0o777)) {
-            Ok(()) | Err(Errno::EXIST) => {}
-            Err(error) => return Err(cannot("be made", &path.join(name.as_str()), error)),
-        }
-        let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        match rustix::fs::openat(directory, name.as_str(), flags, Mode::empty()) {
-            Ok(below) => return Ok((below, path.join(name.as_str()))),
-            Err(Errno::NOTDIR | Errno::LOOP) => {}
-            Err(error) => return Err(cannot("be opened", &path.join(name.as_str()), error)),
-        }
-    }
-    Err(cannot("be made", &path.join(name.as_str()), Errno::EXIST))
-}
-
-impl Writing {
+impl Writing<'_> {
     pub(super) fn take(&mut self, bytes: &[u8]) -> Result<(), Stop> {
         match self {
             Self::Stdout => output::bytes(bytes),
@@ -113,15 +168,16 @@ impl Writing {
     }
 
     /// Gives the file its name, once it is safe on the disk.
-    pub(super) fn end(self, record: &RecordStatus) -> Result<Written, Failure> {
+    pub(super) fn end(self, record: &RecordStatus) -> Result<Written, Stop> {
         match self {
-            Self::Stdout | Self::Directory => Ok(Written::Stdout),
-            Self::File(file) => file.end(record),
+            Self::Stdout => output::settle().map(|()| Written::Stdout),
+            Self::Directory => Ok(Written::Stdout),
+            Self::File(file) => Ok(file.end(record)?),
         }
     }
 }
 
-impl Temporary {
+impl Temporary<'_> {
     fn take(&mut self, bytes: &[u8]) -> Result<(), Failure> {
         self.hash.update(bytes);
         self.size += bytes.len() as u64;
@@ -129,31 +185,52 @@ impl Temporary {
     }
 
     fn end(self, record: &RecordStatus) -> Result<Written, Failure> {
+        let policy = self.target.policy;
         let failed = |error: Errno| cannot("be written", &self.path.join(&self.name), error);
         // Private, unless its sender told its mode.
-        if let Some(mode) = record.mode {
-            rustix::fs::fchmod(&self.file, Mode::from_raw_mode(mode & 0o777)).map_err(failed)?;
+        if let Some(told) = record.mode {
+            let mode = if policy.keep_mode { told & 0o777 } else { (told & 0o666 & !harden::umask_at_start()) | 0o400 };
+            tolerated(rustix::fs::fchmod(&self.file, Mode::from_raw_mode(mode))).map_err(failed)?;
         }
         if let Some(mtime) = record.mtime {
             let time = Timespec { tv_sec: mtime, tv_nsec: 0 };
             let times = Timestamps { last_access: time, last_modification: time };
-            rustix::fs::futimens(&self.file, &times).map_err(failed)?;
+            tolerated(rustix::fs::futimens(&self.file, &times)).map_err(failed)?;
         }
-        self.file.sync_all().map_err(|error| cannot("be written", &self.path.join(&self.name), error))?;
-        for count in 0..MOST_NAMESAKES {
-            let name = SafeName::of(&record.name).numbered(count);
+        tolerated(rustix::fs::fsync(&self.file)).map_err(failed)?;
+        let wanted = SafeName::outside(&record.name, policy.dotfiles);
+        let stat = rustix::fs::fstat(&self.directory).map_err(failed)?;
+        let mut given = self.target.given.borrow_mut();
+        if given.len() >= REMEMBERED {
+            given.clear();
+        }
+        let given = given.entry((stat.st_dev, stat.st_ino, wanted.as_str().to_owned())).or_default();
+        let digest = self.hash.finalize();
+        if let Some((_, name)) = given.newest.as_ref().filter(|(newest, _)| *newest == digest)
+            && self.is(name)
+        {
+            return Ok(Written::WasThere(self.path.join(name)));
+        }
+        for count in given.next..=place::NUMBERED {
+            let name = match count {
+                place::NUMBERED => SafeName::of(&format!("{:016x}-{wanted}", random()?)),
+                count => wanted.numbered(count),
+            };
             let path = self.path.join(name.as_str());
-            match rename(&self.directory, &self.name, name.as_str()) {
-                Ok(()) => {
-                    rustix::fs::fsync(&self.directory).map_err(|error| cannot("be written", &self.path, error))?;
-                    return Ok(Written::At(path));
-                }
-                Err(Errno::EXIST) if self.is(name.as_str()) => return Ok(Written::WasThere(path)),
-                Err(Errno::EXIST) => {}
+            let was_there = match place::rename(&self.directory, &self.name, name.as_str()) {
+                Ok(()) => false,
+                Err(Errno::EXIST) if self.is(name.as_str()) => true,
+                Err(Errno::EXIST) => continue,
                 Err(error) => return Err(cannot("be made", &path, error)),
+            };
+            *given = Given { next: (count + 1).min(place::NUMBERED), newest: Some((digest, name.as_str().to_owned())) };
+            if was_there {
+                return Ok(Written::WasThere(path));
             }
+            tolerated(rustix::fs::fsync(&self.directory)).map_err(|error| cannot("be written", &self.path, error))?;
+            return Ok(Written::At(path));
         }
-        Err(cannot("be made", &self.path.join(SafeName::of(&record.name).as_str()), Errno::EXIST))
+        Err(cannot("be made", &self.path.join(wanted.as_str()), Errno::EXIST))
     }
 
     /// Whether the file of this name has the same bytes.
@@ -169,24 +246,24 @@ impl Temporary {
     }
 }
 
-impl Drop for Temporary {
+impl Drop for Temporary<'_> {
     fn drop(&mut self) {
         // Gone already where it has its name.
         let _ = rustix::fs::unlinkat(&self.directory, &self.name, AtFlags::empty());
     }
 }
 
-/// Never over what is there. A file system that has no such rename has links.
-fn rename(directory: &OwnedFd, from: &str, to: &str) -> Result<(), Errno> {
-    match rustix::fs::renameat_with(directory, from, directory, to, RenameFlags::NOREPLACE) {
-        Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => {
-            rustix::fs::linkat(directory, from, directory, to, AtFlags::empty())?;
-            rustix::fs::unlinkat(directory, from, AtFlags::empty())
-        }
-        renamed => renamed,
+/// What a file system does not know is no failure of the file: not all have modes, times and a way to sync.
+fn tolerated(result: Result<(), Errno>) -> Result<(), Errno> {
+    match result {
+        Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP | Errno::PERM) => Ok(()),
+        result => result,
     }
 }
 
-fn cannot(what: &str, path: &Path, error: impl std::fmt::Display) -> Failure {
-    Failure::new(FailureKind::Failed, format!("{} cannot {what}: {error}", path.display()))
+fn random() -> Result<u64, Failure> {
+    let mut random = [0; 8];
+    getrandom::fill(&mut random)
+        .map_err(|error| Failure::new(FailureKind::Failed, format!("this machine gives no randomness: {error}")))?;
+    Ok(u64::from_le_bytes(random))
 }

@@ -105,10 +105,9 @@ pub(super) async fn fetch(owner: &Owner, name: &str, record: i64, offset: u64) -
     let record = find_record(owner, &channel, record)?;
     let drops = owner.engine.drops().clone();
     // It blocks on the disk, and while a compressed file is unpacked.
-    let read = tokio::task::spawn_blocking(move || {
-        let bytes = drops.read(&record, offset, CHUNK_BYTES)?;
-        let end = bytes.is_empty();
-        Ok::<_, DropError>(Response::Bytes { bytes, end })
+    let read = tokio::task::spawn_blocking(move || match drops.read(&record, offset, CHUNK_BYTES) {
+        Ok(bytes) => Ok(Response::Bytes { end: bytes.is_empty(), bytes }),
+        Err(error) => error.broken().map(|reason| Response::Broken { reason }).ok_or(error),
     });
     Ok(read.await.map_err(|error| Failure::new(FailureKind::Failed, error.to_string()))??)
 }

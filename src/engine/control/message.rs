@@ -273,6 +273,11 @@ pub enum Response {
         /// Whether this is the end for now: nothing follows, by the frontier's own verdict.
         end: bool,
     },
+    /// Answers [`Request::Fetch`]: the file has arrived, and its bytes are at fault wherever they are read.
+    Broken {
+        /// Why.
+        reason: String,
+    },
 }
 
 /// What goes over the socket in answer to a [`Request`].

@@ -8,7 +8,7 @@ use tracing::{debug, warn};
 
 use super::super::network::View;
 use super::super::shared::Shared;
-use super::{Drops, Turn, Worker};
+use super::{DropError, Drops, Turn, Worker};
 use crate::drop::chain::{Progress, Standing as ChainStanding};
 use crate::drop::{Assembler, Event, Header, Input, Part, SyncKey, Total};
 use crate::store::{
@@ -225,6 +225,10 @@ impl Reader {
                             offset += bytes.len() as u64;
                         }
                         Ok(_) => return Ok(Some(Err("bytes of a part are missing".to_owned()))),
+                        // A disk that fails now says nothing about the file.
+                        Err(DropError::Store(error)) if !matches!(error, StoreError::Dropped { .. }) => {
+                            return Err(error);
+                        }
                         Err(error) => return Ok(Some(Err(error.to_string()))),
                     }
                 }

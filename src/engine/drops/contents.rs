@@ -165,6 +165,11 @@ fn read_at(path: &std::path::Path, offset: u64, len: usize) -> io::Result<Vec<u8
 }
 
 impl DropError {
+    /// Why the file itself is at fault: it is the same on every machine. `None`: this machine is, and it may be tried again.
+    pub fn broken(&self) -> Option<String> {
+        matches!(self, Self::Unpack(error) if error.is_in_the_body()).then(|| self.to_string())
+    }
+
     /// Whether the bytes were here and went to make room.
     pub fn is_dropped(&self) -> bool {
         matches!(self, Self::Store(StoreError::Dropped { .. }))
