@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{ChildStdout, Command, Stdio};
 
-use crate::common::{Kill, Localnet, Run, Work, bytes, eventually, run};
+use crate::common::{Kill, Localnet, Run, Work, bytes, eventually, no_fuse, run};
 use rustix::process::Signal;
 use serde_json::Value;
 
@@ -335,7 +335,7 @@ fn files_go_only_where_they_are_wanted() {
 /// A full disk made `receive` call a file broken, and count it as brought out: it never came again.
 #[test]
 fn what_could_not_be_written_comes_with_the_next_run() {
-    if common::no_fuse() {
+    if no_fuse() {
         return;
     }
     let world = World::new();
