@@ -329,7 +329,10 @@ impl Receiving<'_> {
         };
         let mut writing = target.begin(record).map_err(here)?;
         let mut offset = 0;
-        while !record.directory {
+        loop {
+            if record.directory {
+                break;
+            }
             let request = Request::Fetch { name: self.drop.clone(), record: record.record, offset };
             let bytes = match self.link.request(request).await {
                 Ok(Response::Bytes { bytes, .. }) => bytes,
