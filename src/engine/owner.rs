@@ -12,7 +12,7 @@ use tracing::warn;
 use super::control::{self, Failure, FailureKind};
 use super::{Daemon, Engine};
 use crate::channel::{Linger, PROBE_SHARE};
-use crate::store::{Channel, Limits, StateDir, StateError, Store, StoreError};
+use crate::store::{Channel, Limits, Making, PrivateDir, PrivateDirError, StateDir, StateError, Store, StoreError};
 
 /// What kind of process owns the state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,7 +33,7 @@ pub struct Owner {
     /// Where it is mounted, for whoever asks for the state meanwhile.
     mounted: std::sync::OnceLock<PathBuf>,
     leaving: AtomicBool,
-    socket: PathBuf,
+    dir: PrivateDir,
     server: std::sync::Mutex<Option<JoinHandle<()>>>,
     /// Released last.
     state: std::sync::Mutex<Option<StateDir>>,
@@ -53,22 +53,24 @@ impl Owner {
         linger: Linger,
         limits: Limits,
     ) -> Result<Arc<Self>, Failure> {
-        Self::open_paced(path, daemon, kind, linger, limits, PROBE_SHARE)
+        Self::open_paced(path, Making::IfEmpty, daemon, kind, linger, limits, PROBE_SHARE)
     }
 
-    /// [`Owner::open_with`], and probes of idle channels take another part of the network's pace than a tenth.
+    /// [`Owner::open_with`], and probes of idle channels take another part of the network's pace than a tenth. `making`
+    /// says what happens where there is no state.
     pub fn open_paced(
         path: &Path,
+        making: Making,
         daemon: Daemon,
         kind: OwnerKind,
         linger: Linger,
         limits: Limits,
         probe_share: f64,
     ) -> Result<Arc<Self>, Failure> {
-        let state = StateDir::lock(path)?;
+        let state = StateDir::take(path, making)?;
         let store = Store::open(&state, limits)?;
         let engine = Engine::start(store.clone(), daemon, linger, kind == OwnerKind::Verb, probe_share);
-        let socket = state.control_socket();
+        let dir = state.dir().clone();
         let owner = Arc::new(Self {
             store,
             engine,
@@ -77,15 +79,13 @@ impl Owner {
             yielded: watch::Sender::new(false),
             mounted: std::sync::OnceLock::new(),
             leaving: AtomicBool::new(kind == OwnerKind::Verb),
-            socket,
+            dir,
             server: std::sync::Mutex::new(None),
             state: std::sync::Mutex::new(Some(state)),
         });
-        let server = control::serve(&owner, &owner.socket).map_err(|error| {
-            Failure::new(
-                FailureKind::Failed,
-                format!("the control socket {} could not be made: {error}", owner.socket.display()),
-            )
+        let server = control::serve(&owner, &owner.dir).map_err(|error| {
+            let socket = owner.dir.path().join(StateDir::control_socket());
+            Failure::new(FailureKind::Failed, format!("the control socket {socket:?} could not be made: {error}"))
         })?;
         *lock(&owner.server) = Some(server);
         Ok(owner)
@@ -145,10 +145,9 @@ impl Owner {
             // Its connections end with it; each holds the owner only while it answers.
             let _ = server.await;
         }
-        if let Err(error) = std::fs::remove_file(&self.socket)
-            && error.kind() != std::io::ErrorKind::NotFound
-        {
-            warn!(%error, "the control socket could not be removed");
+        match self.dir.remove_file(StateDir::control_socket()) {
+            Ok(()) | Err(PrivateDirError::Missing { .. }) => {}
+            Err(error) => warn!(%error, "the control socket could not be removed"),
         }
         self.engine.stop().await;
         let store = self.store.clone();

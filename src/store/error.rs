@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use rusqlite::ErrorCode;
 
+use super::private_dir::PrivateDirError;
 use super::{BoxSeq, BoxState};
 use crate::bacap;
 
@@ -248,6 +249,12 @@ impl From<rusqlite::Error> for StoreError {
             | rusqlite::Error::InvalidColumnType(..) => Self::Corrupt { reason: error.to_string() },
             _ => Self::Io { reason: error.to_string() },
         }
+    }
+}
+
+impl From<PrivateDirError> for StoreError {
+    fn from(error: PrivateDirError) -> Self {
+        Self::Io { reason: error.to_string() }
     }
 }
 

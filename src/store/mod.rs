@@ -3,7 +3,8 @@
 //! What enters here is what a channel is made of: names, capabilities, bytes, boxes and what became of them. What may
 //! not enter: the network, the clock's meaning (lingers, back-off), errno and files.
 //!
-//! * [`StateDir`] is the hold on a state directory: one process at a time.
+//! * [`StateDir`] is the hold on a state directory: one process at a time. [`PrivateDir`] opens what is in it, by
+//!   descriptor.
 //! * [`Store`] changes go through one thread: requests wait in a bounded queue, are applied in the order in which they
 //!   were submitted, each in a savepoint of its own, and share one COMMIT with `synchronous=FULL`. A [`Commit`]
 //!   resolves after that commit and never before: what it says survives a power cut.
@@ -32,6 +33,7 @@ mod migrations;
 mod nanos;
 mod notes;
 mod open;
+mod private_dir;
 mod queries;
 mod queue;
 mod readers;
@@ -61,10 +63,11 @@ pub use error::StoreError;
 pub use holes::{Hole, REPLICA_EPOCH, RETENTION};
 pub use notes::MAX_NOTES;
 pub use open::Store;
+pub use private_dir::{PrivateDir, PrivateDirError};
 pub use queries::MAX_READ_BYTES;
 pub use recovery::{Adopted, Adoption, Finding, Moved};
 pub use search::{SEARCH_WINDOW, Searched};
-pub use state_dir::{StateDir, StateError};
+pub use state_dir::{Making, StateDir, StateError};
 
 #[cfg(test)]
 mod tests;

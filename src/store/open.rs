@@ -1,21 +1,22 @@
 //! Opening the store, and closing it.
 
-use std::fs::OpenOptions;
-use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
+use rustix::fs::OFlags;
 
 use super::catalog::Catalog;
 use super::migrations::{MIGRATIONS, migrate};
+use super::private_dir::PrivateDir;
 use super::queue::Queue;
 use super::readers::Readers;
 use super::reserve::{self, Reserve};
-use super::state_dir::{private, sync_dir};
+use super::state_dir::DATABASE;
 use super::writer::Writer;
 use super::{Changes, Limits, StateDir, StoreError, queries};
 
@@ -32,7 +33,8 @@ struct Inner {
     catalog: Arc<Catalog>,
     changes: Changes,
     limits: Limits,
-    dir: PathBuf,
+    state_path: std::path::PathBuf,
+    dir: PrivateDir,
     running: Mutex<Option<Running>>,
 }
 
@@ -53,9 +55,9 @@ impl Store {
         let mut reserve = None;
         let db = match open(state) {
             Ok(db) => db,
-            Err(error) if error.is_of_the_storage() && reserve::disk_is_full(state.path()) => {
+            Err(error) if error.is_of_the_storage() && reserve::disk_is_full(state.dir()) => {
                 // SQLite needs some room to open at all. That is what the reserve is for.
-                let mut held = Reserve::open(state.reserve(), reserve_bytes);
+                let mut held = Reserve::open(state.dir().clone(), reserve_bytes);
                 if !held.release() {
                     return Err(StoreError::DiskFull);
                 }
@@ -64,14 +66,14 @@ impl Store {
             }
             Err(error) => return Err(error),
         };
-        let reserve = reserve.unwrap_or_else(|| Reserve::open(state.reserve(), reserve_bytes));
+        let reserve = reserve.unwrap_or_else(|| Reserve::open(state.dir().clone(), reserve_bytes));
         let catalog = Arc::new(Catalog::new(limits));
         catalog.take(queries::everything(&db)?);
         let queue = Arc::new(Queue::default());
         let changes = Changes::default();
         let writer = Writer {
             db,
-            dir: state.path().to_owned(),
+            dir: state.dir().clone(),
             queue: Arc::clone(&queue),
             catalog: Arc::clone(&catalog),
             changes: changes.clone(),
@@ -87,11 +89,12 @@ impl Store {
         let running = Mutex::new(Some(Running { writer, _state: state.clone() }));
         Ok(Self(Arc::new(Inner {
             queue,
-            readers: Readers::new(state.database()),
+            readers: Readers::new(state.dir().clone()),
             catalog,
             changes,
             limits,
-            dir: state.path().to_owned(),
+            state_path: state.path().to_owned(),
+            dir: state.dir().clone(),
             running,
         })))
     }
@@ -114,13 +117,16 @@ impl Store {
 
     /// Bytes that the disk below has room for, as a user without privileges may take them.
     pub fn disk_free_bytes(&self) -> Result<u64, StoreError> {
-        let told = rustix::fs::statvfs(&self.0.dir)
-            .map_err(|error| StoreError::Io { reason: format!("{}: {error}", self.0.dir.display()) })?;
-        Ok(told.f_bavail.saturating_mul(told.f_frsize))
+        Ok(self.0.dir.free_bytes()?)
     }
 
-    /// The state directory.
-    pub fn dir(&self) -> &Path {
+    /// The state directory as it was named: for messages. It may have been moved since.
+    pub fn state_path(&self) -> &Path {
+        &self.0.state_path
+    }
+
+    /// The state directory itself: whatever is kept in it is opened through this.
+    pub fn dir(&self) -> &PrivateDir {
         &self.0.dir
     }
 
@@ -162,17 +168,13 @@ impl Drop for Inner {
 }
 
 fn open(state: &StateDir) -> Result<Connection, StoreError> {
-    let path = state.database();
-    let io = |error: std::io::Error| StoreError::Io { reason: format!("{}: {error}", path.display()) };
+    let dir = state.dir();
     // Made here and not by SQLite, so that it is private from the start; the log and the shared memory take its mode.
-    let file =
-        private(OpenOptions::new().read(true).write(true).create(true).truncate(false)).open(&path).map_err(io)?;
-    file.set_permissions(std::fs::Permissions::from_mode(0o600)).map_err(io)?;
+    let file = dir.file(DATABASE, OFlags::RDWR | OFlags::CREATE)?;
+    let io = |error: std::io::Error| StoreError::Io { reason: format!("{:?}: {error}", state.path()) };
     let fresh = file.metadata().map_err(io)?.len() == 0;
     drop(file);
-    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let mut db = Connection::open_with_flags(&path, flags)?;
-    configure(&db)?;
+    let mut db = connect(dir)?;
     if fresh {
         // Before the first table, or never: lets what was forgotten be given back to the disk.
         db.pragma_update(None, "auto_vacuum", "INCREMENTAL")?;
@@ -190,12 +192,36 @@ fn open(state: &StateDir) -> Result<Connection, StoreError> {
     db.pragma_update(None, "secure_delete", true)?;
     db.set_prepared_statement_cache_capacity(64);
     migrate(&mut db, MIGRATIONS)?;
-    sync_dir(state.path()).map_err(io)?;
+    dir.sync()?;
+    Ok(db)
+}
+
+/// A connection to the database in a state directory, wherever that is now.
+pub(super) fn connect(dir: &PrivateDir) -> Result<Connection, StoreError> {
+    for name in [DATABASE, "pigeonfs.db-wal", "pigeonfs.db-shm"] {
+        dir.check_file(name)?;
+    }
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let db = Connection::open_with_flags(dir.through_descriptor().join(DATABASE), flags)?;
+    // SQLite resolves the descriptor's link to a path. The directory may have been moved in that moment, and another
+    // may stand in its place.
+    let (opened, ours) = (db.path().map(std::fs::metadata), dir.stat(DATABASE)?);
+    match (opened, ours) {
+        (Some(Ok(opened)), Some(ours)) if (opened.dev(), opened.ino()) == (ours.st_dev, ours.st_ino) => {}
+        // A path that is no UTF-8 is not told.
+        (None, Some(_)) => {}
+        _ => {
+            return Err(StoreError::Io {
+                reason: format!("the database of {:?} was moved or removed while it was opened", dir.path()),
+            });
+        }
+    }
+    configure(&db)?;
     Ok(db)
 }
 
 /// What every connection needs.
-pub(super) fn configure(db: &Connection) -> Result<(), StoreError> {
+fn configure(db: &Connection) -> Result<(), StoreError> {
     db.busy_timeout(Duration::from_secs(10))?;
     db.pragma_update(None, "foreign_keys", true)?;
     // Nothing of it may reach a directory for temporary files.

@@ -1,17 +1,17 @@
 //! Connections that only read. They are kept, and there are few.
 
-use std::path::PathBuf;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
-use rusqlite::{Connection, OpenFlags};
+use rusqlite::Connection;
 
 use super::StoreError;
+use super::private_dir::PrivateDir;
 
 /// Queries at the same time at most; one more waits for the shortest of them.
 const MAX_CONNECTIONS: usize = 4;
 
 pub(super) struct Readers {
-    database: PathBuf,
+    dir: PrivateDir,
     state: Mutex<State>,
     returned: Condvar,
 }
@@ -24,8 +24,8 @@ struct State {
 }
 
 impl Readers {
-    pub(super) fn new(database: PathBuf) -> Self {
-        Self { database, state: Mutex::default(), returned: Condvar::new() }
+    pub(super) fn new(dir: PrivateDir) -> Self {
+        Self { dir, state: Mutex::default(), returned: Condvar::new() }
     }
 
     /// Asks one of the connections.
@@ -61,7 +61,7 @@ impl Readers {
             if state.open < MAX_CONNECTIONS {
                 state.open += 1;
                 drop(state);
-                return open(&self.database).inspect_err(|_| self.gone());
+                return open(&self.dir).inspect_err(|_| self.gone());
             }
             state = self.returned.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
@@ -98,11 +98,9 @@ impl Drop for Lent<'_> {
     }
 }
 
-fn open(database: &std::path::Path) -> Result<Connection, StoreError> {
+fn open(dir: &PrivateDir) -> Result<Connection, StoreError> {
     // Not SQLITE_OPEN_READ_ONLY: a reader of a WAL database has its own marks to write in the shared memory.
-    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let db = Connection::open_with_flags(database, flags)?;
-    super::open::configure(&db)?;
+    let db = super::open::connect(dir)?;
     db.pragma_update(None, "query_only", true)?;
     Ok(db)
 }

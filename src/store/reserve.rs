@@ -1,28 +1,31 @@
 //! Room on the disk that is set aside while there is some, so that confirmations can be kept when there is none.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::File;
 use std::io::{self, ErrorKind, Write};
-use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
 
-use rustix::fs::FallocateFlags;
+use rustix::fs::{FallocateFlags, OFlags};
 use rustix::io::Errno;
 use tracing::{info, warn};
 
-use super::state_dir::private;
+use super::private_dir::PrivateDir;
+
+/// Its name in the state directory.
+pub(super) const FILE: &str = "reserve";
+/// A file that is there for a moment, to learn whether the disk is full.
+pub(super) const PROBE: &str = "room";
 
 /// A file whose blocks are allocated and never used.
 #[derive(Debug)]
 pub(super) struct Reserve {
-    path: PathBuf,
+    dir: PrivateDir,
     bytes: u64,
     held: bool,
 }
 
 impl Reserve {
     /// Sets the room aside, where there is that much.
-    pub(super) fn open(path: PathBuf, bytes: u64) -> Self {
-        let mut reserve = Self { path, bytes, held: false };
+    pub(super) fn open(dir: PrivateDir, bytes: u64) -> Self {
+        let mut reserve = Self { dir, bytes, held: false };
         if !reserve.hold() {
             warn!(bytes, "the disk is too full to set a reserve aside: nothing can be appended until there is room");
         }
@@ -32,14 +35,14 @@ impl Reserve {
     /// Sets the room aside again. False: there is not that much.
     pub(super) fn hold(&mut self) -> bool {
         if !self.held {
-            match allocate(&self.path, self.bytes) {
+            match allocate(&self.dir, FILE, self.bytes) {
                 Ok(()) => self.held = true,
                 Err(error) => {
                     if !is_out_of_room(&error) {
                         warn!(%error, "the disk reserve cannot be made");
                     }
                     // What it did get must not stand in the way of others.
-                    let _ = give_back(&self.path);
+                    let _ = give_back(&self.dir, FILE);
                 }
             }
         }
@@ -52,7 +55,7 @@ impl Reserve {
             return false;
         }
         self.held = false;
-        match give_back(&self.path) {
+        match give_back(&self.dir, FILE) {
             Ok(()) => info!("the disk is full: its reserve is used so that confirmations are kept"),
             Err(error) => warn!(%error, "the disk reserve cannot be released"),
         }
@@ -62,22 +65,20 @@ impl Reserve {
 
 /// Whether the disk refuses more bytes, asked by trying: some of SQLite's errors do not tell a full disk or quota from
 /// a broken one.
-pub(super) fn disk_is_full(dir: &Path) -> bool {
-    let path = dir.join("room");
-    let full = allocate(&path, 1 << 20).is_err_and(|error| is_out_of_room(&error));
-    let _ = give_back(&path);
+pub(super) fn disk_is_full(dir: &PrivateDir) -> bool {
+    let full = allocate(dir, PROBE, 1 << 20).is_err_and(|error| is_out_of_room(&error));
+    let _ = give_back(dir, PROBE);
     full
 }
 
 /// Emptied first: a process that is just being started may have the file open until its exec.
-fn give_back(path: &Path) -> io::Result<()> {
-    OpenOptions::new().write(true).truncate(true).open(path)?;
-    fs::remove_file(path)
+fn give_back(dir: &PrivateDir, name: &str) -> io::Result<()> {
+    dir.file(name, OFlags::WRONLY | OFlags::TRUNC)?;
+    Ok(dir.remove_file(name)?)
 }
 
-fn allocate(path: &Path, bytes: u64) -> io::Result<()> {
-    let file = private(OpenOptions::new().write(true).create(true).truncate(false)).open(path)?;
-    file.set_permissions(fs::Permissions::from_mode(0o600))?;
+fn allocate(dir: &PrivateDir, name: &str, bytes: u64) -> io::Result<()> {
+    let file = dir.file(name, OFlags::WRONLY | OFlags::CREATE)?;
     if file.metadata()?.len() > bytes {
         file.set_len(bytes)?;
     }

@@ -1,12 +1,14 @@
 //! The hold on a state directory: one process at a time, private to its owner.
 
-use std::fs::{self, DirBuilder, File, OpenOptions, Permissions, TryLockError};
+use std::fs::{File, TryLockError};
 use std::io::{self, ErrorKind, Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use rustix::fs::OFlags;
 use tracing::warn;
+
+use super::private_dir::{PrivateDir, PrivateDirError};
 
 /// A locked state directory. The lock is released when the last clone is dropped, and dies with the process.
 #[derive(Clone, Debug)]
@@ -14,7 +16,9 @@ pub struct StateDir(Arc<Held>);
 
 #[derive(Debug)]
 struct Held {
+    /// The directory as it was named, absolute.
     path: PathBuf,
+    dir: PrivateDir,
     /// Holds the flock; std opens every file close-on-exec.
     lock: File,
 }
@@ -26,6 +30,17 @@ impl Drop for Held {
             warn!(%error, path = %self.path.display(), "the lock could not be released");
         }
     }
+}
+
+/// Whether a state is made where there is none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Making {
+    /// No: that there is none is an error, and nothing is made.
+    Never,
+    /// At a path where nothing is, or in an empty directory.
+    IfEmpty,
+    /// In a directory that holds something else too: the default place is nobody else's.
+    Always,
 }
 
 /// Why a state directory could not be taken.
@@ -42,6 +57,55 @@ pub enum StateError {
         path: PathBuf,
         /// Who owns it, where the lock file says so.
         pid: Option<u32>,
+    },
+    /// There is no state, and none is to be made.
+    #[error(
+        "there is no state in {path:?}: nothing was mounted or made there yet; correct --state, or make a state with \
+         `pigeonfs mount` or `pigeonfs new`"
+    )]
+    Missing {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// There is no state, and something else.
+    #[error(
+        "{path:?} holds {found:?} and no state, and a state is made in an empty directory only; choose another --state \
+         directory"
+    )]
+    Occupied {
+        /// The directory.
+        path: PathBuf,
+        /// One of the names in it.
+        found: String,
+    },
+    /// It is below a mount of pigeonfs.
+    #[error("the state directory {path:?} is inside a pigeonfs mount, whose files go to the network; choose another")]
+    InMount {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// It, a directory that leads to it, or a file in it, belongs to another user.
+    #[error(
+        "the state directory {path:?} cannot be trusted: {found:?} belongs to user {owner}, and this process runs as user \
+         {us}; run it as that user, or choose another --state directory"
+    )]
+    Foreign {
+        /// The state directory.
+        path: PathBuf,
+        /// What belongs to the other user.
+        found: PathBuf,
+        /// Its owner.
+        owner: u32,
+        /// The effective user of this process.
+        us: u32,
+    },
+    /// A file in it is a link, or something else that it must not be.
+    #[error("the state directory {path:?} cannot be trusted: {reason}")]
+    Planted {
+        /// The state directory.
+        path: PathBuf,
+        /// What is wrong with which file.
+        reason: String,
     },
     /// The path leads to something else.
     #[error("{path:?} is not a directory; choose another --state directory")]
@@ -85,97 +149,140 @@ fn owner(pid: Option<u32>) -> String {
 
 const LOCK: &str = "lock";
 const CONTROL_SOCKET: &str = "control.sock";
+/// The name of the database in its state directory.
+pub(super) const DATABASE: &str = "pigeonfs.db";
+/// What may lie in a state directory besides the database: what is left of a state is made into one again.
+const OURS: &[&str] = &[
+    LOCK,
+    CONTROL_SOCKET,
+    "pigeonfs.db-wal",
+    "pigeonfs.db-shm",
+    super::reserve::FILE,
+    super::reserve::PROBE,
+    "drops",
+    "localnet",
+    "mount.log",
+    "mount.log.old",
+    // An empty file system has it.
+    "lost+found",
+];
 
 impl StateDir {
     /// Takes the directory at `path`, which is made (0700) where it is missing.
     pub fn lock(path: &Path) -> Result<Self, StateError> {
+        Self::take(path, Making::IfEmpty)
+    }
+
+    /// Takes the directory at `path`; where there is no state, one is made or not.
+    pub fn take(path: &Path, making: Making) -> Result<Self, StateError> {
         let path = std::path::absolute(path).map_err(|error| failed(path, &error))?;
-        let made = make(&path)?;
-        let found = fs::metadata(&path).map_err(|error| failed(&path, &error))?;
-        if !found.is_dir() {
-            return Err(StateError::NotADirectory { path });
+        let wrong = |error| refused(&path, error);
+        let opened = if making == Making::Never {
+            PrivateDir::open(&path)
+        } else {
+            PrivateDir::open_or_make(&path).map(|(dir, _)| dir)
+        };
+        let dir = match opened {
+            Err(PrivateDirError::Missing { .. }) if making == Making::Never => {
+                return Err(StateError::Missing { path });
+            }
+            opened => opened.map_err(wrong)?,
+        };
+        let there = dir.check_file(DATABASE).map_err(wrong)?;
+        let begun = dir.check_file(LOCK).map_err(wrong)?;
+        let held = if there { None } else { dir.names().map_err(wrong)?.into_iter().find(|name| !is_ours(name)) };
+        match (making, held) {
+            _ if there => {}
+            // Somebody may hold it whose database is gone: then it is busy.
+            (Making::Never, _) if begun => {}
+            (Making::Never, _) => return Err(StateError::Missing { path }),
+            (Making::IfEmpty, Some(found)) => {
+                return Err(StateError::Occupied { path, found: found.to_string_lossy().into_owned() });
+            }
+            (Making::IfEmpty | Making::Always, _) => {}
         }
-        if found.permissions().mode() & 0o077 != 0 {
-            make_private(&path, &found)?;
-        }
-        let mut lock = private(OpenOptions::new().read(true).write(true).create(true).truncate(false))
-            .open(path.join(LOCK))
-            .map_err(|error| failed(&path, &error))?;
+        make_private(&path, &dir, there || begun)?;
+        let mut lock = dir.file(LOCK, OFlags::RDWR | OFlags::CREATE).map_err(wrong)?;
         match lock.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => return Err(StateError::Busy { pid: recorded_pid(&mut lock), path }),
             Err(TryLockError::Error(error)) => return Err(failed(&path, &error)),
         }
-        lock.set_permissions(Permissions::from_mode(0o600)).map_err(|error| failed(&path, &error))?;
-        record_pid(&mut lock).map_err(|error| failed(&path, &error))?;
-        sync_dir(&path).map_err(|error| failed(&path, &error))?;
-        if made && let Some(parent) = path.parent() {
-            sync_dir(parent).map_err(|error| failed(&path, &error))?;
+        // Its database may have been made since it was looked for, and it may have been replaced.
+        if making == Making::Never && !dir.check_file(DATABASE).map_err(wrong)? {
+            return Err(StateError::Missing { path });
         }
-        Ok(Self(Arc::new(Held { path, lock })))
+        record_pid(&mut lock).map_err(|error| failed(&path, &error))?;
+        dir.sync().map_err(wrong)?;
+        Ok(Self(Arc::new(Held { path, dir, lock })))
     }
 
-    /// The directory, as an absolute path.
+    /// The directory at `path`, if a state of ours is there: for those who talk to its owner.
+    ///
+    /// # Errors
+    /// [`StateError::Missing`] where nothing is there; it is not ours.
+    pub fn find(path: &Path) -> Result<PrivateDir, StateError> {
+        let path = std::path::absolute(path).map_err(|error| failed(path, &error))?;
+        match PrivateDir::open(&path) {
+            Err(PrivateDirError::Missing { .. }) => Err(StateError::Missing { path }),
+            opened => opened.map_err(|error| refused(&path, error)),
+        }
+    }
+
+    /// The directory as it was named, as an absolute path: for messages. It may have been moved since.
     pub fn path(&self) -> &Path {
         &self.0.path
     }
 
-    /// Where the owner answers verbs.
-    pub fn control_socket(&self) -> PathBuf {
-        Self::control_socket_in(&self.0.path)
+    /// The directory itself. Whatever is in the state is opened through it.
+    pub fn dir(&self) -> &PrivateDir {
+        &self.0.dir
     }
 
-    /// Where the owner of the state directory at `path` answers verbs.
-    pub fn control_socket_in(path: &Path) -> PathBuf {
-        path.join(CONTROL_SOCKET)
-    }
-
+    /// Where the database is, as the directory was named.
+    #[cfg(test)]
     pub(super) fn database(&self) -> PathBuf {
-        self.0.path.join("pigeonfs.db")
+        self.0.path.join(DATABASE)
     }
 
-    pub(super) fn reserve(&self) -> PathBuf {
-        self.0.path.join("reserve")
+    /// The name of the owner's socket in a state directory.
+    pub fn control_socket() -> &'static str {
+        CONTROL_SOCKET
     }
 }
 
-/// Options that make a file 0600 and follow no link in its place.
-pub(super) fn private(options: &mut OpenOptions) -> &mut OpenOptions {
-    options.mode(0o600).custom_flags(libc::O_NOFOLLOW)
-}
-
-/// Makes the names in a directory last through a power cut.
-pub(super) fn sync_dir(path: &Path) -> io::Result<()> {
-    File::open(path)?.sync_all()
-}
-
-/// True where the directory was not there before.
-fn make(path: &Path) -> Result<bool, StateError> {
-    if path.exists() {
-        return Ok(false);
-    }
-    match DirBuilder::new().recursive(true).mode(0o700).create(path) {
-        Ok(()) => {}
-        Err(error) if error.kind() == ErrorKind::AlreadyExists => return Ok(false),
-        Err(error) => return Err(failed(path, &error)),
-    }
-    // A umask may have taken bits that we need.
-    fs::set_permissions(path, Permissions::from_mode(0o700)).map_err(|error| failed(path, &error))?;
-    Ok(true)
+fn is_ours(name: &std::ffi::OsStr) -> bool {
+    OURS.iter().any(|ours| name == *ours)
 }
 
 /// A directory that was there before: made private where it is plainly meant for us, refused where others could
 /// replace our files, and else left as its owner wants it: the files themselves are private.
-fn make_private(path: &Path, found: &fs::Metadata) -> Result<(), StateError> {
-    let ours = found.uid() == rustix::process::geteuid().as_raw();
-    let empty = || fs::read_dir(path).is_ok_and(|mut entries| entries.next().is_none());
-    if ours && (path.join(LOCK).exists() || empty()) {
-        return fs::set_permissions(path, Permissions::from_mode(0o700)).map_err(|error| failed(path, &error));
+fn make_private(path: &Path, dir: &PrivateDir, is_state: bool) -> Result<(), StateError> {
+    let mode = dir.mode().map_err(|error| refused(path, error))?;
+    if mode & 0o077 == 0 {
+        return Ok(());
     }
-    if found.permissions().mode() & 0o022 != 0 {
+    if is_state || dir.names().map_err(|error| refused(path, error))?.is_empty() {
+        return dir.set_mode(0o700).map_err(|error| refused(path, error));
+    }
+    if mode & 0o022 != 0 {
         return Err(StateError::Exposed { path: path.to_owned() });
     }
     Ok(())
+}
+
+fn refused(path: &Path, error: PrivateDirError) -> StateError {
+    let state = path.to_owned();
+    match error {
+        PrivateDirError::Foreign { path: found, owner, us } => StateError::Foreign { path: state, found, owner, us },
+        PrivateDirError::InMount { .. } => StateError::InMount { path: state },
+        PrivateDirError::WrongType { path, expected: "directory" } => StateError::NotADirectory { path },
+        error @ (PrivateDirError::Link { .. } | PrivateDirError::WrongType { .. }) => {
+            StateError::Planted { path: state, reason: error.to_string() }
+        }
+        error @ PrivateDirError::Missing { .. } => StateError::Io { path: state, reason: error.to_string() },
+        PrivateDirError::Io { error, .. } => failed(path, &error),
+    }
 }
 
 fn failed(path: &Path, error: &io::Error) -> StateError {

@@ -1,6 +1,5 @@
 //! The one thread that writes: group commit, and what it does when the disk is full.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use rusqlite::Connection;
@@ -8,6 +7,7 @@ use tracing::{error, warn};
 
 use super::catalog::Catalog;
 use super::ledger::{Effects, Ledger};
+use super::private_dir::PrivateDir;
 use super::queue::{Job, Next, Queue};
 use super::reaper::Swept;
 use super::reserve::{self, Reserve};
@@ -17,7 +17,7 @@ type Group = Vec<Box<dyn Job>>;
 
 pub(super) struct Writer {
     pub(super) db: Connection,
-    pub(super) dir: PathBuf,
+    pub(super) dir: PrivateDir,
     pub(super) queue: Arc<Queue>,
     pub(super) catalog: Arc<Catalog>,
     pub(super) changes: Changes,

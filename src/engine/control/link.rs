@@ -10,11 +10,10 @@ use tokio::net::UnixStream;
 use tokio::time::{Instant, sleep};
 use tracing::debug;
 
-use super::server::through_directory;
 use super::{Answer, Failure, FailureKind, Request, Response, dispatch};
 use crate::channel::{Linger, PROBE_SHARE};
 use crate::engine::{Daemon, Owner, OwnerKind};
-use crate::store::{Limits, StateDir, StateError};
+use crate::store::{Limits, Making, PrivateDir, StateDir, StateError};
 use crate::thin::frame;
 
 /// How long a verb tries, while one owner goes and another comes.
@@ -24,8 +23,10 @@ const PAUSE: Duration = Duration::from_millis(50);
 /// What a verb needs to open a state.
 #[derive(Clone, Debug)]
 pub struct Opening {
-    /// The state directory; made where it is missing.
+    /// The state directory.
     pub state: PathBuf,
+    /// Whether a state is made there where there is none.
+    pub making: Making,
     /// The daemon, should the verb become the owner.
     pub daemon: Daemon,
     /// When its tails leave, should it become the owner.
@@ -39,11 +40,13 @@ pub struct Opening {
 impl Opening {
     /// With the default times and limits.
     pub fn new(state: PathBuf, daemon: Daemon) -> Self {
-        Self { state, daemon, linger: Linger::default(), limits: Limits::default(), probe_share: PROBE_SHARE }
+        let making = Making::IfEmpty;
+        Self { state, making, daemon, linger: Linger::default(), limits: Limits::default(), probe_share: PROBE_SHARE }
     }
 
     fn owner(&self, kind: OwnerKind) -> Result<Arc<Owner>, Failure> {
-        Owner::open_paced(&self.state, self.daemon.clone(), kind, self.linger, self.limits, self.probe_share)
+        let (linger, limits, share) = (self.linger, self.limits, self.probe_share);
+        Owner::open_paced(&self.state, self.making, self.daemon.clone(), kind, linger, limits, share)
     }
 }
 
@@ -140,13 +143,12 @@ impl Link {
                 Err(failure) if failure.kind != FailureKind::Busy => return Err(failure),
                 Err(_) => {}
             }
-            let socket = StateDir::control_socket_in(&opening.state);
-            match through_directory(&socket, |short| std::os::unix::net::UnixStream::connect(short)) {
-                Ok(stream) => {
-                    let stream = stream.set_nonblocking(true).and_then(|()| UnixStream::from_std(stream));
-                    return stream.map(End::Client).map_err(|error| unreachable(&opening.state, &error));
-                }
+            match connect(&StateDir::find(&opening.state)?) {
+                Ok(stream) => return Ok(End::Client(stream)),
                 Err(error) if Instant::now() > until => return Err(unreachable(&opening.state, &error)),
+                Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                    return Err(Failure::new(FailureKind::Refused, error.to_string()));
+                }
                 Err(_) => sleep(PAUSE).await,
             }
         }
@@ -160,10 +162,7 @@ pub async fn take_for_mount(opening: &Opening) -> Result<Arc<Owner>, Failure> {
         match opening.owner(OwnerKind::Mount) {
             Ok(owner) => return Ok(owner),
             Err(failure) if failure.kind == FailureKind::Busy && Instant::now() < until => {
-                let socket = StateDir::control_socket_in(&opening.state);
-                let connected = through_directory(&socket, |short| std::os::unix::net::UnixStream::connect(short))
-                    .and_then(|stream| stream.set_nonblocking(true).and_then(|()| UnixStream::from_std(stream)));
-                if let Ok(mut stream) = connected
+                if let Ok(mut stream) = connect(&StateDir::find(&opening.state)?)
                     && let Ok(Answer::Err(refusal)) = ask(&mut stream, &Request::Yield).await
                 {
                     return Err(refusal);
@@ -186,6 +185,23 @@ fn may_be_cut_short(request: &Request) -> bool {
             | Request::Record { .. }
             | Request::Records { .. }
     )
+}
+
+/// Reaches the owner of a state of ours. Nothing is sent to a process of somebody else: capabilities would be.
+fn connect(state: &PrivateDir) -> io::Result<UnixStream> {
+    let socket = state.through_descriptor().join(StateDir::control_socket());
+    let stream = std::os::unix::net::UnixStream::connect(socket)?;
+    stream.set_nonblocking(true)?;
+    let stream = UnixStream::from_std(stream)?;
+    let (peer, us) = (stream.peer_cred()?.uid(), rustix::process::geteuid().as_raw());
+    if peer == us || peer == 0 {
+        return Ok(stream);
+    }
+    let text = format!(
+        "the control socket of {:?} is served by user {peer}, and this process runs as user {us}: nothing is sent to it",
+        state.path()
+    );
+    Err(io::Error::new(io::ErrorKind::PermissionDenied, text))
 }
 
 async fn ask(stream: &mut UnixStream, request: &Request) -> io::Result<Answer> {

@@ -1,12 +1,9 @@
 //! The owner's end of the control socket.
 
 use std::io;
-use std::os::fd::AsRawFd;
-use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
 use std::sync::{Arc, Weak};
 
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{AtFlags, Mode};
 use tokio::io::AsyncWriteExt;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::Semaphore;
@@ -15,14 +12,15 @@ use tracing::{debug, warn};
 
 use super::{Answer, Failure, FailureKind, Request, dispatch};
 use crate::engine::Owner;
+use crate::store::{PrivateDir, PrivateDirError, StateDir};
 use crate::thin::frame;
 
 /// Verbs that are answered at once; further ones wait in the socket's backlog.
 const CONNECTIONS: usize = 64;
 
-/// Listens at `socket` and answers until the owner is gone or the task is aborted.
-pub(crate) fn serve(owner: &Arc<Owner>, socket: &Path) -> io::Result<JoinHandle<()>> {
-    let listener = bind(socket)?;
+/// Listens at the socket in the state directory and answers until the owner is gone or the task is aborted.
+pub(crate) fn serve(owner: &Arc<Owner>, dir: &PrivateDir) -> io::Result<JoinHandle<()>> {
+    let listener = bind(dir)?;
     let owner = Arc::downgrade(owner);
     Ok(tokio::spawn(async move {
         let room = Arc::new(Semaphore::new(CONNECTIONS));
@@ -100,29 +98,17 @@ async fn hung_up(stream: &UnixStream) {
     }
 }
 
-fn bind(socket: &Path) -> io::Result<UnixListener> {
+fn bind(dir: &PrivateDir) -> io::Result<UnixListener> {
     // The lock says that nobody else owns this state, so whatever is there is a leftover.
-    match std::fs::remove_file(socket) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
+    match dir.remove_file(StateDir::control_socket()) {
+        Ok(()) | Err(PrivateDirError::Missing { .. }) => {}
+        Err(error) => return Err(error.into()),
     }
-    let listener = through_directory(socket, |short| std::os::unix::net::UnixListener::bind(short))?;
-    std::fs::set_permissions(socket, std::fs::Permissions::from_mode(0o600))?;
+    // Through the descriptor: wherever the directory is now, and however long its path is.
+    let socket = dir.through_descriptor().join(StateDir::control_socket());
+    let listener = std::os::unix::net::UnixListener::bind(&socket)?;
+    // Nobody else can reach it before that: the directory is private.
+    rustix::fs::chmodat(dir, StateDir::control_socket(), Mode::RUSR | Mode::WUSR, AtFlags::empty())?;
     listener.set_nonblocking(true)?;
     UnixListener::from_std(listener)
-}
-
-/// Socket addresses hold 107 bytes of path. A longer one is reached through a descriptor of its directory.
-pub(super) fn through_directory<T>(socket: &Path, act: impl FnOnce(&Path) -> io::Result<T>) -> io::Result<T> {
-    const LONGEST: usize = 107;
-    if socket.as_os_str().len() <= LONGEST {
-        return act(socket);
-    }
-    let (Some(directory), Some(name)) = (socket.parent(), socket.file_name()) else {
-        return act(socket);
-    };
-    let handle = rustix::fs::open(directory, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
-    // By thread, not by process: a process that is not dumpable may still look at its own threads.
-    let short: PathBuf = format!("/proc/self/fd/{}", handle.as_raw_fd()).into();
-    act(&short.join(name))
 }

@@ -123,7 +123,7 @@ struct Inner {
 
 impl Drops {
     pub(super) fn new(store: Store) -> Self {
-        let directory = store.dir().join("drops");
+        let directory = store.state_path().join("drops");
         Self(Arc::new(Inner {
             store,
             directory,
@@ -143,7 +143,7 @@ impl Drops {
     /// Where verbs stage files. A file there that is in no drop and that nobody has locked (flock) is a leftover, and is
     /// deleted.
     pub fn incoming(&self) -> Result<PathBuf, DropError> {
-        Self::incoming_of(self.0.store.dir())
+        Self::incoming_of(self.0.store.state_path())
     }
 
     /// The same of a state that another process may own.

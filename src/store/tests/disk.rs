@@ -73,13 +73,13 @@ fn a_directory_that_was_there_is_made_private_or_refused() {
 
     let furnished = make("furnished", 0o755);
     fs::write(furnished.join("thinclient.toml"), "").unwrap();
-    drop(StateDir::lock(&furnished).unwrap());
+    drop(StateDir::take(&furnished, Making::Always).unwrap());
     assert_eq!(mode(&furnished), 0o755, "it holds other things: its owner decides");
     assert_eq!(mode(&furnished.join("lock")), 0o600);
 
     let shared = make("shared", 0o1777);
     fs::write(shared.join("theirs"), "").unwrap();
-    let error = StateDir::lock(&shared).unwrap_err();
+    let error = StateDir::take(&shared, Making::Always).unwrap_err();
     assert!(matches!(error, StateError::Exposed { .. }), "{error}");
     assert_eq!(mode(&shared), 0o1777);
 }
@@ -198,7 +198,7 @@ fn on_a_full_disk_nothing_accepted_is_lost_and_confirmations_are_kept() {
         }
         assert!(accepted.len() < 24 << 20, "the disk never became full");
     }
-    let reserve = state.reserve();
+    let reserve = state.path().join("reserve");
     assert!(reserve.exists(), "an append never takes the reserve");
     disk.fill();
 
