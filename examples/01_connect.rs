@@ -2,10 +2,9 @@
 #![allow(clippy::print_stdout)] // It is a program that prints.
 
 use std::error::Error;
-use std::time::Duration;
 
 use pigeonfs::thin::{Client, ClientOptions, Config, Discovery, Environment, Event, Link};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::timeout_at;
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
@@ -16,7 +15,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
     };
     // Returns at once: the session connects on its own, again and again if need be.
     let client = Client::start(Config::discover(&discovery)?, ClientOptions::default());
-    let deadline = Instant::now() + Duration::from_secs(120);
+    // No call waits longer than its deadline. This one allows for what a daemon takes until it has the network's document.
+    let deadline = client.deadline_for(0);
 
     // Events tell what happens. A subscriber that is slow loses the oldest ones and is told so; it holds nobody up.
     let mut events = client.events();

@@ -2,10 +2,8 @@
 #![allow(clippy::print_stdout)] // It is a program that prints.
 
 use std::error::Error;
-use std::time::Duration;
 
 use pigeonfs::thin::{Client, ClientOptions, Config, Discovery, Document, Environment};
-use tokio::time::Instant;
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
@@ -15,7 +13,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         ..Discovery::default()
     };
     let client = Client::start(Config::discover(&discovery)?, ClientOptions::default());
-    let deadline = Instant::now() + Duration::from_secs(120);
+    let deadline = client.deadline_for(0);
     client.wait_connected(deadline).await?;
 
     // The daemon pushes the document of each epoch; this sends nothing.

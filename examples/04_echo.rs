@@ -2,7 +2,6 @@
 #![allow(clippy::print_stdout)] // It is a program that prints.
 
 use std::error::Error;
-use std::time::Duration;
 
 use pigeonfs::thin::{Client, ClientOptions, Config, Destination, Discovery, Environment};
 use tokio::time::Instant;
@@ -15,8 +14,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
         ..Discovery::default()
     };
     let client = Client::start(Config::discover(&discovery)?, ClientOptions::default());
-    let deadline = Instant::now() + Duration::from_secs(120);
-    client.wait_connected(deadline).await?;
+    client.wait_connected(client.deadline_for(0)).await?;
+    let deadline = client.deadline_for(1);
 
     let document = client.pki_document().ok_or("a connected daemon has a document")?;
     let echo = document.service("echo").ok_or("this network has no echo")?;

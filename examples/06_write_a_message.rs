@@ -3,11 +3,9 @@
 #![allow(clippy::print_stdout)] // It is a program that prints.
 
 use std::error::Error;
-use std::time::Duration;
 
 use pigeonfs::bacap::WriteCap;
 use pigeonfs::thin::{Client, ClientOptions, Config, Discovery, Environment, WriteMode, WriteOutcome};
-use tokio::time::Instant;
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
@@ -17,8 +15,9 @@ async fn main() -> Result<(), Box<dyn Error>> {
         ..Discovery::default()
     };
     let client = Client::start(Config::discover(&discovery)?, ClientOptions::default());
-    let deadline = Instant::now() + Duration::from_secs(120);
-    client.wait_connected(deadline).await?;
+    client.wait_connected(client.deadline_for(0)).await?;
+    // By the network's own numbers, which the document tells: what one box may take on it.
+    let deadline = client.deadline_for(1);
 
     let cap = WriteCap::from_base64(&std::io::read_to_string(std::io::stdin())?)?;
     let at = cap.index().clone();

@@ -3,11 +3,9 @@
 #![allow(clippy::print_stdout)] // It is a program that prints.
 
 use std::error::Error;
-use std::time::Duration;
 
 use pigeonfs::bacap::ReadCap;
 use pigeonfs::thin::{Client, ClientOptions, Config, Discovery, Environment, Missing, ReadOutcome};
-use tokio::time::Instant;
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
@@ -17,12 +15,12 @@ async fn main() -> Result<(), Box<dyn Error>> {
         ..Discovery::default()
     };
     let client = Client::start(Config::discover(&discovery)?, ClientOptions::default());
-    let deadline = Instant::now() + Duration::from_secs(120);
-    client.wait_connected(deadline).await?;
+    client.wait_connected(client.deadline_for(0)).await?;
 
     let cap = ReadCap::from_base64(&std::io::read_to_string(std::io::stdin())?)?;
     let mut at = cap.index().clone();
     loop {
+        let deadline = client.deadline_for(1);
         // A fresh envelope for each look: couriers answer an old one from their caches.
         let envelope = client.encrypt_read(&cap, &at, deadline).await?;
         match client.start_read(&cap, &at, &envelope, Missing::Report, deadline).await? {

@@ -2,11 +2,9 @@
 #![allow(clippy::print_stdout)] // It is a program that prints.
 
 use std::error::Error;
-use std::time::Duration;
 
 use pigeonfs::bacap::WriteCap;
 use pigeonfs::thin::{Client, ClientOptions, Config, Discovery, Environment, WriteMode};
-use tokio::time::Instant;
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
@@ -16,8 +14,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
         ..Discovery::default()
     };
     let client = Client::start(Config::discover(&discovery)?, ClientOptions::default());
-    let deadline = Instant::now() + Duration::from_secs(120);
-    client.wait_connected(deadline).await?;
+    client.wait_connected(client.deadline_for(0)).await?;
+    let deadline = client.deadline_for(4);
 
     let cap = WriteCap::from_base64(&std::io::read_to_string(std::io::stdin())?)?;
 

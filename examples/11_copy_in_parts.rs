@@ -3,11 +3,9 @@
 #![allow(clippy::print_stdout)] // It is a program that prints.
 
 use std::error::Error;
-use std::time::Duration;
 
 use pigeonfs::bacap::WriteCap;
 use pigeonfs::thin::{Client, ClientOptions, Config, CopyStream, Courier, Discovery, Environment, Payload};
-use tokio::time::Instant;
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
@@ -17,8 +15,9 @@ async fn main() -> Result<(), Box<dyn Error>> {
         ..Discovery::default()
     };
     let client = Client::start(Config::discover(&discovery)?, ClientOptions::default());
-    let deadline = Instant::now() + Duration::from_secs(120);
-    client.wait_connected(deadline).await?;
+    client.wait_connected(client.deadline_for(0)).await?;
+    // Some seven boxes one after the other, the courier's copies of them, and some to spare.
+    let deadline = client.deadline_for(12);
 
     let write_cap = WriteCap::from_base64(&std::io::read_to_string(std::io::stdin())?)?;
     let mut start = write_cap.index().clone();

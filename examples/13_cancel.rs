@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use pigeonfs::bacap::WriteCap;
 use pigeonfs::thin::{Client, ClientOptions, Config, Discovery, Environment, ErrorKind, Missing};
-use tokio::time::Instant;
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
@@ -16,21 +15,21 @@ async fn main() -> Result<(), Box<dyn Error>> {
         ..Discovery::default()
     };
     let client = Client::start(Config::discover(&discovery)?, ClientOptions::default());
-    let deadline = Instant::now() + Duration::from_secs(120);
-    client.wait_connected(deadline).await?;
+    client.wait_connected(client.deadline_for(0)).await?;
+    let deadline = client.deadline_for(2);
 
     let cap = WriteCap::from_seed(&rand::random());
     let (read_cap, at) = (cap.read_cap(), cap.index());
-    let envelope = client.encrypt_read(read_cap, at, deadline).await?;
 
-    // Nobody ever writes this box, so the daemon asks for it until it is told to stop.
-    let reading = client.start_read(read_cap, at, &envelope, Missing::Retry, deadline);
+    // Nobody ever writes this box, so it is looked for until the deadline.
+    let reading = client.read(read_cap, at, deadline);
     // Dropping a future cancels its operation, here and at the daemon; so a timeout is all that a limit takes.
     let dropped = tokio::time::timeout(Duration::from_millis(200), reading).await;
     assert!(dropped.is_err());
     println!("dropped");
 
-    // By its hash it is cancelled from anywhere: another task, or another client.
+    // By its envelope's hash an operation is cancelled from anywhere: another task, or another client. With `Retry` the
+    // daemon sends this one envelope until it is told to stop; `read`, which makes a fresh one each time, finds more.
     let envelope = client.encrypt_read(read_cap, at, deadline).await?;
     let reading = client.start_read(read_cap, at, &envelope, Missing::Retry, deadline);
     let cancelling = client.cancel(envelope.hash(), deadline);

@@ -37,6 +37,9 @@ pub struct Profile {
     pub replicas: usize,
     /// Service nodes with a courier, at least 1.
     pub couriers: usize,
+    /// Whether a read that the daemon repeats in the same envelope sees what was written meanwhile, at once. Real couriers
+    /// ask the replicas five times more and then answer from their caches for 5 minutes.
+    pub kind_reads: bool,
     /// How many times as fast as upstream's constants say it runs: what a courier waits for is divided by it.
     pub scale: f64,
 }
@@ -89,6 +92,7 @@ impl Profile {
             epoch: Duration::from_secs(120),
             replicas: 5,
             couriers: 3,
+            kind_reads: false,
             scale: 1.0,
         }
     }

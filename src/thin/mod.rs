@@ -15,13 +15,11 @@
 //!
 //! ```no_run
 //! # async fn run() -> Result<(), Box<dyn std::error::Error>> {
-//! use std::time::Duration;
 //! use pigeonfs::thin::{Client, ClientOptions, Config, WriteMode};
-//! use tokio::time::Instant;
 //!
 //! let client = Client::start(Config::load("thinclient.toml".as_ref())?, ClientOptions::default());
-//! let deadline = Instant::now() + Duration::from_secs(120);
-//! client.wait_connected(deadline).await?;
+//! client.wait_connected(client.deadline_for(0)).await?;
+//! let deadline = client.deadline_for(1);
 //! let pair = client.new_keypair(&rand::random(), deadline).await?;
 //! let envelope = client.encrypt_write(&pair.write_cap, &pair.first, b"hello", deadline).await?;
 //! client.start_write(&pair.write_cap, &envelope, WriteMode::Strict, deadline).await?;
@@ -86,8 +84,8 @@
 //! | `NewKeypair` | [`Client::new_keypair`]; [`WriteCap::from_seed`](crate::bacap::WriteCap::from_seed) needs no daemon |
 //! | `EncryptRead`, `EncryptWrite` | [`Client::encrypt_read`], [`Client::encrypt_write`], [`Client::encrypt_tombstone`] |
 //! | `NextMessageBoxIndex`, `GetMessageBoxIndexCounter` | [`Client::next_index`], [`Client::index_counter`] |
-//! | `StartResendingEncryptedMessage` | [`Client::start_read`] with [`Missing::Retry`], [`Client::start_write`] with [`WriteMode::Default`] |
-//! | `…NoRetry`, `…ReturnBoxExists` | [`Missing::Report`], [`WriteMode::Strict`] |
+//! | `StartResendingEncryptedMessage` | [`Client::read`], which sees what the same envelope sent again does not; [`Client::start_write`] with [`WriteMode::Default`] |
+//! | `…NoRetry`, `…ReturnBoxExists` | [`Client::start_read`] with [`Missing::Report`], [`WriteMode::Strict`] |
 //! | `CancelResendingEncryptedMessage` | [`Client::cancel`], or dropping the future |
 //! | `TombstoneRange` | [`Client::tombstone_range`] |
 //! | `CreateCourierEnvelopesFromPayload` | [`Client::envelopes_from_payload`] |

@@ -227,6 +227,21 @@ class Peer:
         assert read.plaintext == whole
         done("a read that waits for its write, a read without retry")
 
+        # The courier asks the replicas five times more, within two seconds here, and then answers from its cache.
+        third = await self.client.next_message_box_index(second)
+        early = await self.client.encrypt_read(pair.read_cap, third)
+        waiting = asyncio.create_task(self.started(early, pair.read_cap, None, third))
+        await asyncio.sleep(3)
+        await self.write(b"late", pair.write_cap, third, no_idempotent_box_already_exists=True)
+        read, _ = await self.read(pair.read_cap, third, no_retry_on_box_id_not_found=True)
+        assert read.plaintext == b"late"
+        finished, _ = await asyncio.wait([waiting], timeout=7)
+        assert not finished, "a real courier's cache would not have shown the box"
+        await self.client.cancel_resending_encrypted_message(bytes(early.envelope_hash))
+        with refused(upstream.StartResendingCancelledError):
+            await waiting
+        done("a read before its write, which its courier's cache keeps from it")
+
         await self.write(whole, pair.write_cap, first, no_idempotent_box_already_exists=True)
         await self.write(b"other", pair.write_cap, first)
         with refused(upstream.BoxAlreadyExistsError):

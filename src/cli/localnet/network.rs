@@ -60,6 +60,9 @@ pub(super) struct NetworkArgs {
     /// What an encrypt costs the connection that asks for it
     #[arg(long, value_name = "TIME", value_parser = span_ms)]
     encrypt_ms: Option<Duration>,
+    /// A read that waits for a box sees its write at once, instead of the courier's cached answer
+    #[arg(long)]
+    kind_reads: bool,
     /// Length of a mixnet epoch, as 120, 20m or 1h
     #[arg(long, value_name = "TIME", value_parser = epoch)]
     epoch_duration: Option<Duration>,
@@ -141,6 +144,7 @@ impl NetworkArgs {
         profile.replica_delay = self.replica_delay_ms.unwrap_or(profile.replica_delay);
         profile.replication_delay = self.replication_delay_ms.unwrap_or(profile.replication_delay);
         profile.encrypt = self.encrypt_ms.unwrap_or(profile.encrypt);
+        profile.kind_reads = self.kind_reads;
         profile.epoch = self.epoch_duration.unwrap_or(profile.epoch);
         profile.replicas = self.replicas.map_or(profile.replicas, usize::from);
         profile.couriers = self.couriers.map_or(profile.couriers, usize::from);

@@ -22,6 +22,8 @@ pub(super) struct Terms {
     pub(super) patience: Duration,
     /// Times that the replicas are asked again for one entry.
     pub(super) redispatches: u32,
+    /// Whether they are asked again for as long as one of the two answers is an error.
+    pub(super) kind: bool,
 }
 
 /// A courier's cache, by the hash of the envelope.
@@ -61,11 +63,11 @@ impl Cache {
 
     /// Takes note of an envelope.
     ///
-    /// What is older than its age is new again, whether or not other envelopes came meanwhile: that upstream prunes at a
-    /// miss only, so that an idle courier never forgets, is an artefact (§4.1).
+    /// What is older than its age is forgotten when an envelope comes that is new, as by upstream's courier. So one that
+    /// only hears the same envelope again and again answers it from its cache for ever (§4.1, A.9).
     pub(super) fn look(&mut self, at: Duration, hash: &[u8; 32], terms: Terms) -> Look {
-        self.prune(at, terms);
         let Some(entry) = self.entries.get_mut(hash) else {
+            self.prune(at, terms);
             while self.order.len() >= ENTRIES {
                 self.forget_oldest();
             }
@@ -73,10 +75,13 @@ impl Cache {
             self.order.push_back((at, *hash));
             return Look::Miss;
         };
-        let mut answered = entry.replies.iter().flatten().peekable();
-        let unanswered = answered.peek().is_none();
+        let mut failed = entry.replies.iter().flatten().map(|(code, _)| *code != SUCCESS).peekable();
         let again = entry.redispatches < terms.redispatches
-            && if unanswered { at >= entry.asked + terms.patience } else { answered.all(|(code, _)| *code != SUCCESS) };
+            && match failed.peek() {
+                None => at >= entry.asked + terms.patience,
+                Some(_) if terms.kind => failed.any(|failed| failed),
+                Some(_) => failed.all(|failed| failed),
+            };
         if again {
             entry.redispatches += 1;
             entry.asked = at;

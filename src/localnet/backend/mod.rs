@@ -4,8 +4,9 @@
 //! the time that it was due. No clock, no sockets, no operations of clients: those are the core's.
 //!
 //! Source: `pigeonhole-internals.md` §3 to §5, `network-performance.md` A.2, A.5, A.9. Where no delay is set (the profile
-//! `instant`), both holders of a box do everything together and at once, and a courier that holds a refusal asks them anew
-//! at every poll: "no such box" is never an old answer, and whoever waits for a box is told by [`Backend::take_written`].
+//! `instant`), both holders of a box do everything together and at once. Couriers cache as upstream's do, unless reads
+//! are to be kind: then a courier that holds a refusal asks the replicas anew at every poll, so that "no such box" is
+//! never an old answer, and whoever waits for a box is told by [`Backend::take_written`].
 
 mod copy;
 mod courier;
@@ -57,7 +58,7 @@ const EXPIRED_AT_ONCE: usize = 256;
 const EXPIRY_PAUSE: Duration = Duration::from_millis(20);
 /// Boxes that became readable, kept for who asks.
 const WRITTEN: usize = 65_536;
-/// Where nothing takes time, a read that was told "no such box" falsely asks again after so long.
+/// Where reads are kind, one that was told "no such box" falsely asks again after so long.
 const SECOND_LOOK: Duration = Duration::from_secs(1);
 
 /// What a courier answers to an envelope.
@@ -87,7 +88,7 @@ pub(super) enum CopyAnswer {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub(super) struct BackendCensus {
-    /// Envelopes in the couriers' caches; they leave 5 minutes after they came.
+    /// Envelopes in the couriers' caches; they leave with the first new one that comes 5 minutes after them, or later.
     pub(super) cached: usize,
     /// Envelopes on their way to a replica and back.
     pub(super) dispatches: usize,
@@ -144,6 +145,8 @@ pub(super) struct Backend<S> {
     replication_delay: Duration,
     /// Whether nothing takes time.
     at_once: bool,
+    /// Whether a read that is repeated in the same envelope sees what was written meanwhile, at once.
+    kind_reads: bool,
     scale: f64,
     terms: Terms,
     faults: Faults,
@@ -174,11 +177,13 @@ impl<S: BoxStore> Backend<S> {
             link: profile.replica_delay / 3,
             replication_delay: profile.replication_delay,
             at_once,
+            kind_reads: profile.kind_reads,
             scale: profile.scale,
             terms: Terms {
                 age: scaled(CACHE_AGE),
                 patience: scaled(PATIENCE),
-                redispatches: if at_once { u32::MAX } else { REDISPATCHES },
+                redispatches: if profile.kind_reads { u32::MAX } else { REDISPATCHES },
+                kind: profile.kind_reads,
             },
             faults: Faults::default(),
             dice: StdRng::seed_from_u64(seed),
@@ -255,9 +260,6 @@ impl<S: BoxStore> Backend<S> {
             let step = entry.remove();
             self.happen(due, step);
         }
-        for cache in &mut self.couriers {
-            cache.prune(at, self.terms);
-        }
         self.copies.prune(at, self.scale);
     }
 
@@ -296,7 +298,7 @@ impl<S: BoxStore> Backend<S> {
         self.now = to;
     }
 
-    /// Boxes that became readable since the last call, for reads that wait where nothing takes time.
+    /// Boxes that became readable since the last call, for reads that wait where reads are kind.
     pub(super) fn take_written(&mut self) -> Vec<BoxId> {
         std::mem::take(&mut self.written)
     }
@@ -443,7 +445,7 @@ impl<S: BoxStore> Backend<S> {
     fn read(&mut self, at: Duration, box_id: &BoxId, rank: usize) -> Reply {
         let reply = replica::read(&mut self.store, box_id, rank, replica_epoch(at));
         if matches!(reply.0, SUCCESS | TOMBSTONE) && self.strikes(self.faults.false_not_found) {
-            if self.at_once {
+            if self.kind_reads {
                 self.plan(at + SECOND_LOOK.div_f64(self.scale), Step::Wake { box_id: *box_id });
             }
             return (BOX_ID_NOT_FOUND, None);
@@ -482,7 +484,7 @@ impl<S: BoxStore> Backend<S> {
     }
 
     fn readable(&mut self, box_id: BoxId) {
-        if self.at_once && self.written.len() < WRITTEN {
+        if self.kind_reads && self.written.len() < WRITTEN {
             self.written.push(box_id);
         }
     }

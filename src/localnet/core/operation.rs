@@ -31,6 +31,8 @@ const INVALID_EPOCH: u8 = 32;
 pub(super) const OPERATIONS: usize = 65_536;
 /// Where no packet takes time, a courier that has no answer yet is asked again after this, and not at once for ever.
 const BREATH: Duration = Duration::from_millis(10);
+/// How often that time is doubled, at most, for a read of a box that is not there: 5.12 s.
+const LONGEST_BREATH: u32 = 9;
 
 pub(super) type OpId = u64;
 
@@ -92,7 +94,7 @@ pub(super) struct Operations {
     /// The latest operation of each hash: an earlier one cannot be cancelled any more.
     by_envelope: BTreeMap<[u8; 32], OpId>,
     by_stream: BTreeMap<[u8; 32], OpId>,
-    /// Reads that are to hear of a write to their box, where nothing takes time.
+    /// Reads that are to hear of a write to their box, where reads are kind.
     by_box: BTreeMap<BoxId, BTreeSet<OpId>>,
 }
 
@@ -204,7 +206,7 @@ impl<S: BoxStore> Core<S> {
             _ => &mut self.operations.by_envelope,
         };
         by_hash.insert(hash, id);
-        if self.is_instant()
+        if self.profile.kind_reads
             && let Some(box_id) = operation.awaited_box()
         {
             self.operations.by_box.entry(box_id).or_default().insert(id);
@@ -312,16 +314,15 @@ impl<S: BoxStore> Core<S> {
         }
     }
 
-    /// A read that has no end of its own asks on; where nothing takes time it waits for a write first, and asks without
-    /// one only as often as any operation that has no answer.
+    /// A read that has no end of its own asks on. Where no packet takes time it pauses before, longer each time, so that
+    /// it does not go round and round; where reads are kind, a write of its box ends the pause.
     fn not_found(&mut self, id: OpId) {
         let Some(op) = self.operations.all.get(&id) else { return };
         if !self.is_instant() || op.news {
             self.again(id);
-        } else if self.profile.replica_delay.is_zero() && self.profile.replication_delay.is_zero() {
-            self.pause(id, self.profile.resend_after.max(BREATH));
         } else {
-            self.pause(id, BREATH);
+            let doublings = u32::try_from(op.packets).unwrap_or(u32::MAX).min(LONGEST_BREATH);
+            self.pause(id, BREATH * 2_u32.pow(doublings));
         }
     }
 

@@ -10,6 +10,7 @@ mod life;
 mod pigeonhole;
 mod tombstones;
 mod vouchers;
+mod waiting;
 
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};

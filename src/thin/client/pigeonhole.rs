@@ -56,7 +56,10 @@ impl fmt::Debug for Envelope {
 /// What a read does where no replica has the box.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Missing {
-    /// Ask again, in the same envelope, for ever. Courier caches make that blind after a while; prefer [`Self::Report`].
+    /// The daemon asks again, in the same envelope, until the operation is cancelled. A courier asks the replicas five
+    /// times more for an envelope, and then answers "not found" from its cache for 5 minutes, and for longer while no other
+    /// envelope comes to it. So such a read sees a box that is written within its first seconds, and mostly none that is
+    /// written later. To wait for a box use [`Client::read`].
     Retry,
     /// Say so.
     Report,

@@ -13,6 +13,7 @@ mod node;
 mod show;
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use ciborium::Value;
 use rand::Rng;
@@ -25,6 +26,10 @@ pub use self::documents::Documents;
 use self::lenient::{Number, or_default};
 pub use self::node::{Node, Parameter, Replica, Service};
 use super::frame;
+
+/// What a round trip takes besides the delays at its hops, and the longest that these are taken for.
+const BETWEEN_HOPS: Duration = Duration::from_millis(400);
+const LONGEST_ROUND_TRIP: Duration = Duration::from_secs(600);
 
 /// The longest document that is read, in bytes. Real ones have some kilobytes a node.
 pub const MAX_DOCUMENT_BYTES: usize = 4 * 1024 * 1024;
@@ -181,6 +186,18 @@ impl Document {
         self.topology.len()
     }
 
+    /// The mean time between two packets of a daemon, 1/λP; `None` where the document states no rate.
+    pub fn packet_interval(&self) -> Option<Duration> {
+        mean(self.lambda_p)
+    }
+
+    /// The mean round trip of a packet to a service and its reply: a hop into each layer and to the service, a hop out of
+    /// each layer, and 0.4 s for the way between them. `None` where the document states no rate.
+    pub fn round_trip(&self) -> Option<Duration> {
+        let hops = u32::try_from(2 * self.layers() + 1).unwrap_or(u32::MAX);
+        Some(mean(self.mu)?.saturating_mul(hops).min(LONGEST_ROUND_TRIP) + BETWEEN_HOPS)
+    }
+
     /// Every service of one capability (`echo`, `courier`, …), one for each node that offers it, in the document's
     /// order.
     pub fn services<'a>(&'a self, capability: &'a str) -> impl Iterator<Item = Service> + 'a {
@@ -202,6 +219,12 @@ impl Document {
     pub fn couriers(&self) -> impl Iterator<Item = Service> + '_ {
         self.services(Service::COURIER)
     }
+}
+
+/// The mean interval of events that come at a rate per millisecond, an hour at most.
+fn mean(rate: f64) -> Option<Duration> {
+    let usable = rate > 0.0 && rate.is_finite();
+    usable.then(|| Duration::from_secs_f64((0.001 / rate).min(3600.0)))
 }
 
 fn plain(list: Vec<ByteBuf>) -> Vec<Vec<u8>> {

@@ -212,7 +212,7 @@ fn no_more_copies_run_at_once_than_there_is_room_for() {
 /// Where nothing takes time a short copy has ended at the second contact, and a long one lets others have their turn.
 #[test]
 fn where_nothing_takes_time_a_copy_gets_on_in_slices() {
-    let mut world = World::new(&Profile::instant());
+    let mut world = World::new(&Profile { kind_reads: true, ..Profile::instant() });
     let boxes = boxes(&world, 40);
     let short = Stream::of(&world, &boxes[..1]);
     short.upload(&mut world);

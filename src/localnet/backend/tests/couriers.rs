@@ -4,6 +4,11 @@ use super::*;
 use crate::localnet::replica::{INVALID_SIGNATURE, STORAGE_FULL};
 
 const AGE: Duration = CACHE_AGE;
+const TERMS: Terms = Terms { age: AGE, patience: PATIENCE, redispatches: REDISPATCHES, kind: false };
+
+fn kind() -> Profile {
+    Profile { kind_reads: true, ..Profile::instant() }
+}
 
 #[test]
 fn an_envelope_is_acknowledged_first_and_answered_when_it_is_asked_for_again() {
@@ -65,13 +70,16 @@ fn a_not_found_is_asked_about_five_times_more_and_then_stands_until_it_is_forgot
     assert_eq!(world.write(&sealed), coded(SUCCESS));
     assert_eq!(world.send(&read), coded(BOX_ID_NOT_FOUND), "it is there, and nobody looks");
     assert_eq!(world.backend.census().dispatches, 0);
-    world.now = T0 + AGE;
+    world.now = T0 + 2 * AGE;
+    assert_eq!(world.send(&read), coded(BOX_ID_NOT_FOUND), "nothing else came by that would make it forget");
+    let other = world.read_query(BoxId([4; 32]));
+    world.send(&other);
     assert_eq!(world.verdict(&read), found(&sealed));
 }
 
 #[test]
 fn the_cache_answers_and_asks_again_by_what_it_knows() {
-    let terms = Terms { age: AGE, patience: PATIENCE, redispatches: REDISPATCHES };
+    let terms = TERMS;
     let hash = [9; 32];
     let sealed = World::new(&Profile::docker()).sealed(0, "here");
     let error = |code| (code, None);
@@ -103,7 +111,7 @@ fn the_cache_answers_and_asks_again_by_what_it_knows() {
 
 #[test]
 fn an_envelope_without_an_answer_is_sent_again_each_thirty_seconds() {
-    let terms = Terms { age: AGE, patience: PATIENCE, redispatches: REDISPATCHES };
+    let terms = TERMS;
     let mut cache = Cache::default();
     let mut again = |seconds| cache.look(T0 + Duration::from_secs(seconds), &[9; 32], terms);
     assert_eq!(again(0), Look::Miss);
@@ -112,13 +120,14 @@ fn an_envelope_without_an_answer_is_sent_again_each_thirty_seconds() {
         assert_eq!(again(seconds), Look::Hit { again: expected }, "{seconds} s");
     }
     assert_eq!(again(150), Look::Hit { again: true }, "the fifth time");
-    assert_eq!(again(299), Look::Hit { again: false });
-    assert_eq!(again(300), Look::Miss);
+    assert_eq!(again(300), Look::Hit { again: false }, "it is old, and nothing new came by");
+    assert_eq!(cache.look(T0 + AGE, &[8; 32], terms), Look::Miss);
+    assert_eq!(cache.look(T0 + AGE, &[9; 32], terms), Look::Miss);
 }
 
 #[test]
 fn a_cache_keeps_so_many_envelopes_and_so_many_bytes() {
-    let terms = Terms { age: AGE, patience: PATIENCE, redispatches: REDISPATCHES };
+    let terms = TERMS;
     let hash = |number: u32| {
         let mut hash = [0; 32];
         hash[..4].copy_from_slice(&number.to_be_bytes());
@@ -201,10 +210,30 @@ fn a_signature_that_does_not_verify_is_the_replicas_to_refuse() {
     assert_eq!(world.send(&query), coded(INVALID_SIGNATURE));
 }
 
-/// What the profile `instant` promises: an answer is there at the second contact, and is never an old one.
+/// The profile `instant` has an answer at the second contact, and old answers as every other one.
 #[test]
-fn where_nothing_takes_time_a_poll_sees_what_is() {
+fn where_nothing_takes_time_a_not_found_stands_too() {
     let mut world = World::new(&Profile::instant());
+    let sealed = world.sealed(0, "late");
+    let read = world.read_query(sealed.box_id);
+    assert_eq!(world.send(&read), CourierAnswer::Ack);
+    for _ in 0..=5 {
+        assert_eq!(world.send(&read), coded(BOX_ID_NOT_FOUND));
+    }
+    assert_eq!(world.write(&sealed), coded(SUCCESS));
+    assert!(world.backend.take_written().is_empty(), "nobody is told");
+    assert_eq!(world.send(&read), coded(BOX_ID_NOT_FOUND), "the same envelope");
+    assert_eq!(world.read(sealed.box_id), found(&sealed), "a fresh one");
+    world.now += AGE;
+    let other = world.read_query(BoxId([4; 32]));
+    world.send(&other);
+    assert_eq!(world.verdict(&read), found(&sealed), "the old answer is forgotten");
+}
+
+/// What `--kind-reads` promises: no answer is an old one.
+#[test]
+fn where_reads_are_kind_a_poll_sees_what_is() {
+    let mut world = World::new(&kind());
     let sealed = world.sealed(0, "one");
     let read = world.read_query(sealed.box_id);
     assert_eq!(world.send(&read), CourierAnswer::Ack);
@@ -218,13 +247,21 @@ fn where_nothing_takes_time_a_poll_sees_what_is() {
     assert_eq!(world.send(&write), coded(SUCCESS));
     assert_eq!(world.send(&read), found(&sealed));
     assert_eq!(world.backend.next_deadline(), None);
-    world.pass(AGE);
-    assert_eq!(world.backend.census(), BackendCensus::default());
 }
 
 #[test]
-fn where_nothing_takes_time_whoever_was_told_a_falsehood_is_told_to_ask_again() {
-    let mut world = World::new(&Profile::instant());
+fn kind_reads_see_a_box_of_which_one_intermediary_has_heard() {
+    let terms = Terms { redispatches: u32::MAX, kind: true, ..TERMS };
+    let (mut cache, hash) = (Cache::default(), [9; 32]);
+    cache.look(T0, &hash, terms);
+    cache.reply(&hash, 0, (BOX_ID_NOT_FOUND, None));
+    cache.reply(&hash, 1, (SUCCESS, None));
+    assert_eq!(cache.look(T0, &hash, terms), Look::Hit { again: true });
+}
+
+#[test]
+fn where_reads_are_kind_whoever_was_told_a_falsehood_is_told_to_ask_again() {
+    let mut world = World::new(&kind());
     let sealed = world.sealed(0, "one");
     world.backend.plant(T0, &sealed);
     assert_eq!(world.backend.take_written(), [sealed.box_id]);

@@ -238,11 +238,13 @@ proptest! {
         let (mut world, _) = live(profile, seed, &life);
         world.control(Control::Link(true));
         world.faults(Faults::default());
-        // A courier keeps an answer for five minutes, and then asks again.
+        // A courier keeps an answer for five minutes, and until it hears of something new; then it asks again.
         for number in 0..10 {
             world.plant(number);
         }
-        world.pass(Duration::from_secs(3600));
+        world.pass(Duration::from_secs(600));
+        world.pass_by();
+        world.pass(Duration::from_secs(3000));
         let census = world.core.census();
         prop_assert_eq!((census.operations, census.outgoing, census.requests, census.resends), (0, 0, 0, 0));
         let connections: Vec<_> = world.core.clients.connections.keys().copied().collect();

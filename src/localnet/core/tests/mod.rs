@@ -160,6 +160,14 @@ impl World {
         self.control(Control::Foreign(Box::new(sealed(number, 1))));
     }
 
+    /// Somebody else's envelope comes to each courier, which then forgets what is older than 5 minutes.
+    fn pass_by(&mut self) {
+        for courier in 0..self.core.couriers.len() {
+            let query = self.started(Inner::Read(box_id(u64::MAX)), None).query.expect("a query");
+            self.core.backend.envelope(self.core.timeline.wall(), courier, &query, true);
+        }
+    }
+
     /// Everybody says goodbye, and what is on its way arrives.
     fn end(mut self) {
         for conn in 0..100 {

@@ -62,6 +62,35 @@ fn an_instant_network_does_everything_in_the_event_that_asked_for_it() {
     assert_eq!((world.drain().len(), world.now), (2, T0));
     let stats = world.core.stats(world.now);
     assert_eq!((stats.packets.strict_write, stats.packets.read, stats.ended.read), (2, 2, 1));
+    world.end();
+}
+
+/// A read that goes on until its box is there, in an instant network: it sees a box that is written soon after it began.
+/// One that is written later it does not see, as its envelope's answer is in the courier's cache.
+#[test]
+fn an_instant_network_answers_an_old_read_from_its_couriers_caches() {
+    let mut world = World::new(Profile::instant());
+    let read = world.read(1, false);
+    world.ask(1, start(read));
+    world.plant(1);
+    assert_eq!(code(&world.reply()), 0);
+    let read = world.read(2, false);
+    world.ask(1, start(read));
+    world.pass(60 * SECOND);
+    world.plant(2);
+    world.pass(3600 * SECOND);
+    assert!(world.told.is_empty(), "it waits, for ever");
+    let packets = world.core.counted.packets.read;
+    assert!(packets < 1000, "it asks now and then, and not all the time: {packets}");
+    let fresh = world.read(2, true);
+    world.ask(1, start(fresh));
+    assert_eq!(code(&world.reply()), 0);
+    world.end();
+}
+
+#[test]
+fn where_reads_are_kind_a_write_wakes_them() {
+    let mut world = World::new(Profile { kind_reads: true, ..Profile::instant() });
     let read = world.read(2, false);
     world.ask(1, start(read));
     world.pass(3600 * SECOND);
@@ -183,6 +212,8 @@ fn a_second_start_of_an_envelope_is_an_operation_of_its_own_and_hides_the_first_
     assert!(cancel(&mut world, 1, hash)[0].contains(&format!("ended {} {CANCELLED}", ids[1][7])));
     assert_eq!(cancel(&mut world, 1, hash), ["1: cancelled"], "the first one is out of reach");
     world.plant(1);
+    world.pass(300 * SECOND);
+    world.pass_by();
     assert_eq!(ended(&world.reply()), (ids[0], 0), "and goes on");
     let writes = [world.write(2, 1, true), world.write(2, 1, true)];
     let mut ids: Vec<_> = writes.iter().map(|write| write.query_id).collect();
