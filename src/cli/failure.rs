@@ -5,15 +5,16 @@ use std::process::ExitCode;
 
 use serde_json::json;
 
-use super::Stop;
 use super::output::{self, printable};
+use super::{Stop, log};
 use crate::engine::control::{Failure, FailureKind};
 
 /// Prints a failure to stderr; its exit code.
 pub(super) fn tell(failure: &Failure, json: bool) -> ExitCode {
-    let mut stderr = std::io::stderr().lock();
-    // Where nobody can be told, the exit code is what is left.
-    let _ = if json { tell_json(&mut stderr, failure) } else { tell_text(&mut stderr, failure) };
+    let mut text = Vec::new();
+    // Nothing fails that is written to memory.
+    let _ = if json { tell_json(&mut text, failure) } else { tell_text(&mut text, failure) };
+    log::tell(text);
     ExitCode::from(exit_code(failure.kind))
 }
 

@@ -1,20 +1,38 @@
 //! Where the log goes: to stderr or to a file, and as much of it as was asked for.
+//!
+//! Lines are written by a thread of their own. Whoever logs never waits for it: stderr may be a pipe that nobody reads, or
+//! a terminal that was stopped with Ctrl-S, and a call through the mount must not wait for either. What does not fit
+//! into the queue is dropped and counted.
 
+use std::collections::VecDeque;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, IsTerminal, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::{Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
 
-use tracing_subscriber::EnvFilter;
+use tracing::level_filters::LevelFilter;
+use tracing_subscriber::filter::{EnvFilter, filter_fn};
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::engine::control::{Failure, FailureKind};
 
 /// A file is begun anew at this size, and the one before is kept as FILE.old.
 const LARGEST: u64 = 4 << 20;
+/// Lines that may wait to be written.
+const QUEUE_LINES: usize = 1024;
+/// What the log is given to be written before it goes elsewhere, or before a panic goes on.
+const PATIENCE: Duration = Duration::from_millis(500);
+/// What a mount that ends gives its last lines.
+const LAST_LINES: Duration = Duration::from_secs(2);
+/// Libraries that log what they send and receive.
+const TELLS_PAYLOADS: &[&str] = &["tungstenite", "tokio_tungstenite"];
 
 /// Set once the log goes to a file.
 static FILE: OnceLock<Mutex<LogFile>> = OnceLock::new();
+static QUEUE: Queue = Queue { state: Mutex::new(State::new()), changed: Condvar::new() };
 
 /// Starts the log. `foreground` is for verbs that run until they are stopped: those say more unasked. `plain` leaves out
 /// the colours that a terminal would get, where the log is to go elsewhere later.
@@ -25,6 +43,7 @@ pub(super) fn start(
     foreground: bool,
     plain: bool,
 ) -> Result<(), Failure> {
+    let failed = |what: &dyn std::fmt::Display| Failure::new(FailureKind::Failed, format!("no log: {what}"));
     let level = match (quiet, verbose) {
         (true, _) => "error",
         (_, 0) if foreground => "info",
@@ -33,13 +52,38 @@ pub(super) fn start(
         (_, _) => "trace",
     };
     let text = filter.unwrap_or(level);
-    let filter = EnvFilter::try_new(text).map_err(|error| {
+    let filter = EnvFilter::try_new(directives(text)).map_err(|error| {
         Failure::new(FailureKind::Usage, format!("{text:?} is no log filter: {error}"))
             .hint("such as `info`, or `pigeonfs::engine=debug,warn`, in --log or $PIGEONFS_LOG")
     })?;
+    {
+        let mut queue = QUEUE.lock();
+        queue.is_served = true;
+        queue.patience_at_end = foreground.then_some(LAST_LINES);
+    }
+    std::thread::Builder::new().name("log".to_owned()).spawn(|| QUEUE.serve()).map_err(|error| failed(&error))?;
+    std::panic::set_hook(Box::new(|panic| {
+        QUEUE.push(Entry::Line(format!("panic: {panic}\n").into_bytes()));
+        flush(Some(PATIENCE));
+    }));
     let terminal = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(|| Destination).with_ansi(terminal && !plain).init();
-    Ok(())
+    let lines = tracing_subscriber::fmt::layer().with_writer(|| Destination).with_ansi(terminal && !plain);
+    let no_payloads = filter_fn(|metadata| *metadata.level() <= LevelFilter::WARN || !tells_payloads(metadata.target()));
+    tracing_subscriber::registry().with(filter).with(no_payloads).with(lines).try_init().map_err(|error| failed(&error))
+}
+
+/// A level without a name is that of this program. Of a library below nothing beyond warnings is told, unless a
+/// directive names it.
+fn directives(text: &str) -> String {
+    let meant = |directive: &str| match directive.trim().parse::<LevelFilter>() {
+        Ok(level) if !directive.trim().is_empty() => format!("{},{}={level}", level.min(LevelFilter::WARN), env!("CARGO_CRATE_NAME")),
+        _ => directive.to_owned(),
+    };
+    text.split(',').map(meant).collect::<Vec<_>>().join(",")
+}
+
+fn tells_payloads(target: &str) -> bool {
+    TELLS_PAYLOADS.iter().any(|name| target.strip_prefix(name).is_some_and(|rest| rest.is_empty() || rest.starts_with(':')))
 }
 
 /// From here on the log goes to this file, behind what is in it.
@@ -47,6 +91,7 @@ pub(super) fn to_file(path: &Path) -> Result<(), Failure> {
     let file = LogFile::open(path).map_err(|error| {
         Failure::new(FailureKind::Usage, format!("the log file {} cannot be written to: {error}", path.display()))
     })?;
+    flush(Some(PATIENCE));
     FILE.set(Mutex::new(file)).map_err(|_| Failure::new(FailureKind::Failed, "the log goes to a file already"))
 }
 
@@ -55,16 +100,128 @@ pub(super) fn file() -> Option<File> {
     FILE.get()?.lock().unwrap_or_else(PoisonError::into_inner).file.try_clone().ok()
 }
 
+/// Waits until all that was logged is written, at most for `patience`. Whether it is.
+pub(super) fn flush(patience: Option<Duration>) -> bool {
+    QUEUE.flush(patience)
+}
+
+/// Waits for the last lines: for a person who stopped the terminal, but not with a mount that is to end.
+pub(super) fn finish() {
+    let patience = QUEUE.lock().patience_at_end;
+    flush(patience);
+}
+
+/// Writes something else than a line of the log to stderr, in its turn.
+pub(super) fn tell(text: Vec<u8>) {
+    if QUEUE.lock().is_served {
+        QUEUE.push(Entry::ToStderr(text));
+        finish();
+    } else {
+        // Where nobody can be told, the exit code is what is left.
+        let _ = io::stderr().write_all(&text);
+    }
+}
+
+/// Lines that wait to be written.
+struct Queue {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+struct State {
+    lines: VecDeque<Entry>,
+    dropped: u64,
+    /// Lines were taken, and are not written yet.
+    is_writing: bool,
+    /// There is a thread that writes.
+    is_served: bool,
+    /// What the process gives its last lines to be written; none: any time.
+    patience_at_end: Option<Duration>,
+}
+
+enum Entry {
+    Line(Vec<u8>),
+    ToStderr(Vec<u8>),
+}
+
+impl State {
+    const fn new() -> Self {
+        Self { lines: VecDeque::new(), dropped: 0, is_writing: false, is_served: false, patience_at_end: None }
+    }
+
+    fn is_done(&self) -> bool {
+        self.lines.is_empty() && !self.is_writing
+    }
+}
+
+impl Queue {
+    fn push(&self, line: Entry) {
+        let mut state = self.lock();
+        if state.lines.len() < QUEUE_LINES {
+            state.lines.push_back(line);
+            drop(state);
+            self.changed.notify_all();
+        } else {
+            state.dropped += 1;
+        }
+    }
+
+    /// Writes what comes, for ever.
+    fn serve(&self) {
+        loop {
+            let idle = |state: &mut State| state.lines.is_empty();
+            let mut state = self.changed.wait_while(self.lock(), idle).unwrap_or_else(PoisonError::into_inner);
+            let (lines, dropped) = (std::mem::take(&mut state.lines), std::mem::take(&mut state.dropped));
+            state.is_writing = true;
+            drop(state);
+            for entry in &lines {
+                match entry {
+                    Entry::Line(line) => write(line),
+                    Entry::ToStderr(text) => drop(io::stderr().write_all(text)),
+                }
+            }
+            if dropped > 0 {
+                write(format!("{dropped} lines of the log were dropped here: nobody read it\n").as_bytes());
+            }
+            self.lock().is_writing = false;
+            self.changed.notify_all();
+        }
+    }
+
+    fn flush(&self, patience: Option<Duration>) -> bool {
+        let until = patience.map(|patience| Instant::now() + patience);
+        let mut state = self.lock();
+        while state.is_served && !state.is_done() {
+            let left = until.map(|until| until.saturating_duration_since(Instant::now()));
+            state = match left {
+                Some(Duration::ZERO) => return false,
+                Some(left) => self.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0,
+                None => self.changed.wait(state).unwrap_or_else(PoisonError::into_inner),
+            };
+        }
+        true
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // Nothing panics while it is held.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A log that cannot be written to, as on a full disk, is no reason to stop: an error from here would be printed to a
+/// stderr that may be the same file, and nobody survives that.
+fn write(line: &[u8]) {
+    let _ = match FILE.get() {
+        Some(file) => file.lock().unwrap_or_else(PoisonError::into_inner).append(line).map(drop),
+        None => io::stderr().write_all(line),
+    };
+}
+
 struct Destination;
 
 impl Write for Destination {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        // A log that cannot be written to, as on a full disk, is no reason to stop: an error from here would be printed
-        // to a stderr that may be the same file, and nobody survives that.
-        let _ = match FILE.get() {
-            Some(file) => file.lock().unwrap_or_else(PoisonError::into_inner).append(line),
-            None => io::stderr().write(line),
-        };
+        QUEUE.push(Entry::Line(line.to_vec()));
         Ok(line.len())
     }
 
@@ -117,5 +274,28 @@ mod tests {
         let size = |name: &str| fs::metadata(dir.path().join(name)).expect("there").len();
         assert_eq!((size("log"), size("log.old")), (1 << 20, 4 << 20));
         assert_eq!(LogFile::open(&path).expect("opened again").size, 1 << 20);
+    }
+
+    #[test]
+    fn a_level_is_that_of_this_program_and_libraries_are_told_of_where_they_are_named() {
+        assert_eq!(directives("trace"), "warn,pigeonfs=trace");
+        assert_eq!(directives("error"), "error,pigeonfs=error");
+        assert_eq!(directives("off"), "off,pigeonfs=off");
+        assert_eq!(directives("pigeonfs::engine=debug, Info"), "pigeonfs::engine=debug,warn,pigeonfs=info");
+        assert_eq!(directives("debug,fuser=debug"), "warn,pigeonfs=debug,fuser=debug");
+        assert!(tells_payloads("tungstenite::protocol") && tells_payloads("tokio_tungstenite"));
+        assert!(!tells_payloads("tungstenites") && !tells_payloads("pigeonfs::thin"));
+    }
+
+    #[test]
+    fn what_nobody_writes_is_dropped_and_counted_and_nobody_waits_for_ever() {
+        let queue = Queue { state: Mutex::new(State::new()), changed: Condvar::new() };
+        (0..QUEUE_LINES + 7).for_each(|_| queue.push(Entry::Line(b"line\n".to_vec())));
+        let state = |queue: &Queue| (queue.lock().lines.len(), queue.lock().dropped);
+        assert_eq!(state(&queue), (QUEUE_LINES, 7));
+        queue.lock().is_served = true;
+        assert!(!queue.flush(Some(Duration::from_millis(10))), "nothing was written");
+        queue.lock().lines.clear();
+        assert!(queue.flush(None));
     }
 }

@@ -162,6 +162,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>, stdout_was_closed: bo
         }
         _ => meant(&typed.common, &typed.verb)?.run(typed.verb).map(|()| ExitCode::SUCCESS),
     });
+    log::finish();
     match result {
         Ok(code) => code,
         Err(Stop::BrokenPipe) => ExitCode::SUCCESS,

@@ -29,5 +29,6 @@ pub(super) struct Typed {
 
 pub(super) async fn run(context: &Context, typed: Typed) -> Result<(), Stop> {
     block_in_place(|| unmount(&typed.mount_point, typed.lazy)).map_err(|error| mount_failure(&error))?;
-    if context.json { output::json(&json!({ "unmounted": typed.mount_point })) } else { Ok(()) }
+    let path = typed.mount_point.to_string_lossy();
+    if context.json { output::json(&json!({ "unmounted": path })) } else { Ok(()) }
 }

@@ -2,10 +2,11 @@
 //!
 //! What is unmounted is looked up by its device number, so that nothing else goes that stands at the same path by then.
 
-use std::ffi::CString;
+use std::ffi::{CString, OsStr, OsString};
 use std::io::{self, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
@@ -48,7 +49,7 @@ fn by_system_call(path: &Path, options: &MountOptions, device: &OwnedFd) -> io::
         data.push_str(",allow_other");
     }
     let data = CString::new(data).map_err(io::Error::other)?;
-    Ok(rustix::mount::mount(options.source.as_str(), path, mounts::KIND, flags, Some(data.as_c_str()))?)
+    Ok(rustix::mount::mount(options.source.as_os_str(), path, mounts::KIND, flags, Some(data.as_c_str()))?)
 }
 
 /// fusermount3 mounts for users, and hands the device back over a socket that it is told of: here, its standard input.
@@ -61,11 +62,16 @@ fn by_helper(path: &Path, options: &MountOptions) -> Result<OwnedFd, MountError>
         asked.push_str(",allow_other");
     }
     // A comma in the name would begin an option.
-    let source = options.source.replace('\\', "\\\\").replace(',', "\\,");
-    asked.push_str(&format!(",fsname={source}"));
+    let mut asked = OsString::from(asked + ",fsname=");
+    for &byte in options.source.as_bytes() {
+        if matches!(byte, b'\\' | b',') {
+            asked.push("\\");
+        }
+        asked.push(OsStr::from_bytes(&[byte]));
+    }
     let child = {
         let mut helper = Command::new(HELPER);
-        helper.args(["-o", &asked, "--"]).arg(path).env("_FUSE_COMMFD", "0");
+        helper.arg("-o").arg(&asked).arg("--").arg(path).env("_FUSE_COMMFD", "0");
         helper.stdin(Stdio::from(OwnedFd::from(theirs))).stdout(Stdio::null()).stderr(Stdio::piped());
         // Its end of the socket goes with the command here: else a helper that fails would not be heard to close it.
         helper.spawn().map_err(|error| without_helper(error, told))?

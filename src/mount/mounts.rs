@@ -1,4 +1,5 @@
-//! What is mounted where, as the kernel says it.
+//! What is mounted where, as the kernel says it. Others may have mounted at paths that are no UTF-8, so the table is read
+//! as bytes.
 
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
@@ -42,29 +43,35 @@ pub(super) fn is_covered(device: &str) -> bool {
     table().is_some_and(|table| lines(&table).any(|mounted| mounted.device == device))
 }
 
-fn table() -> Option<String> {
-    std::fs::read_to_string("/proc/self/mountinfo").ok()
+fn table() -> Option<Vec<u8>> {
+    std::fs::read("/proc/self/mountinfo").ok()
 }
 
-fn topmost(table: &str, path: &Path) -> Option<Mounted> {
+fn topmost(table: &[u8], path: &Path) -> Option<Mounted> {
     lines(table).filter(|mounted| mounted.point == path).last()
 }
 
-fn lines(table: &str) -> impl Iterator<Item = Mounted> {
-    table.lines().filter_map(|line| {
-        let (fields, rest) = line.split_once(" - ")?;
-        let mut fields = fields.split(' ').skip(2);
-        let (device, _root, point) = (fields.next()?, fields.next()?, fields.next()?);
-        let mut rest = rest.split(' ');
-        let (kind, _source, options) = (rest.next()?, rest.next()?, rest.next()?);
-        let user = options.split(',').find_map(|option| option.strip_prefix("user_id=")?.parse().ok());
-        Some(Mounted { point: unescape(point), kind: kind.to_owned(), device: device.to_owned(), user })
+fn lines(table: &[u8]) -> impl Iterator<Item = Mounted> {
+    table.split(|&byte| byte == b'\n').filter_map(line)
+}
+
+fn line(line: &[u8]) -> Option<Mounted> {
+    let mut fields = line.split(|&byte| byte == b' ').skip(2);
+    let (device, _root, point) = (fields.next()?, fields.next()?, fields.next()?);
+    let mut rest = fields.skip_while(|field| *field != b"-").skip(1);
+    let (kind, _source, options) = (rest.next()?, rest.next()?, rest.next()?);
+    let user = options.split(|&byte| byte == b',').find_map(|option| option.strip_prefix(b"user_id="));
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    Some(Mounted {
+        point: unescape(point),
+        kind: text(kind),
+        device: text(device),
+        user: user.and_then(|user| text(user).parse().ok()),
     })
 }
 
 /// The table writes blanks and backslashes as three octal digits.
-fn unescape(text: &str) -> PathBuf {
-    let bytes = text.as_bytes();
+fn unescape(bytes: &[u8]) -> PathBuf {
     let mut plain = Vec::with_capacity(bytes.len());
     let mut at = 0;
     while at < bytes.len() {
@@ -98,11 +105,12 @@ pub(super) fn absolute(path: &Path) -> std::io::Result<PathBuf> {
 mod tests {
     use super::*;
 
-    const TABLE: &str = "30 1 8:1 / / rw - ext4 /dev/vda rw\n\
+    const TABLE: &[u8] = b"30 1 8:1 / / rw - ext4 /dev/vda rw\n\
          41 30 0:40 / /home/a\\040b rw - tmpfs tmpfs rw\n\
          42 30 0:41 / /home/a\\040b rw,nosuid shared:3 - fuse.pigeonfs pigeonfs rw,user_id=7,group_id=7\n\
          43 30 0:41 / /bound rw - fuse.pigeonfs pigeonfs rw,user_id=7\n\
-         44 30 0:42 / /other rw - fuse.sshfs host: rw,user_id=7\n";
+         44 30 0:42 / /caf\xe9 rw - tmpfs caf\xe9 rw\n\
+         45 30 0:43 / /other rw - fuse.sshfs host: rw,user_id=7\n";
 
     #[test]
     fn the_topmost_mount_of_a_path_with_blanks_is_found() {
@@ -111,6 +119,13 @@ mod tests {
         assert_eq!((found.device.as_str(), found.user), ("0:41", Some(7)));
         assert_eq!(topmost(TABLE, Path::new("/home/a")), None);
         assert!(!topmost(TABLE, Path::new("/other")).expect("mounted").is_ours(), "somebody else's");
+    }
+
+    #[test]
+    fn a_path_that_is_no_text_hides_no_other_line() {
+        let stick = PathBuf::from(OsString::from_vec(b"/caf\xe9".to_vec()));
+        assert_eq!(topmost(TABLE, &stick).expect("mounted").kind, "tmpfs");
+        assert_eq!(lines(TABLE).count(), 6);
     }
 
     #[test]

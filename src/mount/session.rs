@@ -1,5 +1,6 @@
 //! The life of a mount: a thread that serves, and an end that leaves nothing behind.
 
+use std::ffi::OsString;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -21,7 +22,7 @@ const THREADS: usize = 4;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MountOptions {
     /// What stands for it in the mount table, in `df` and in `mount`.
-    pub source: String,
+    pub source: OsString,
     /// Other users may use it, as far as the permission bits of its files let them.
     pub allow_other: bool,
     /// The kernel refuses every change with EROFS.
@@ -30,7 +31,7 @@ pub struct MountOptions {
 
 impl Default for MountOptions {
     fn default() -> Self {
-        Self { source: "pigeonfs".to_owned(), allow_other: false, read_only: false }
+        Self { source: "pigeonfs".into(), allow_other: false, read_only: false }
     }
 }
 

@@ -72,7 +72,8 @@ impl Background {
         let null = OpenOptions::new().read(true).write(true).open("/dev/null").map_err(|error| cannot(&error))?;
         let mut stdout = io::stdout().lock();
         stdout.write_all(READY).and_then(|()| stdout.flush()).map_err(|error| cannot(&error))?;
-        // A panic's words go where the log goes.
+        close_inherited().map_err(|error| cannot(&error))?;
+        // What anything below prints goes where the log goes.
         let errors: File = log::file().map_or_else(|| null.try_clone(), Ok).map_err(|error| cannot(&error))?;
         rustix::stdio::dup2_stderr(&errors)
             .and_then(|()| rustix::stdio::dup2_stdin(&null))
@@ -81,6 +82,44 @@ impl Background {
     }
 }
 
+/// Closes what whoever started us left open in us: a pipe whose reader waits for its end, a lock that its owner believes
+/// to be free. What this process opened itself is closed on exec, and so told apart. It is done now, not at the start,
+/// since an option may have named one of them.
+fn close_inherited() -> io::Result<()> {
+    const FIRST_BEYOND_STANDARD: i32 = 3;
+    let numbers: Vec<i32> = std::fs::read_dir("/proc/self/fd")?
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+        .filter(|&number| number >= FIRST_BEYOND_STANDARD)
+        .collect();
+    for number in numbers {
+        // One that was closed meanwhile has no line.
+        let info = std::fs::read_to_string(format!("/proc/self/fdinfo/{number}")).unwrap_or_default();
+        if is_inherited(&info) {
+            nix::unistd::close(number)?;
+        }
+    }
+    Ok(())
+}
+
+/// Whether a descriptor with these lines in fdinfo goes on to programs that are started.
+fn is_inherited(info: &str) -> bool {
+    let flags = info.lines().find_map(|line| line.strip_prefix("flags:"));
+    let flags = flags.and_then(|flags| i32::from_str_radix(flags.trim(), 8).ok());
+    flags.is_some_and(|flags| flags & libc::O_CLOEXEC == 0)
+}
+
 fn cannot(error: &io::Error) -> Failure {
     Failure::new(FailureKind::Failed, format!("the mount could not go to the background: {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_closed_on_exec_is_ours() {
+        assert!(is_inherited("pos:\t0\nflags:\t0100002\nmnt_id:\t9\n"));
+        assert!(!is_inherited("pos:\t0\nflags:\t02100002\nmnt_id:\t9\n"));
+        assert!(!is_inherited(""), "it is closed already");
+    }
 }

@@ -59,29 +59,28 @@ pub(crate) fn translate(
     let (mut sloppy, mut fake, mut verbose) = (false, false, false);
     let mut rest = arguments.iter().skip(1);
     while let Some(argument) = rest.next() {
-        let Some(flags) = argument.to_str().and_then(|text| text.strip_prefix('-')).filter(|flags| !flags.is_empty())
-        else {
+        let Some(flags) = argument.as_bytes().strip_prefix(b"-").filter(|flags| !flags.is_empty()) else {
             places.push(argument.clone());
             continue;
         };
-        for (at, letter) in flags.char_indices() {
+        for (at, &letter) in flags.iter().enumerate() {
             match letter {
-                's' => sloppy = true,
-                'f' => fake = true,
-                'v' => verbose = true,
-                'n' => {}
-                'o' | 't' | 'N' => {
-                    let attached = &flags[at + 1..];
-                    let value = match attached {
-                        "" => rest.next().cloned().ok_or_else(|| usage(&format!("-{letter} wants a value")))?,
-                        attached => attached.into(),
+                b's' => sloppy = true,
+                b'f' => fake = true,
+                b'v' => verbose = true,
+                b'n' => {}
+                b'o' | b't' | b'N' => {
+                    let missing = || usage(&format!("-{} wants a value", char::from(letter)));
+                    let value = match &flags[at + 1..] {
+                        [] => rest.next().cloned().ok_or_else(missing)?,
+                        attached => OsStr::from_bytes(attached).to_owned(),
                     };
-                    if letter == 'o' {
+                    if letter == b'o' {
                         options.push(value);
                     }
                     break;
                 }
-                _ => return Err(usage(&format!("there is no -{letter}"))),
+                _ => return Err(usage(&format!("there is no -{}", char::from(letter)))),
             }
         }
     }
@@ -108,24 +107,28 @@ pub(crate) fn translate(
 }
 
 /// The options of a list. A backslash takes the meaning of the comma behind it away.
-fn split(list: &OsStr) -> Vec<String> {
-    let text = String::from_utf8_lossy(list.as_bytes());
-    let mut options = vec![String::new()];
-    let mut letters = text.chars();
-    while let Some(letter) = letters.next() {
-        let current = options.last_mut().expect("begun with one");
-        match letter {
-            ',' => options.push(String::new()),
-            '\\' => current.push(letters.next().unwrap_or('\\')),
-            _ => current.push(letter),
+fn split(list: &OsStr) -> Vec<Vec<u8>> {
+    let (mut options, mut current) = (Vec::new(), Vec::new());
+    let mut bytes = list.as_bytes().iter().copied();
+    while let Some(byte) = bytes.next() {
+        match byte {
+            b',' => options.push(std::mem::take(&mut current)),
+            b'\\' => current.push(bytes.next().unwrap_or(b'\\')),
+            _ => current.push(byte),
         }
     }
+    options.push(current);
     options.retain(|option| !option.is_empty());
     options
 }
 
-fn meaning(option: &str, sloppy: bool, known: impl Fn(&str) -> Option<bool>) -> Result<Option<OsString>, Failure> {
-    let (name, value) = option.split_once('=').map_or((option, None), |(name, value)| (name, Some(value)));
+fn meaning(option: &[u8], sloppy: bool, known: impl Fn(&str) -> Option<bool>) -> Result<Option<OsString>, Failure> {
+    let (name, value) = match option.iter().position(|&byte| byte == b'=') {
+        Some(at) => (&option[..at], Some(OsStr::from_bytes(&option[at + 1..]))),
+        None => (option, None),
+    };
+    // An option with a name that is no text is none that is known.
+    let name = &*String::from_utf8_lossy(name);
     if NOTHING.contains(&name) || name.starts_with("x-") || name.starts_with("X-") || name == "comment" {
         return Ok(None);
     }
@@ -135,7 +138,11 @@ fn meaning(option: &str, sloppy: bool, known: impl Fn(&str) -> Option<bool>) -> 
     let flag = OTHERWISE.iter().find(|(theirs, _)| *theirs == name).map_or(name, |(_, ours)| ours).replace('_', "-");
     match (known(&flag), value) {
         (Some(false), None) => Ok(Some(format!("--{flag}").into())),
-        (Some(true), Some(value)) => Ok(Some(format!("--{flag}={value}").into())),
+        (Some(true), Some(value)) => {
+            let mut meant = OsString::from(format!("--{flag}="));
+            meant.push(value);
+            Ok(Some(meant))
+        }
         (Some(true), None) => Err(usage(&format!("-o {name} wants a value: {name}=..."))),
         (Some(false), Some(_)) => Err(usage(&format!("-o {name} takes no value"))),
         (None, _) if sloppy => Ok(None),
@@ -186,6 +193,14 @@ mod tests {
     fn a_comma_may_be_in_a_value() {
         let found = meant(&["mount.pigeonfs", "none", "/m", "-o", r"config=/a\,b.toml"]).expect("meant").expect("some");
         assert!(found.contains(&"--config=/a,b.toml".to_owned()), "{found:?}");
+    }
+
+    #[test]
+    fn a_value_may_be_no_text() {
+        let list = OsStr::from_bytes(b"config=/caf\xe9.toml");
+        let line = ["mount.pigeonfs", "none", "/m", "-o"].map(OsString::from).into_iter().chain([list.to_owned()]);
+        let words = translate(&line.collect::<Vec<_>>(), known).ok().flatten().expect("meant");
+        assert!(words.iter().any(|word| word.as_bytes() == b"--config=/caf\xe9.toml"), "{words:?}");
     }
 
     #[test]

@@ -5,6 +5,7 @@ pub(super) mod helper;
 mod notify;
 mod options;
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -82,7 +83,7 @@ struct ProcessArgs {
     drain_timeout: Duration,
     /// What stands for it in the mount table; mount(8) names it
     #[arg(long, hide = true, value_name = "NAME", default_value = "pigeonfs")]
-    source: String,
+    source: OsString,
 }
 
 impl Typed {
@@ -141,8 +142,13 @@ async fn serve(
     let fs = Arc::new(Fs::new(Arc::clone(owner), typed.files.meant()));
     let start = || Session::start(mount_point, fs, Handle::current(), &typed.mount_options());
     let session = block_in_place(start).map_err(|error| mount_failure(&error))?;
-    let ready =
-        if context.json { output::json(&json!({ "mounted": session.path(), "state": context.state })) } else { Ok(()) };
+    let ready = if context.json {
+        // A path that is no text is shown as near to it as can be.
+        let (path, state) = (session.path().to_string_lossy(), context.state.to_string_lossy());
+        output::json(&json!({ "mounted": path, "state": state }))
+    } else {
+        Ok(())
+    };
     let ready = match background {
         Some(background) => ready.and_then(|()| {
             if typed.process.log_file.is_none() {
