@@ -68,7 +68,8 @@ pub(super) fn start(
     }));
     let terminal = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
     let lines = tracing_subscriber::fmt::layer().with_writer(|| Destination).with_ansi(terminal && !plain);
-    let no_payloads = filter_fn(|metadata| *metadata.level() <= LevelFilter::WARN || !tells_payloads(metadata.target()));
+    let no_payloads =
+        filter_fn(|metadata| *metadata.level() <= LevelFilter::WARN || !tells_payloads(metadata.target()));
     tracing_subscriber::registry().with(filter).with(no_payloads).with(lines).try_init().map_err(|error| failed(&error))
 }
 
@@ -76,14 +77,18 @@ pub(super) fn start(
 /// directive names it.
 fn directives(text: &str) -> String {
     let meant = |directive: &str| match directive.trim().parse::<LevelFilter>() {
-        Ok(level) if !directive.trim().is_empty() => format!("{},{}={level}", level.min(LevelFilter::WARN), env!("CARGO_CRATE_NAME")),
+        Ok(level) if !directive.trim().is_empty() => {
+            format!("{},{}={level}", level.min(LevelFilter::WARN), env!("CARGO_CRATE_NAME"))
+        }
         _ => directive.to_owned(),
     };
     text.split(',').map(meant).collect::<Vec<_>>().join(",")
 }
 
 fn tells_payloads(target: &str) -> bool {
-    TELLS_PAYLOADS.iter().any(|name| target.strip_prefix(name).is_some_and(|rest| rest.is_empty() || rest.starts_with(':')))
+    TELLS_PAYLOADS
+        .iter()
+        .any(|name| target.strip_prefix(name).is_some_and(|rest| rest.is_empty() || rest.starts_with(':')))
 }
 
 /// From here on the log goes to this file, behind what is in it.

@@ -14,6 +14,7 @@ mod handle;
 mod names;
 mod node;
 mod options;
+mod shown;
 mod stream;
 mod xattr;
 

@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -10,7 +11,8 @@ use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tracing::{info, warn};
 
-use super::kernel::Device;
+use super::interrupt::Interrupts;
+use super::relay::Relay;
 use super::serve::Server;
 use super::{MountError, attach, mounts, point};
 use crate::fs::{Fs, drop as drops};
@@ -63,20 +65,12 @@ impl Session {
         let device = mounts::at(&path).filter(mounts::Mounted::is_ours).map(|mounted| mounted.device);
         let device = device.ok_or_else(|| told(io::Error::other("it is not in the mount table")))?;
         let looked_after = Arc::clone(&fs);
-        let server = Server::new(fs, runtime.clone(), Device::greet(fuse).map_err(told)?);
+        let served = serve(fuse, fs, runtime.clone()).map_err(told)?;
         let (end, ended) = watch::channel(false);
         let serve = std::thread::Builder::new().name("mount".to_owned()).spawn(move || {
-            let run = || {
-                if let Err(error) = server.run() {
-                    warn!(%error, "the mount ended with an error");
-                }
-            };
-            std::thread::scope(|scope| {
-                for _ in 1..THREADS {
-                    scope.spawn(run);
-                }
-                run();
-            });
+            if let Err(error) = served.run() {
+                warn!(%error, "the mount ended with an error");
+            }
             end.send_replace(true);
         });
         let serve = serve.map_err(told)?;
@@ -140,4 +134,21 @@ impl Session {
         }
         Ok(())
     }
+}
+
+/// Greets the kernel; what comes back serves when it is run.
+fn serve(device: OwnedFd, fs: Arc<Fs>, runtime: Handle) -> io::Result<fuser::Session<Server>> {
+    let interrupts = Interrupts::default();
+    let heard = interrupts.clone();
+    let (relay, end) = Relay::start(device, THREADS, move |unique| heard.interrupt(unique))?;
+    let server = Server::new(fs, runtime, Arc::clone(&relay), interrupts);
+    let mut config = fuser::Config::default();
+    config.n_threads = Some(THREADS);
+    // The end of the pair is no device that could be cloned. Who may come in is the kernel's to say, by the options of
+    // the mount.
+    config.clone_fd = false;
+    let session = fuser::Session::from_fd(server, end, fuser::SessionACL::All, config);
+    // The answer to the kernel's greeting.
+    relay.drain();
+    session
 }

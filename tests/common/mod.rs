@@ -353,8 +353,9 @@ impl Drop for Work {
 }
 
 fn mount_points() -> Vec<PathBuf> {
-    let table = std::fs::read_to_string("/proc/self/mountinfo").expect("a mount table");
-    table.lines().filter_map(|line| line.split(' ').nth(4)).map(PathBuf::from).collect()
+    let table = std::fs::read("/proc/self/mountinfo").expect("a mount table");
+    // Somebody's path may be no text.
+    String::from_utf8_lossy(&table).lines().filter_map(|line| line.split(' ').nth(4)).map(PathBuf::from).collect()
 }
 
 pub fn is_mounted(path: &Path) -> bool {

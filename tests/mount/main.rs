@@ -13,4 +13,5 @@ mod lifecycle;
 mod load;
 mod mount_basic;
 mod semantics;
+mod surroundings;
 mod tools;

@@ -29,6 +29,7 @@ use tracing::warn;
 
 use super::Fs;
 use crate::engine::drops::Unsettled;
+use crate::store::ChannelId;
 use tell::NAMED;
 
 pub(super) use change::elsewhere;
@@ -76,5 +77,14 @@ async fn settle(fs: &Arc<Fs>, rest: Duration) -> Option<Instant> {
             warn!(%error, "looking after files in drops ended abnormally; trying again");
             None
         }
+    }
+}
+
+impl Fs {
+    /// The drop of a file, and the names that lead to it there.
+    pub(super) fn dropped_path(&self, entry: EntryId) -> Option<(ChannelId, Vec<String>)> {
+        let state = self.room.lock();
+        let drop = state.forest.entry(entry)?.drop;
+        Some((drop, state.forest.names(entry).into_iter().map(str::to_owned).collect()))
     }
 }

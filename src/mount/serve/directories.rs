@@ -1,12 +1,12 @@
 //! What directories list: what they held when they were opened, so that none is listed twice or left out.
 
 use std::collections::HashMap;
-use std::ffi::OsStr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::{Reply, Server, fail};
+use fuser::{FopenFlags, ReplyDirectory, ReplyEmpty, ReplyOpen};
+
+use super::{About, Reply, Server};
 use crate::fs::Node;
-use crate::mount::kernel::Directory;
 
 type Listing = Arc<[(Node, String)]>;
 
@@ -21,10 +21,10 @@ struct State {
 }
 
 impl Server {
-    pub(super) fn open_directory(&self, node: Node, reply: Reply) {
+    pub(super) fn open_directory(&self, node: Node, reply: Reply<ReplyOpen>) {
         match self.fs.list(node) {
-            Ok(entries) => reply.opened(self.listings.open(entries.into()), 0),
-            Err(error) => fail("opendir", reply, &error),
+            Ok(entries) => reply.opened(self.listings.open(entries.into()), FopenFlags::empty()),
+            Err(error) => self.fail("opendir", About::node(node), reply, &error),
         }
     }
 }
@@ -38,20 +38,19 @@ impl Listings {
         handle
     }
 
-    pub(super) fn read(&self, handle: u64, offset: u64, size: u32, reply: Reply) {
+    pub(super) fn read(&self, handle: u64, offset: u64, mut reply: Reply<ReplyDirectory>) {
         let listing = self.lock().open.get(&handle).cloned();
         let Some(listing) = listing else { return reply.error(libc::EBADF) };
-        let mut directory = Directory::new(size);
         let from = usize::try_from(offset).unwrap_or(usize::MAX);
         for (at, (node, name)) in listing.iter().enumerate().skip(from) {
-            if !directory.add(*node, at as u64 + 1, OsStr::new(name)) {
+            if !reply.add(*node, at as u64 + 1, name) {
                 break;
             }
         }
-        directory.send(reply);
+        reply.send();
     }
 
-    pub(super) fn release(&self, handle: u64, reply: Reply) {
+    pub(super) fn release(&self, handle: u64, reply: Reply<ReplyEmpty>) {
         self.lock().open.remove(&handle);
         reply.done();
     }

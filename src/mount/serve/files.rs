@@ -2,49 +2,51 @@
 
 use std::sync::Arc;
 
-use super::{Caller, Reply, Server, fail};
+use fuser::{FopenFlags, ReplyData, ReplyEmpty, ReplyLseek, ReplyOpen, ReplyWrite};
+
+use super::{About, Caller, Reply, Server};
 use crate::fs::{Answer, Fs, FsError, Node};
 use crate::mount::death::{is_dying, may_be_of};
-use crate::mount::kernel::DIRECT_IO;
 use crate::mount::waiting::{answer, look};
 use crate::store::Claim;
 
 impl Server {
-    pub(super) fn open(&self, node: Node, flags: i32, reply: Reply) {
-        let opened = |reply: Reply, opened: crate::fs::Opened| reply.opened(opened.handle, caching(opened.node));
-        self.commit("open", reply, move |fs| fs.open(node, flags), opened);
+    pub(super) fn open(&self, node: Node, flags: i32, reply: Reply<ReplyOpen>) {
+        let opened =
+            |reply: Reply<ReplyOpen>, opened: crate::fs::Opened| reply.opened(opened.handle, caching(opened.node));
+        self.commit("open", About::node(node), reply, move |fs| fs.open(node, flags), opened);
     }
 
-    pub(super) fn read(&self, caller: Caller, handle: u64, offset: u64, size: u32, reply: Reply) {
+    pub(super) fn read(&self, caller: Caller, handle: u64, offset: u64, size: u32, reply: Reply<ReplyData>) {
         let look = move |fs: &Fs| fs.read(handle, offset, size as usize);
         if self.fs.only_looks(handle) {
             match look(&self.fs) {
                 Ok(Answer::Now(bytes)) => return reply.bytes(&bytes),
                 Ok(Answer::Later(_)) => {}
-                Err(error) => return fail("read", reply, &error),
+                Err(error) => return self.fail("read", About::Handle(handle), reply, &error),
             }
         }
-        let fs = Arc::clone(&self.fs);
+        let (fs, refusals) = (Arc::clone(&self.fs), Arc::clone(&self.refusals));
         self.runtime.spawn(async move {
             match answer(&fs, &caller, look).await {
                 Ok(bytes) => reply.bytes(&bytes),
-                Err(error) => fail("read", reply, &error),
+                Err(error) => refusals.refuse("read", &About::Handle(handle), reply, &error),
             }
         });
     }
 
-    pub(super) fn write(&self, caller: Caller, handle: u64, offset: u64, data: &[u8], reply: Reply) {
+    pub(super) fn write(&self, caller: Caller, handle: u64, offset: u64, data: &[u8], reply: Reply<ReplyWrite>) {
         if self.fs.is_dropped(handle) {
             let (thread, data) = (caller.thread(), data.to_vec());
             let work = move |fs: &Fs| fs.write_dropped(handle, thread, offset, &data);
-            return self.commit("write", reply, work, Reply::written);
+            return self.commit("write", About::Handle(handle), reply, work, Reply::written);
         }
         let claim = Claim::new();
         let commit = match self.fs.write(handle, offset, data, claim.clone()) {
             Ok(commit) => commit,
-            Err(error) => return fail("write", reply, &error),
+            Err(error) => return self.fail("write", About::Handle(handle), reply, &error),
         };
-        let fs = Arc::clone(&self.fs);
+        let (fs, refusals) = (Arc::clone(&self.fs), Arc::clone(&self.refusals));
         self.runtime.spawn(async move {
             let mut commit = std::pin::pin!(commit);
             let mut wait = caller.waits();
@@ -58,12 +60,12 @@ impl Server {
             };
             match fs.wrote(handle, result) {
                 Ok(bytes) => reply.written(bytes),
-                Err(error) => fail("write", reply, &error),
+                Err(error) => refusals.refuse("write", &About::Handle(handle), reply, &error),
             }
         });
     }
 
-    pub(super) fn flush(&self, thread: u32, handle: u64, reply: Reply) {
+    pub(super) fn flush(&self, thread: u32, handle: u64, reply: Reply<ReplyEmpty>) {
         if let Some(writers) = self.fs.dropped_writers(handle)
             && is_dying(thread)
             && may_be_of(thread, &writers)
@@ -72,12 +74,12 @@ impl Server {
         }
         match self.fs.flush(handle) {
             Ok(()) => reply.done(),
-            Err(error) => fail("flush", reply, &error),
+            Err(error) => self.fail("flush", About::Handle(handle), reply, &error),
         }
     }
 
-    pub(super) fn fsync(&self, caller: Caller, handle: u64, reply: Reply) {
-        let fs = Arc::clone(&self.fs);
+    pub(super) fn fsync(&self, caller: Caller, handle: u64, reply: Reply<ReplyEmpty>) {
+        let (fs, refusals) = (Arc::clone(&self.fs), Arc::clone(&self.refusals));
         self.runtime.spawn(async move {
             let result = match look(&fs, move |fs| fs.sync(handle)).await {
                 Ok(Some(barrier)) => answer(&fs, &caller, move |fs| fs.reached(&barrier)).await.map(drop),
@@ -86,12 +88,12 @@ impl Server {
             };
             match result {
                 Ok(()) => reply.done(),
-                Err(error) => fail("fsync", reply, &error),
+                Err(error) => refusals.refuse("fsync", &About::Handle(handle), reply, &error),
             }
         });
     }
 
-    pub(super) fn seek(&self, handle: u64, offset: i64, whence: i32, reply: Reply) {
+    pub(super) fn seek(&self, handle: u64, offset: i64, whence: i32, reply: Reply<ReplyLseek>) {
         let found = match (u64::try_from(offset), whence) {
             (Ok(offset), libc::SEEK_DATA | libc::SEEK_HOLE) => self.fs.seek(handle, offset, whence == libc::SEEK_HOLE),
             (Err(_), _) => Err(FsError::quiet(libc::ENXIO, "it is before the beginning")),
@@ -99,11 +101,11 @@ impl Server {
         };
         match found {
             Ok(offset) => reply.offset(offset),
-            Err(error) => fail("lseek", reply, &error),
+            Err(error) => self.fail("lseek", About::Handle(handle), reply, &error),
         }
     }
 
-    pub(super) fn release(&self, handle: u64, reply: Reply) {
+    pub(super) fn release(&self, handle: u64, reply: Reply<ReplyEmpty>) {
         self.fs.release(handle);
         self.polls.forget(handle);
         reply.done();
@@ -112,6 +114,6 @@ impl Server {
 
 /// Whether the page cache may keep what is read. Never of a stream: it would give zeros at the end of a file that grows
 /// behind its back. Files in drops change by the kernel's hand or not at all, and can so be mapped.
-pub(super) fn caching(node: Node) -> u32 {
-    if matches!(node, Node::DropFile(_)) { 0 } else { DIRECT_IO }
+pub(super) fn caching(node: Node) -> FopenFlags {
+    if matches!(node, Node::DropFile(_)) { FopenFlags::empty() } else { FopenFlags::FOPEN_DIRECT_IO }
 }

@@ -1,52 +1,52 @@
 //! Names and attributes.
 
 use std::ffi::{OsStr, OsString};
-use std::time::SystemTime;
+
+use fuser::{ReplyAttr, ReplyCreate, ReplyEmpty, ReplyEntry};
 
 use super::files::caching;
-use super::{Reply, Server, fail, node};
+use super::{About, Reply, Server, named};
 use crate::fs::{Change, Fs, Node, Rename};
-use crate::mount::kernel::{SetAttr, Time};
 
 impl Server {
-    pub(super) fn lookup(&self, parent: Node, name: &OsStr, reply: Reply) {
+    pub(super) fn lookup(&self, parent: Node, name: &OsStr, reply: Reply<ReplyEntry>) {
         match self.fs.find(parent, name) {
             Ok(attributes) => reply.entry(&attributes),
-            Err(error) => fail("lookup", reply, &error),
+            Err(error) => self.fail("lookup", named(parent, name), reply, &error),
         }
     }
 
-    pub(super) fn attributes(&self, node: Node, handle: Option<u64>, reply: Reply) {
+    pub(super) fn attributes(&self, node: Node, handle: Option<u64>, reply: Reply<ReplyAttr>) {
         match self.fs.attributes(node, handle) {
             Ok(attributes) => reply.attributes(&attributes),
-            Err(error) => fail("getattr", reply, &error),
+            Err(error) => self.fail("getattr", About::node(node), reply, &error),
         }
     }
 
-    pub(super) fn change(&self, node: Node, change: SetAttr, reply: Reply) {
-        let SetAttr { mode, uid, gid, size, accessed, modified } = change;
-        let change = Change { size, mode, uid, gid, accessed: accessed.map(time), modified: modified.map(time) };
+    pub(super) fn change(&self, node: Node, change: Change, reply: Reply<ReplyAttr>) {
         let work = move |fs: &Fs| fs.change(node, change);
-        self.commit("setattr", reply, work, |reply, attributes| reply.attributes(&attributes));
+        self.commit("setattr", About::node(node), reply, work, |reply, attributes| reply.attributes(&attributes));
     }
 
-    pub(super) fn create(&self, parent: Node, name: &OsStr, mode: u32, flags: i32, reply: Reply) {
+    pub(super) fn create(&self, parent: Node, name: &OsStr, mode: u32, flags: i32, reply: Reply<ReplyCreate>) {
+        let about = named(parent, name);
         let name = name.to_owned();
         let work = move |fs: &Fs| {
             let opened = fs.create(parent, &name, mode, flags)?;
             Ok((fs.attributes(opened.node, Some(opened.handle))?, opened.handle))
         };
-        self.commit("create", reply, work, |reply, (attributes, handle)| {
+        self.commit("create", about, reply, work, |reply, (attributes, handle)| {
             reply.created(&attributes, handle, caching(attributes.node));
         });
     }
 
-    pub(super) fn unlink(&self, parent: Node, name: &OsStr, reply: Reply) {
+    pub(super) fn unlink(&self, parent: Node, name: &OsStr, reply: Reply<ReplyEmpty>) {
+        let about = named(parent, name);
         let name = name.to_owned();
-        self.commit("unlink", reply, move |fs| fs.unlink(parent, &name), |reply, ()| reply.done());
+        self.commit("unlink", about, reply, move |fs| fs.unlink(parent, &name), |reply, ()| reply.done());
     }
 
-    pub(super) fn rename(&self, old: (Node, &OsStr), new: (u64, &OsStr), flags: u32, reply: Reply) {
+    pub(super) fn rename(&self, old: (Node, &OsStr), new: (Node, &OsStr), flags: u32, reply: Reply<ReplyEmpty>) {
         let how = match flags {
             0 => Rename::Replace,
             libc::RENAME_NOREPLACE => Rename::NoReplace,
@@ -55,30 +55,33 @@ impl Server {
         };
         let (name, new_name): (OsString, OsString) = (old.1.to_owned(), new.1.to_owned());
         let (parent, new_parent) = (old.0, new.0);
-        let work = move |fs: &Fs| fs.rename((parent, &name), (node(new_parent)?, &new_name), how);
-        self.commit("rename", reply, work, |reply, ()| reply.done());
+        let about = named(old.0, old.1);
+        let work = move |fs: &Fs| fs.rename((parent, &name), (new_parent, &new_name), how);
+        self.commit("rename", about, reply, work, |reply, ()| reply.done());
     }
 
-    pub(super) fn make_directory(&self, parent: Node, name: &OsStr, reply: Reply) {
+    pub(super) fn make_directory(&self, parent: Node, name: &OsStr, reply: Reply<ReplyEntry>) {
+        let about = named(parent, name);
         let name = name.to_owned();
         let work = move |fs: &Fs| fs.make_directory(parent, &name);
-        self.commit("mkdir", reply, work, |reply, attributes| reply.entry(&attributes));
+        self.commit("mkdir", about, reply, work, |reply, attributes| reply.entry(&attributes));
     }
 
-    pub(super) fn remove_directory(&self, parent: Node, name: &OsStr, reply: Reply) {
+    pub(super) fn remove_directory(&self, parent: Node, name: &OsStr, reply: Reply<ReplyEmpty>) {
+        let about = named(parent, name);
         let name = name.to_owned();
-        self.commit("rmdir", reply, move |fs| fs.remove_directory(parent, &name), |reply, ()| reply.done());
+        self.commit("rmdir", about, reply, move |fs| fs.remove_directory(parent, &name), |reply, ()| reply.done());
     }
 
     /// Something that is no stream cannot be made or removed.
-    pub(super) fn refuse(&self, operation: &'static str, parent: Node, what: &str, reply: Reply) {
-        fail(operation, reply, &self.fs.refuse(parent, what));
-    }
-}
-
-fn time(time: Time) -> SystemTime {
-    match time {
-        Time::At(time) => time,
-        Time::Now => SystemTime::now(),
+    pub(super) fn refuse(
+        &self,
+        operation: &'static str,
+        parent: Node,
+        name: &OsStr,
+        what: &str,
+        reply: Reply<ReplyEntry>,
+    ) {
+        self.fail(operation, named(parent, name), reply, &self.fs.refuse(parent, what));
     }
 }

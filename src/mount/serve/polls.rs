@@ -3,13 +3,17 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use fuser::{PollEvents, PollNotifier, ReplyPoll};
 use tokio::task::AbortHandle;
 use tracing::debug;
 
-use super::{Reply, Server, fail};
+use super::{About, Reply, Server};
 use crate::fs::Readiness;
-use crate::mount::kernel::{POLL_IN, POLL_OUT, POLL_SCHEDULE_NOTIFY};
 use crate::mount::waiting::look;
+
+/// There is something to read; a write is taken. Each also under its other name.
+const READABLE: PollEvents = PollEvents::POLLIN.union(PollEvents::POLLRDNORM);
+const WRITABLE: PollEvents = PollEvents::POLLOUT.union(PollEvents::POLLWRNORM);
 
 /// The polls that wait, one for each open file: the kernel keeps no more of them either.
 #[derive(Default)]
@@ -36,34 +40,36 @@ impl Polls {
 }
 
 impl Server {
-    pub(super) fn poll(&self, handle: u64, wake: u64, flags: u32, events: u32, reply: Reply) {
+    /// `wake`: the kernel wants to be told when there is something.
+    pub(super) fn poll(&self, handle: u64, wake: Option<PollNotifier>, events: PollEvents, reply: Reply<ReplyPoll>) {
         let changes = self.fs.owner().store().changes();
         // Room in the spool is made by any channel. Watched before it is looked at, so that no change falls between.
         let mut watch = changes.watch_all();
         let readiness = match self.fs.readiness(handle) {
             Ok(readiness) => readiness,
-            Err(error) => return fail("poll", reply, &error),
+            Err(error) => return self.fail("poll", About::Handle(handle), reply, &error),
         };
         let now = found(&readiness) & events;
-        if let (true, Some(channel), 0) = (flags & POLL_SCHEDULE_NOTIFY != 0, readiness.channel, now) {
-            if events & POLL_OUT == 0 {
+        if let (Some(wake), Some(channel), true) = (wake, readiness.channel, now.is_empty()) {
+            if !events.contains(PollEvents::POLLOUT) {
                 watch = changes.watch(channel);
             }
-            let (fs, device) = (Arc::clone(&self.fs), Arc::clone(&self.device));
+            let (fs, relay) = (Arc::clone(&self.fs), Arc::clone(&self.relay));
             let poll = self.runtime.spawn(async move {
                 // Until the file is closed or has something to say; the kernel then asks again.
                 loop {
                     match look(&fs, move |fs| fs.readiness(handle)).await {
-                        Ok(readiness) if found(&readiness) & events == 0 => {}
+                        Ok(readiness) if (found(&readiness) & events).is_empty() => {}
                         _ => break,
                     }
                     if watch.changed().await.is_err() {
                         return;
                     }
                 }
-                if let Err(error) = device.wake_poll(wake) {
+                if let Err(error) = wake.notify() {
                     debug!(%error, "a poll could not be woken");
                 }
+                relay.drain();
             });
             self.polls.watch(handle, poll.abort_handle());
         }
@@ -71,8 +77,8 @@ impl Server {
     }
 }
 
-fn found(readiness: &Readiness) -> u32 {
-    let readable = if readiness.readable { POLL_IN } else { 0 };
-    let writable = if readiness.writable { POLL_OUT } else { 0 };
+fn found(readiness: &Readiness) -> PollEvents {
+    let readable = if readiness.readable { READABLE } else { PollEvents::empty() };
+    let writable = if readiness.writable { WRITABLE } else { PollEvents::empty() };
     readable | writable
 }
