@@ -94,6 +94,19 @@ impl Gallop {
         }
     }
 
+    /// The search as it was when its reads so far had come to these answers, over the same span and with the same budget.
+    pub fn resumed(now: Time, span: u64, budget: u32, pause: Duration, answers: &[Answer]) -> Self {
+        let mut gallop = Self::new(now, span, budget, pause);
+        for &answer in answers {
+            if gallop.at == 0 || gallop.spent >= gallop.budget {
+                break;
+            }
+            gallop.spent += 1;
+            gallop.answered(answer);
+        }
+        gallop
+    }
+
     /// Reads that were asked for so far.
     pub fn spent(&self) -> u32 {
         self.spent
@@ -264,6 +277,32 @@ mod tests {
     }
 
     proptest::proptest! {
+        /// Wherever it is broken off: with the answers so far it goes on with the same questions, and asks none again.
+        #[test]
+        fn a_search_that_is_taken_up_again_asks_what_it_would_have_asked(
+            span in 1..WEEKS, begin in 1..WEEKS, len in 1..100_000_u64, budget in 0..300_u32, cut in 0..260_usize
+        ) {
+            let (living, asked) = search(span, budget, lives(begin..begin + len), || 0.5);
+            let answer = |at: u64| if (begin..begin + len).contains(&at) { Answer::Arrived } else { Answer::NotYet };
+            let cut = cut.min(asked.len());
+            let so_far: Vec<_> = asked[..cut].iter().map(|(_, at)| answer(*at)).collect();
+            let mut gallop = Gallop::resumed(Time::ZERO, span, budget, PAUSE, &so_far);
+            proptest::prop_assert_eq!(gallop.spent() as usize, cut);
+            let (mut now, mut event, mut rest) = (Time::ZERO, GallopEvent::Tick, Vec::new());
+            let ended = loop {
+                match gallop.handle(now, 0.5, event) {
+                    Some(GallopAction::Ask { offset }) => {
+                        rest.push(offset);
+                        event = GallopEvent::Answered(answer(offset));
+                    }
+                    Some(GallopAction::Ended { living }) => break living,
+                    None => (now, event) = (gallop.next_timeout().expect("it waits"), GallopEvent::Tick),
+                }
+            };
+            proptest::prop_assert_eq!(ended, living);
+            proptest::prop_assert_eq!(rest, asked[cut..].iter().map(|(_, at)| *at).collect::<Vec<_>>());
+        }
+
         #[test]
         fn no_offset_is_planned_twice_or_past_the_span(span in 0..2 * WEEKS, positions in 0..120_usize) {
             let plan = plan(span, positions);

@@ -30,7 +30,8 @@ pub use probes::{PROBE_SHARE, Probes};
 pub use receiver::{Answer, Receiver, ReceiverAction, ReceiverEvent};
 pub use scheduler::{Action, End, Event, Line, OperationId, Scheduler};
 pub use sender::{
-    Fetched, MAX_UNCONFIRMED, Operation, Outcome, ReadBack, Sender, SenderAction, SenderEvent, UNCONFIRMED_FOR, Wants,
+    Fetched, Foreign, MAX_UNCONFIRMED, Operation, Outcome, ReadBack, Sender, SenderAction, SenderEvent,
+    UNCONFIRMED_FOR, Wants,
 };
 
 /// A time, as the offset from an epoch that the shell chooses.

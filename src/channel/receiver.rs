@@ -77,7 +77,7 @@ pub struct Receiver {
     online: bool,
     /// The first box that has not arrived.
     frontier: BoxSeq,
-    /// What is missing before this box is lost, and never asked for.
+    /// What is missing before this box is lost: of it only the frontier is asked for, once in each burst.
     lost_end: BoxSeq,
     /// Boxes past the frontier that have arrived.
     arrived: BTreeSet<BoxSeq>,
@@ -195,6 +195,11 @@ impl Receiver {
         if self.asked.len() >= self.opened {
             return None;
         }
+        // What is called lost is so by what was known then: the network's own answer undoes it.
+        let frontier = self.frontier;
+        if self.lost_end > frontier && !self.asked.contains(&frontier) && !self.missing.contains(&frontier) {
+            return Some(frontier);
+        }
         let begin = self.frontier.max(self.lost_end);
         let past = self.arrived.last().map_or(begin, |last| BoxSeq(last.0 + 1).max(begin));
         let end = self.missing.range(past..).next().map_or(u64::MAX, |seq| seq.0);
@@ -214,6 +219,9 @@ impl Receiver {
                 self.missing.remove(&seq);
                 self.holes.remove(&seq);
                 self.hit = true;
+                if seq < self.lost_end {
+                    self.lost_end = self.frontier;
+                }
                 if seq >= self.frontier && self.arrived.insert(seq) {
                     actions.push(ReceiverAction::Record { seq });
                     self.opened = (self.opened.max(1) * 2).min(self.window_boxes);
@@ -368,7 +376,9 @@ mod tests {
                     next = next.max(seq.0 + 1);
                     receiver.handle(now, ReceiverEvent::Answered { seq: *seq, answer });
                 }
-                assert!(asked.iter().all(|seq| if lost { *seq > lost_end } else { true }), "{asked:?}");
+                if lost {
+                    assert!(asked.iter().all(|seq| *seq > lost_end || (seq.0 == 0 && step == 0)), "{asked:?}");
+                }
                 if asked.is_empty() {
                     match receiver.next_timeout(now).filter(|_| next < FAR_BOXES) {
                         Some(at) => now = at,
@@ -381,6 +391,17 @@ mod tests {
             assert_eq!(next, begin + FAR_BOXES, "it is bounded");
             assert!(next - begin < MAX_AHEAD_BOXES, "and the store keeps them all");
         }
+    }
+
+    /// What a wrong clock had called lost was never asked for again.
+    #[test]
+    fn a_lost_box_that_the_network_has_after_all_undoes_the_loss() {
+        let mut receiver = Receiver::new(BoxSeq(0), BoxSeq(3), [BoxSeq(3)], false, T0, &Pace::default());
+        receiver.handle(T0, ReceiverEvent::Online(true));
+        assert_eq!(all(&mut receiver, T0), [BoxSeq(0)], "once in each burst");
+        assert_eq!(receiver.handle(T0, answered(0, Answer::Arrived)), [ReceiverAction::Record { seq: BoxSeq(0) }]);
+        let later = receiver.next_timeout(T0).expect("what is missing is late again, and asked for");
+        assert_eq!(all(&mut receiver, later)[..2], [BoxSeq(1), BoxSeq(2)]);
     }
 
     #[test]

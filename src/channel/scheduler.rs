@@ -518,7 +518,7 @@ impl Scheduler {
         if let Stage::Transmitted { since, beside, .. } = op.stage
             && !matches!(
                 end,
-                End::Written(Outcome::Again | Outcome::Stale | Outcome::Hopeless)
+                End::Written(Outcome::Again | Outcome::Stale)
                     | End::WasRead(ReadBack::Unknown)
                     | End::Answered(Answer::Unknown)
             )

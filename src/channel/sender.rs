@@ -9,9 +9,9 @@
 //! same index, strict. No more than [`MAX_UNCONFIRMED`] boxes, and none for longer than [`UNCONFIRMED_FOR`], are left so;
 //! then confirmations go first.
 //!
-//! Until a first box that was sealed in this life is confirmed, such a box goes alone and strict: a state that was restored
-//! from a backup then meets what its other life wrote, and stops there. A box whose index holds other contents is read
-//! back, and only other plaintext fences the channel.
+//! The first box that is launched after the store was opened goes alone and strict, whenever it was sealed: a state that
+//! was restored from a backup then meets what its other life wrote, and stops there. A box whose index holds other contents
+//! is read back, and is ours only if the plaintext there is ours: other bytes and tombstones fence the channel.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -43,19 +43,26 @@ pub enum Outcome {
     Again,
     /// The envelope is of another epoch, and no replica saw it; a fresh one goes at once, the first time.
     Stale,
-    /// No try can succeed.
-    Hopeless,
 }
 
 /// What an occupied index turned out to hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ReadBack {
-    /// Our own bytes, or our own tombstone.
+    /// Our own bytes.
     Ours,
-    /// Bytes of another writer.
-    Foreign,
+    /// What another holder of the write capability put there.
+    Foreign(Foreign),
     /// It could not be read this time.
     Unknown,
+}
+
+/// What another holder of the write capability put where a box of ours belongs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Foreign {
+    /// Other bytes.
+    Bytes,
+    /// A tombstone: our bytes are not there, and nobody can put them there any more.
+    Tombstone,
 }
 
 /// How far a box is that was fetched.
@@ -82,6 +89,8 @@ pub enum SenderEvent {
         /// Ascending, from where the fetch said; fewer than its limit only where there are no more.
         boxes: Vec<(BoxSeq, Fetched)>,
     },
+    /// The boxes could not be looked up; that is tried again later.
+    FetchFailed,
     /// The launch of these boxes is committed.
     Launched {
         /// As in [`SenderAction::Launch`].
@@ -137,14 +146,14 @@ pub enum SenderAction {
         /// Which box.
         seq: BoxSeq,
     },
-    /// A box that was sealed in this life is confirmed: a later sender of this life need not go alone again.
+    /// A box that was launched in this life is confirmed: a later sender of this life need not go alone again.
     Trust,
-    /// Stop the channel: its index holds another writer's bytes, or no write can succeed.
+    /// Stop the channel: the box's index holds what another writer put there.
     Fence {
         /// Which box met it.
         seq: BoxSeq,
-        /// Whether foreign bytes are the reason.
-        foreign: bool,
+        /// What it met.
+        foreign: Foreign,
     },
 }
 
@@ -229,11 +238,13 @@ pub struct Sender {
     online: bool,
     /// Nothing is launched before this time.
     not_before: Time,
-    /// The first box that may have been sealed in this life; none of those is confirmed yet. `None`: one is.
+    /// The first box that may have been launched in this life; none of those is confirmed yet. `None`: one is.
     untrusted_from: Option<BoxSeq>,
     fenced: bool,
     /// The limit of the fetch that is under way.
     fetching: Option<usize>,
+    fetches_failed: u32,
+    fetch_again_at: Option<Time>,
     /// The store may hold boxes at the cursor or past it.
     more: bool,
     cursor: BoxSeq,
@@ -249,8 +260,8 @@ pub struct Sender {
 
 impl Sender {
     /// A sender whose first unconfirmed box is at `cursor` or later, and which launches nothing before `not_before`.
-    /// `untrusted_from` is the first box that may have been sealed since the store was opened; `None` once one of those
-    /// was confirmed.
+    /// `untrusted_from` is the first box that was not launched when the store was opened; `None` once one of those was
+    /// confirmed.
     pub fn new(cursor: BoxSeq, not_before: Time, untrusted_from: Option<BoxSeq>, durability: Durability) -> Self {
         Self {
             window_boxes: 1,
@@ -260,6 +271,8 @@ impl Sender {
             untrusted_from,
             fenced: false,
             fetching: None,
+            fetches_failed: 0,
+            fetch_again_at: None,
             more: true,
             cursor,
             in_hand: BTreeMap::new(),
@@ -331,6 +344,12 @@ impl Sender {
         match event {
             SenderEvent::Queued => self.more = true,
             SenderEvent::Fetched { boxes } => self.fetched(now, boxes),
+            SenderEvent::FetchFailed => {
+                self.fetching = None;
+                self.more = true;
+                self.fetch_again_at = Some(now + backoff(self.fetches_failed));
+                self.fetches_failed = self.fetches_failed.saturating_add(1);
+            }
             SenderEvent::Launched { boxes } => {
                 self.launches_failed = 0;
                 for seq in boxes {
@@ -356,7 +375,7 @@ impl Sender {
         let overdue = self.unconfirmed.values().next().map(|held| held.since + UNCONFIRMED_FOR);
         let launch =
             (!self.waiting.is_empty()).then(|| self.launch_again_at.unwrap_or(self.not_before).max(self.not_before));
-        send.chain(overdue).chain(launch).filter(|&due| due > now).min()
+        send.chain(overdue).chain(launch).chain(self.fetch_again_at).filter(|&due| due > now).min()
     }
 
     /// Confirmations go first: there are too many, or one is too old.
@@ -393,6 +412,7 @@ impl Sender {
 
     fn fetched(&mut self, now: Time, boxes: Vec<(BoxSeq, Fetched)>) {
         let limit = self.fetching.take().unwrap_or(usize::MAX);
+        self.fetches_failed = 0;
         self.more |= boxes.len() >= limit;
         for (seq, fetched) in boxes {
             assert!(seq >= self.cursor, "a fetch answers in order, from its cursor on");
@@ -430,14 +450,13 @@ impl Sender {
                 let pause = if outcome == Outcome::Stale && tries == 0 { Duration::ZERO } else { backoff(tries) };
                 self.set(seq, Phase::Ready { not_before: now + pause });
             }
-            Outcome::Hopeless => self.fence(seq, false, actions),
         }
     }
 
     fn was_read(&mut self, now: Time, seq: BoxSeq, found: ReadBack, actions: &mut Vec<SenderAction>) {
         match found {
             ReadBack::Ours => self.confirm(seq, actions),
-            ReadBack::Foreign => self.fence(seq, true, actions),
+            ReadBack::Foreign(foreign) => self.fence(seq, foreign, actions),
             ReadBack::Unknown => {
                 let tries = self.count_try(seq);
                 self.set(seq, Phase::ReadLater { not_before: now + backoff(tries) });
@@ -459,7 +478,7 @@ impl Sender {
         }
     }
 
-    fn fence(&mut self, seq: BoxSeq, foreign: bool, actions: &mut Vec<SenderAction>) {
+    fn fence(&mut self, seq: BoxSeq, foreign: Foreign, actions: &mut Vec<SenderAction>) {
         self.fenced = true;
         self.in_hand.clear();
         self.unconfirmed.clear();
@@ -474,10 +493,16 @@ impl Sender {
             return;
         }
         self.launch(now, actions);
-        if self.more && self.fetching.is_none() && self.in_hand.len() + self.waiting.len() <= self.window_boxes {
+        let may_fetch = self.fetch_again_at.is_none_or(|at| at <= now);
+        if self.more
+            && may_fetch
+            && self.fetching.is_none()
+            && self.in_hand.len() + self.waiting.len() <= self.window_boxes
+        {
             // One more than a short message has, so that a backlog is known for one.
             let limit = self.window_boxes.max(SHORT_BOXES + 1);
             self.fetching = Some(limit);
+            self.fetch_again_at = None;
             self.more = false;
             actions.push(SenderAction::Fetch { from: self.cursor, limit });
         }

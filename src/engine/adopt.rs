@@ -13,11 +13,11 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 use tracing::{info, warn};
 
-use super::network::{Network, View};
+use super::network::{Network, Pass, Refusal, View};
 use super::shared::Shared;
 use super::transfer;
 use crate::bacap::{BoxIndex, WriteCap};
-use crate::store::{Adopted, Binding, BoxSeq, BoxState, Capability, ChannelId, Finding, Store, StoreError};
+use crate::store::{Adopted, BoxSeq, BoxState, Capability, ChannelId, Finding, Store, StoreError};
 use crate::thin::ReadOutcome;
 
 /// Indices that are asked for at a time.
@@ -33,57 +33,60 @@ pub(super) async fn run(
     asked: Arc<Notify>,
     mut stop: watch::Receiver<bool>,
 ) {
-    let mut tries = 0;
-    loop {
-        let network = view.borrow_and_update().network.clone();
-        let work = async {
-            match network {
+    let adoptions = async {
+        let mut tries = 0;
+        loop {
+            // A new document or a reconnect breaks nothing off: reads wait until the network is there again.
+            let network = view.borrow_and_update().network.clone();
+            let worked = match network {
                 Some(network) => all(&store, &shared, &network).await,
                 None => Ok(()),
+            };
+            let again = match worked {
+                Ok(()) => None,
+                Err(error) => {
+                    warn!(%error, "a channel could not be adopted; trying again");
+                    tries += 1;
+                    Some(transfer::pause_before_retry(tries))
+                }
+            };
+            tokio::select! {
+                () = asked.notified() => tries = 0,
+                changed = view.changed() => if changed.is_err() { return },
+                () = sleep(again.unwrap_or_default()), if again.is_some() => {}
             }
-        };
-        let worked = tokio::select! {
-            worked = work => worked,
-            // Another network, or none: what was learned is kept, and goes on with that.
-            changed = view.changed() => match changed {
-                Ok(()) => continue,
-                Err(_) => return,
-            },
-            _ = stop.wait_for(|&stop| stop) => return,
-        };
-        let again = match worked {
-            Ok(()) => None,
-            Err(error) => {
-                warn!(%error, "a channel could not be adopted; trying again");
-                tries += 1;
-                Some(transfer::pause_before_retry(tries))
-            }
-        };
-        tokio::select! {
-            () = asked.notified() => tries = 0,
-            changed = view.changed() => if changed.is_err() { return },
-            () = sleep(again.unwrap_or_default()), if again.is_some() => {}
-            _ = stop.wait_for(|&stop| stop) => return,
         }
+    };
+    tokio::select! {
+        () = adoptions => {}
+        _ = stop.wait_for(|&stop| stop) => {}
     }
 }
 
 async fn all(store: &Store, shared: &Shared, network: &Arc<Network>) -> Result<(), StoreError> {
+    // One that fails does not stand in the way of the others.
+    let mut failed = Ok(());
     for id in store.adoptions()? {
-        if store.bind_network(id, network.id.clone()).await? == Binding::Refused {
-            shared.trouble(id, Some(super::shared::other_network()));
-            continue;
+        match one(store, shared, network, id).await {
+            Ok(Some(adopted)) => {
+                shared.trouble(id, None);
+                shared.note(id, &in_words(&adopted));
+                info!(?adopted, "a channel was adopted");
+            }
+            Ok(None) => {}
+            Err(error) => failed = Err(error),
         }
-        let adopted = one(store, shared, network, id).await?;
-        shared.trouble(id, None);
-        shared.note(id, &in_words(&adopted));
-        info!(?adopted, "a channel was adopted");
     }
-    Ok(())
+    failed
 }
 
-/// Asks on from where the store is, and has it finish.
-async fn one(store: &Store, shared: &Shared, network: &Arc<Network>, id: ChannelId) -> Result<Adopted, StoreError> {
+/// Asks on from where the store is, and has it finish; `None` where the channel belongs to another network.
+async fn one(
+    store: &Store,
+    shared: &Shared,
+    network: &Arc<Network>,
+    id: ChannelId,
+) -> Result<Option<Adopted>, StoreError> {
     let cap = match store.cap(id)? {
         Capability::Write(cap) => Arc::new(cap),
         Capability::Read(_) => return Err(StoreError::ReadOnly),
@@ -95,14 +98,22 @@ async fn one(store: &Store, shared: &Shared, network: &Arc<Network>, id: Channel
         index = index.next()?;
     }
     loop {
+        let pass = match network.admit(store, id) {
+            Ok(pass) => pass,
+            Err(refusal @ Refusal::OtherNetwork) => {
+                shared.trouble(id, Some(refusal.to_string()));
+                return Ok(None);
+            }
+            Err(Refusal::Store(error)) => return Err(error),
+        };
         let ours = Ours::load(store, id, next)?;
         let mut reads = JoinSet::new();
         for at in 0..READS as u64 {
             let seq = BoxSeq(next.0 + at);
             if !ours.is_stored(seq) {
-                let (network, cap, index, ours) =
-                    (Arc::clone(network), Arc::clone(&cap), index.clone(), ours.payloads.get(&seq).cloned());
-                reads.spawn(async move { (seq, learn(&network, &cap, &index, ours.as_deref()).await) });
+                let (pass, cap, index, ours) =
+                    (pass.clone(), Arc::clone(&cap), index.clone(), ours.payloads.get(&seq).cloned());
+                reads.spawn(async move { (seq, learn(&pass, &cap, &index, ours.as_deref()).await) });
             }
             index = index.next()?;
         }
@@ -126,7 +137,7 @@ async fn one(store: &Store, shared: &Shared, network: &Arc<Network>, id: Channel
         let kept = over.map_or(READS, |at| at + 1);
         store.found(id, next, findings[..kept].to_vec()).await?;
         if over.is_some() {
-            return store.finish_adoption(id).await;
+            return store.finish_adoption(id).await.map(Some);
         }
         next = BoxSeq(next.0 + READS as u64);
     }
@@ -159,11 +170,11 @@ impl Ours {
 }
 
 /// What stands at one index; in words, why it could not be learned.
-async fn learn(network: &Network, cap: &WriteCap, index: &BoxIndex, ours: Option<&[u8]>) -> Result<Finding, String> {
-    let until = Instant::now() + network.pace.operation_deadline();
+async fn learn(pass: &Pass, cap: &WriteCap, index: &BoxIndex, ours: Option<&[u8]>) -> Result<Finding, String> {
+    let until = pass.deadline();
     let (mut not_founds, mut tries) = (0, 0);
     loop {
-        match transfer::look(network, cap.read_cap(), index).await {
+        match transfer::look(pass, cap.read_cap(), index).await {
             Ok(ReadOutcome::Box(bytes)) if ours == Some(&bytes[..]) => return Ok(Finding::Ours),
             Ok(ReadOutcome::Box(bytes)) if !bytes.is_empty() => return Ok(Finding::Foreign(bytes)),
             Ok(ReadOutcome::Box(_) | ReadOutcome::Tombstone) => return Ok(Finding::Tombstone),

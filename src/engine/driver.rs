@@ -8,11 +8,12 @@ mod receiving;
 mod sending;
 
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
+use std::future::Future;
 use std::sync::Arc;
 
-use tokio::sync::{mpsc, watch};
-use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep_until};
+use tokio::sync::{OwnedMutexGuard, mpsc, watch};
+use tokio::task::{Id, JoinSet};
+use tokio::time::{Instant, sleep, sleep_until};
 use tracing::{error, warn};
 
 use self::operations::{Errand, Prepared};
@@ -46,8 +47,6 @@ enum Message {
 
 /// What is known of a channel that has a sender.
 struct Writer {
-    /// Whether the channel is known to belong to the present network.
-    bound: bool,
     /// Whether its boxes fit the present network.
     fits: bool,
     /// The channel's count of rewrites when its sender was made: its boxes are of that packing.
@@ -79,16 +78,18 @@ pub(super) struct Driver {
     prompt: bool,
     epoch: Instant,
     view: watch::Receiver<View>,
-    commands: mpsc::Receiver<Command>,
+    commands: OwnedMutexGuard<mpsc::Receiver<Command>>,
     network: Option<Arc<Network>>,
     /// The newest network that could be used, and its M.
     known: Option<(NetworkId, usize)>,
+    /// The newest replica epoch that the network told.
+    replica_epoch: Option<u64>,
     scheduler: Scheduler,
     writers: HashMap<ChannelId, Writer>,
-    /// Writers of which a box that was sealed since the start is confirmed.
+    /// Writers of which a box that was launched since the start is confirmed.
     trusted: HashSet<ChannelId>,
-    /// Of the writers that there were at the start: how many boxes were sealed, and their count of rewrites.
-    sealed_before: HashMap<ChannelId, (u64, u64)>,
+    /// Of the writers that had launched anything at the start: the first box that was not.
+    launched_before: HashMap<ChannelId, BoxSeq>,
     /// Readers that are known to belong to the present network.
     bound: HashSet<ChannelId>,
     tails: HashMap<ChannelId, Tail>,
@@ -101,7 +102,15 @@ pub(super) struct Driver {
     prepared: Prepared,
     /// What arrived and is not recorded yet.
     held: HashMap<(ChannelId, BoxSeq), Arrival>,
+    /// Channels that the store could not tell of, or whose task panicked: when they are looked at again.
+    again: BTreeSet<(Time, ChannelId)>,
+    /// How often that has failed in a row.
+    tries: HashMap<ChannelId, u32>,
+    /// When all channels are looked at again, as they could not be listed, and how often that has failed in a row.
+    all_again: Option<(Time, u32)>,
     operations: JoinSet<()>,
+    /// Which channel a task is about.
+    tasks: HashMap<Id, ChannelId>,
     inbox: mpsc::Receiver<Message>,
     outbox: mpsc::Sender<Message>,
 }
@@ -112,7 +121,7 @@ impl Driver {
         shared: Arc<Shared>,
         manner: &Manner,
         view: watch::Receiver<View>,
-        commands: mpsc::Receiver<Command>,
+        commands: OwnedMutexGuard<mpsc::Receiver<Command>>,
     ) -> Self {
         let (outbox, inbox) = mpsc::channel(INBOX);
         let now = Instant::now();
@@ -126,10 +135,11 @@ impl Driver {
             commands,
             network: None,
             known: None,
+            replica_epoch: None,
             scheduler: Scheduler::new(Pace::default(), manner.probe_share, rand::random()),
             writers: HashMap::new(),
             trusted: HashSet::new(),
-            sealed_before: HashMap::new(),
+            launched_before: HashMap::new(),
             bound: HashSet::new(),
             tails: HashMap::new(),
             seals: BTreeSet::new(),
@@ -138,7 +148,11 @@ impl Driver {
             errands: HashMap::new(),
             prepared: Prepared::new(),
             held: HashMap::new(),
+            again: BTreeSet::new(),
+            tries: HashMap::new(),
+            all_again: None,
             operations: JoinSet::new(),
+            tasks: HashMap::new(),
             inbox,
             outbox,
         }
@@ -147,8 +161,16 @@ impl Driver {
     /// Runs until `stop` changes. Operations under way are dropped then: what was launched is sent again by the next life.
     pub(super) async fn run(mut self, mut stop: watch::Receiver<bool>) {
         let changes = self.store.changes();
-        self.each_channel(|driver, channel| driver.remember(&channel));
-        self.each_channel(Self::update);
+        // Nothing is launched before it is known what was launched by an earlier life.
+        let mut tries = 0;
+        while let Err(error) = self.each_channel(|driver, channel| driver.remember(&channel)) {
+            warn!(%error, "the channels could not be listed; trying again");
+            tokio::select! {
+                () = sleep(pause_before_retry(tries)) => tries += 1,
+                _ = stop.wait_for(|&stop| stop) => return,
+            }
+        }
+        self.update_all();
         self.network_changed();
         loop {
             let timer = self.next_timer();
@@ -162,8 +184,9 @@ impl Driver {
                 Some(message) = self.inbox.recv() => self.take(message),
                 Some(command) = self.commands.recv() => self.obey(command),
                 () = sleep_until(timer.unwrap_or_else(Instant::now)), if timer.is_some() => self.ring(),
-                Some(ended) = self.operations.join_next() => if let Err(error) = ended {
-                    error!(%error, "an operation ended abnormally; its box goes again at the next start");
+                Some(ended) = self.operations.join_next_with_id() => match ended {
+                    Ok((id, ())) => drop(self.tasks.remove(&id)),
+                    Err(error) => self.task_failed(&error),
                 },
             }
         }
@@ -174,15 +197,46 @@ impl Driver {
         self.epoch.elapsed()
     }
 
+    /// Has a task do something about a channel that takes a while.
+    fn spawn(&mut self, id: ChannelId, task: impl Future<Output = ()> + Send + 'static) {
+        let task = self.operations.spawn(task).id();
+        self.tasks.insert(task, id);
+    }
+
+    /// A task has panicked: whatever its channel waited for from it does not come, so it starts from the store.
+    fn task_failed(&mut self, error: &tokio::task::JoinError) {
+        let Some(id) = self.tasks.remove(&error.id()) else { return };
+        error!(channel = %id, %error, "an operation ended abnormally; its channel is taken up anew");
+        self.shared.trouble(id, Some(format!("an operation ended abnormally: {error}")));
+        self.stop(id);
+        self.look_again(id);
+    }
+
+    /// Has the channel looked at again in a while.
+    fn look_again(&mut self, id: ChannelId) {
+        let tries = self.tries.entry(id).or_default();
+        let at = self.epoch.elapsed() + pause_before_retry(*tries);
+        *tries = tries.saturating_add(1);
+        self.again.insert((at, id));
+    }
+
+    fn update_all(&mut self) {
+        let tries = self.all_again.map_or(0, |(_, tries)| tries);
+        self.all_again = match self.each_channel(Self::update) {
+            Ok(()) => None,
+            Err(error) => {
+                warn!(%error, "the channels could not be listed; trying again");
+                Some((self.now() + pause_before_retry(tries), tries.saturating_add(1)))
+            }
+        };
+    }
+
     /// Channels in pages: a store of thousands costs no more memory than what is remembered of each.
-    fn each_channel(&mut self, look: impl Fn(&mut Self, Channel)) {
+    fn each_channel(&mut self, look: impl Fn(&mut Self, Channel)) -> Result<(), StoreError> {
         let mut after = None;
         loop {
-            let page = match self.store.channels(after.as_ref(), 256) {
-                Ok(page) => page,
-                Err(error) => return error!(%error, "the channels could not be listed"),
-            };
-            let Some(last) = page.last() else { return };
+            let page = self.store.channels(after.as_ref(), 256)?;
+            let Some(last) = page.last() else { return Ok(()) };
             after = Some(last.name.clone());
             for channel in page {
                 look(self, channel);
@@ -191,22 +245,29 @@ impl Driver {
     }
 
     fn remember(&mut self, channel: &Channel) {
-        let sealed = channel.boxes - u64::from(channel.tail_bytes > 0);
-        if channel.role == Role::Writer && sealed > 0 {
-            self.sealed_before.insert(channel.id, (sealed, channel.rewrites));
+        if channel.launched_end > BoxSeq(0) {
+            self.launched_before.insert(channel.id, channel.launched_end);
         }
     }
 
     fn touch(&mut self, id: ChannelId) {
         match self.store.channel(id) {
-            Ok(Some(channel)) => self.update(channel),
+            Ok(Some(channel)) => {
+                self.tries.remove(&id);
+                self.update(channel);
+            }
             Ok(None) => {
                 self.part_with(id);
                 self.trusted.remove(&id);
-                self.sealed_before.remove(&id);
+                self.launched_before.remove(&id);
+                self.tries.remove(&id);
                 self.shared.forget(id);
             }
-            Err(error) => error!(%error, "a channel could not be looked up"),
+            Err(StoreError::Closed) => {}
+            Err(error) => {
+                error!(%error, "a channel could not be looked up; trying again");
+                self.look_again(id);
+            }
         }
     }
 
@@ -234,7 +295,12 @@ impl Driver {
         let id = channel.id;
         self.shared.see_channel(&channel);
         if channel.fence.is_some() || self.shared.refuses(&channel) {
-            return self.part_with(id);
+            self.part_with(id);
+            let fits = |unfit| self.known.as_ref().is_some_and(|(_, max_plaintext)| *max_plaintext >= unfit);
+            if !self.shared.refuses(&channel) && channel.unfit.is_some_and(fits) {
+                self.fit(id);
+            }
+            return;
         }
         match channel.role {
             Role::Writer => {
@@ -300,16 +366,16 @@ impl Driver {
     fn network_changed(&mut self) {
         let view = self.view.borrow_and_update().clone();
         self.shared.see(view.status);
-        let same = match (&self.network, &view.network) {
-            (Some(old), Some(new)) => Arc::ptr_eq(old, new),
-            (None, None) => true,
-            _ => false,
-        };
-        if same {
+        let was_online = self.network.is_some();
+        if !was_online && view.network.is_none() {
             return;
         }
         self.network = view.network;
         let Some(network) = self.network.clone() else { return self.tell(Event::Online(false)) };
+        if self.replica_epoch != network.replica_epoch {
+            self.replica_epoch = network.replica_epoch;
+            self.set_replica_epoch(network.replica_epoch);
+        }
         if !self.scheduler.pace().is_of_same_document_as(&network.pace) {
             self.scheduler.set_pace(network.pace.clone());
         }
@@ -324,7 +390,11 @@ impl Driver {
             }
             self.bound.clear();
             self.tell(Event::Online(true));
-            return self.each_channel(Self::update);
+            return self.update_all();
+        }
+        if was_online {
+            // The same network with another document.
+            return self.tell(Event::Tick);
         }
         self.tell(Event::Online(true));
         for id in writers {
@@ -336,10 +406,29 @@ impl Driver {
         }
     }
 
+    /// Tells the store what the network says of its own time, before what arrives from it.
+    fn set_replica_epoch(&mut self, epoch: Option<u64>) {
+        let store = self.store.clone();
+        let mut commit = self.store.set_replica_epoch(epoch);
+        self.operations.spawn(async move {
+            let mut tries = 0;
+            while let Err(error) = commit.await {
+                if matches!(error, StoreError::Closed) {
+                    return;
+                }
+                warn!(%error, "the network's time could not be kept; trying again");
+                sleep(pause_before_retry(tries)).await;
+                tries += 1;
+                commit = store.set_replica_epoch(epoch);
+            }
+        });
+    }
+
     fn next_timer(&self) -> Option<Instant> {
         let seal = self.seals.first().map(|&(at, _)| at);
+        let again = self.again.first().map(|&(at, _)| at).into_iter().chain(self.all_again.map(|(at, _)| at));
         let machines = self.scheduler.next_timeout(self.now());
-        seal.into_iter().chain(machines).min().map(|at| self.instant(at))
+        seal.into_iter().chain(again).chain(machines).min().map(|at| self.instant(at))
     }
 
     /// Does what is due by time.
@@ -352,13 +441,22 @@ impl Driver {
             self.tails.remove(&id);
             self.seal(id);
         }
+        while let Some(&(at, id)) = self.again.first()
+            && at <= now
+        {
+            self.again.pop_first();
+            self.touch(id);
+        }
+        if self.all_again.is_some_and(|(at, _)| at <= now) {
+            self.update_all();
+        }
         self.tell(Event::Tick);
     }
 
     fn seal(&mut self, id: ChannelId) {
         let store = self.store.clone();
         let mut commit = self.store.seal_tail(id);
-        self.operations.spawn(async move {
+        self.spawn(id, async move {
             let mut tries = 0;
             while let Err(error) = commit.await {
                 if matches!(error, StoreError::NoChannel) {
@@ -375,10 +473,6 @@ impl Driver {
     fn take(&mut self, message: Message) {
         match message {
             Message::Sender(channel, event) => {
-                if let (SenderEvent::LaunchFailed { .. }, Some(writer)) = (&event, self.writers.get_mut(&channel)) {
-                    // The binding to the network may have failed with it.
-                    writer.bound = false;
-                }
                 self.tell(Event::Sender { channel, event });
             }
             Message::Fits(channel, network) => {
@@ -397,9 +491,13 @@ impl Driver {
                 self.shared.trouble(id, Some(error.to_string()));
                 // The machine believes what the store does not have: start from the store, at its time.
                 self.stop(id);
-                if let Ok(Some(channel)) = self.store.channel(id) {
-                    self.scheduler.add_receiver(self.now(), channel.id, false);
-                    self.plan_shown(id);
+                match self.store.channel(id) {
+                    Ok(Some(channel)) => {
+                        self.scheduler.add_receiver(self.now(), channel.id, false);
+                        self.plan_shown(id);
+                    }
+                    Ok(None) => {}
+                    Err(_) => self.look_again(id),
                 }
             }
             Message::Bound(id) => drop(self.bound.insert(id)),
@@ -448,9 +546,9 @@ impl Driver {
     }
 
     /// A message to ourselves; the operations' own ones wait for room, so a task carries it.
-    fn post(&mut self, message: Message) {
+    fn post(&mut self, id: ChannelId, message: Message) {
         let outbox = self.outbox.clone();
-        self.operations.spawn(async move {
+        self.spawn(id, async move {
             let _ = outbox.send(message).await;
         });
     }

@@ -27,6 +27,7 @@ mod shared;
 #[cfg(test)]
 mod simulation;
 pub mod status;
+mod supervise;
 mod transfer;
 
 use std::sync::Arc;
@@ -52,6 +53,9 @@ const PAGE: usize = 256;
 /// Commands that wait for the driver.
 const COMMANDS: usize = 16;
 
+/// A task of the engine.
+type Task = std::pin::Pin<Box<dyn Future<Output = ()> + Send>>;
+
 /// The running engine of one store.
 pub struct Engine {
     store: Store,
@@ -74,27 +78,55 @@ impl Engine {
         let shared = Arc::new(shared::Shared::new(store.clone()));
         let (stop, stopped) = watch::channel(false);
         let (view, seen) = watch::channel(network::View::default());
+        let view = Arc::new(view);
         let drops = drops::Drops::new(store.clone());
-        let filled = drops::keep(drops.clone(), Arc::clone(&shared), seen.clone(), stopped.clone());
-        let adopting = Arc::new(Notify::new());
-        let adopted =
-            adopt::run(store.clone(), Arc::clone(&shared), seen.clone(), Arc::clone(&adopting), stopped.clone());
-        let searching = Arc::new(Notify::new());
-        let searches = search::Searches {
-            store: store.clone(),
-            shared: Arc::clone(&shared),
-            asked: Arc::clone(&searching),
-            share: probe_share,
-        };
+        let (adopting, searching) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
         let (commands, obeyed) = mpsc::channel(COMMANDS);
-        let manner = driver::Manner { linger, prompt, probe_share };
-        let driver = driver::Driver::new(store.clone(), Arc::clone(&shared), &manner, seen.clone(), obeyed);
+        let config = Arc::new(driver::Manner { linger, prompt, probe_share });
+        let run = |part, task: Box<dyn FnMut() -> Task + Send>| {
+            tokio::spawn(supervise::supervise(part, Arc::clone(&shared), stopped.clone(), task))
+        };
+        let network = move || -> Task { Box::pin(network::keep(daemon.clone(), Arc::clone(&view))) };
+        let keep = {
+            let (drops, shared, seen, stopped) = (drops.clone(), Arc::clone(&shared), seen.clone(), stopped.clone());
+            move || -> Task { Box::pin(drops::keep(drops.clone(), Arc::clone(&shared), seen.clone(), stopped.clone())) }
+        };
+        let adopt = {
+            let (store, shared, seen, stopped) = (store.clone(), Arc::clone(&shared), seen.clone(), stopped.clone());
+            let asked = Arc::clone(&adopting);
+            move || -> Task {
+                let (shared, asked) = (Arc::clone(&shared), Arc::clone(&asked));
+                Box::pin(adopt::run(store.clone(), shared, seen.clone(), asked, stopped.clone()))
+            }
+        };
+        let search = {
+            let (seen, stopped) = (seen.clone(), stopped.clone());
+            let searches = search::Searches {
+                store: store.clone(),
+                shared: Arc::clone(&shared),
+                asked: Arc::clone(&searching),
+                share: probe_share,
+            };
+            move || -> Task { Box::pin(searches.clone().run(seen.clone(), stopped.clone())) }
+        };
+        let drive = {
+            let (store, shared, stopped) = (store.clone(), Arc::clone(&shared), stopped.clone());
+            let obeyed = Arc::new(tokio::sync::Mutex::new(obeyed));
+            move || -> Task {
+                let (store, shared, seen) = (store.clone(), Arc::clone(&shared), seen.clone());
+                let (config, obeyed, stopped) = (Arc::clone(&config), Arc::clone(&obeyed), stopped.clone());
+                Box::pin(async move {
+                    let commands = obeyed.lock_owned().await;
+                    driver::Driver::new(store, shared, &config, seen, commands).run(stopped).await;
+                })
+            }
+        };
         let tasks = vec![
-            tokio::spawn(network::keep(daemon, view)),
-            tokio::spawn(filled),
-            tokio::spawn(adopted),
-            tokio::spawn(searches.run(seen, stopped.clone())),
-            tokio::spawn(driver.run(stopped)),
+            run("the connection to the daemon", Box::new(network)),
+            run("the work on drops", Box::new(keep)),
+            run("adopting", Box::new(adopt)),
+            run("searching", Box::new(search)),
+            run("the delivery of boxes", Box::new(drive)),
         ];
         Self { store, shared, drops, commands, stop, adopting, searching, tasks: std::sync::Mutex::new(tasks) }
     }
@@ -118,6 +150,11 @@ impl Engine {
     /// How the daemon stands.
     pub fn daemon(&self) -> DaemonStatus {
         self.shared.daemon()
+    }
+
+    /// What of the engine does not run though it should: a part of it has ended abnormally, and is not started again yet.
+    pub fn failure(&self) -> Option<String> {
+        self.shared.failure()
     }
 
     /// Why the channel cannot work for now: it belongs to another network. A fence stands in the channel itself.
@@ -171,6 +208,7 @@ impl Engine {
         Ok(Status {
             version: STATUS_VERSION,
             daemon: self.daemon(),
+            engine_error: self.failure(),
             spool_bytes: usage.spool_bytes,
             spool_limit: limits.spool_bytes,
             cache_bytes: usage.cache_bytes,

@@ -10,8 +10,8 @@ use tracing::{info, warn};
 use super::status::{DaemonStatus, LinkStatus};
 use crate::bacap::WriteCap;
 use crate::channel::{Line, Pace};
-use crate::store::NetworkId;
-use crate::thin::{self, Client, ClientOptions, Config, Discovery, Link};
+use crate::store::{Channel, ChannelId, NetworkId, Role, Store, StoreError};
+use crate::thin::{self, Client, ClientOptions, Config, Discovery, Document, Link};
 
 /// How long a local question to the daemon may take.
 const QUESTION: Duration = Duration::from_secs(90);
@@ -50,7 +50,7 @@ impl Lines {
     }
 
     /// The `at`-th connection that makes envelopes.
-    pub(super) fn crypto(&self, at: usize) -> Client {
+    fn crypto(&self, at: usize) -> Client {
         let mut crypto = lock(&self.crypto);
         while crypto.len() <= at {
             let client = self.client();
@@ -60,7 +60,7 @@ impl Lines {
     }
 
     /// The connection that carries operations.
-    pub(super) fn traffic(&self, line: Line) -> Client {
+    fn traffic(&self, line: Line) -> Client {
         match line {
             Line::Main => self.traffic.clone(),
             Line::Second => lock(&self.second).get_or_insert_with(|| self.client()).clone(),
@@ -68,7 +68,7 @@ impl Lines {
     }
 
     /// Says goodbye on the second connection.
-    pub(super) async fn close_second(&self) {
+    async fn close_second(&self) {
         let second = lock(&self.second).take();
         if let Some(client) = second {
             client.close().await;
@@ -91,14 +91,87 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// A network that can be used: the daemon is connected and was checked.
+/// A network that can be used: the daemon is connected and was checked. Its connections are behind [`Network::admit`].
+#[derive(Clone)]
 pub(super) struct Network {
-    pub(super) lines: Arc<Lines>,
+    lines: Arc<Lines>,
     pub(super) id: NetworkId,
     pub(super) max_plaintext: usize,
     localnet: bool,
     /// What the PKI document says.
     pub(super) pace: Pace,
+    /// The replica epoch of the PKI document, in weeks of the network's own time; `None` where it does not tell.
+    pub(super) replica_epoch: Option<u64>,
+}
+
+/// Why nothing of a channel may reach the network.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Refusal {
+    /// It is bound to another network than the one that is connected, or to none though it writes.
+    #[error("{}", super::shared::other_network())]
+    OtherNetwork,
+    /// It could not be looked up, or is not there.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl Network {
+    /// The one gate between channels and the network (design §5): every operation of a channel, whatever it is for, takes
+    /// its connections from the [`Pass`] that this gives. What a channel writes, it writes to the network that it is bound
+    /// to; what it reads, it may ask of any network until its first box has bound it.
+    pub(super) fn admit(self: &Arc<Self>, store: &Store, id: ChannelId) -> Result<Pass, Refusal> {
+        let channel = store.channel(id)?.ok_or(StoreError::NoChannel)?;
+        let bound = channel.network.is_some() || channel.role == Role::Reader;
+        if !bound || self.is_foreign_to(&channel) {
+            return Err(Refusal::OtherNetwork);
+        }
+        Ok(Pass(Arc::clone(self)))
+    }
+
+    /// Whether the channel is bound to another network.
+    pub(super) fn is_foreign_to(&self, channel: &Channel) -> bool {
+        channel.network.as_ref().is_some_and(|bound| !bound.is_same_network_as(&self.id))
+    }
+
+    /// Says goodbye on the second connection.
+    pub(super) async fn close_second(&self) {
+        self.lines.close_second().await;
+    }
+
+    /// The same network with the numbers of another document.
+    fn with_document(&self, document: Option<&Document>) -> Self {
+        Self { pace: pace(document), replica_epoch: document.and_then(replica_epoch), ..self.clone() }
+    }
+}
+
+/// The leave of one channel to use the network's connections.
+#[derive(Clone)]
+pub(super) struct Pass(Arc<Network>);
+
+impl Pass {
+    /// The `at`-th connection that makes envelopes.
+    pub(super) fn crypto(&self, at: usize) -> Client {
+        self.0.lines.crypto(at)
+    }
+
+    /// The connection that carries operations.
+    pub(super) fn traffic(&self, line: Line) -> Client {
+        self.0.lines.traffic(line)
+    }
+
+    /// When an operation that begins now is given up.
+    pub(super) fn deadline(&self) -> Instant {
+        Instant::now() + self.0.pace.operation_deadline()
+    }
+}
+
+fn pace(document: Option<&Document>) -> Pace {
+    document.map_or_else(Pace::default, |of| Pace::from_document(of.lambda_p, of.mu, of.layers()))
+}
+
+/// The replica epoch of a document: replicas publish the keys of the present epoch and of the next ones.
+fn replica_epoch(document: &Document) -> Option<u64> {
+    document.replicas.iter().filter_map(|replica| replica.envelope_keys.keys().next().copied()).max()
 }
 
 /// What the engine sees of the network over time.
@@ -110,7 +183,7 @@ pub(super) struct View {
 }
 
 /// Keeps the connections to the daemon and publishes what it sees, until nobody looks any more.
-pub(super) async fn keep(daemon: Daemon, view: watch::Sender<View>) {
+pub(super) async fn keep(daemon: Daemon, view: Arc<watch::Sender<View>>) {
     let config = tokio::select! {
         config = found(daemon, &view) => config,
         () = view.closed() => return,
@@ -119,6 +192,7 @@ pub(super) async fn keep(daemon: Daemon, view: watch::Sender<View>) {
     let lines = Arc::new(Lines::start(config));
     let mut seen = lines.traffic.status();
     let mut checked: Option<(u64, Arc<Network>)> = None;
+    let mut document: Option<Arc<Document>> = None;
     let mut said = None;
     loop {
         let status = seen.borrow_and_update().clone();
@@ -140,13 +214,15 @@ pub(super) async fn keep(daemon: Daemon, view: watch::Sender<View>) {
                 if checked.as_ref().is_none_or(|(generation, _)| *generation != status.generation) {
                     let check = tokio::select! {
                         check = check(&lines, &status) => check,
-                        _ = seen.changed() => continue,
+                        // A new document is no reason to begin anew.
+                        () = is_lost(&mut seen, status.generation) => continue,
                         () = view.closed() => break,
                     };
                     match check {
                         Ok(network) => {
                             info!(%address, max_plaintext = network.max_plaintext, "connected to the network");
                             checked = Some((status.generation, Arc::new(network)));
+                            document.clone_from(&status.pki);
                         }
                         Err(reason) => {
                             warn!(%address, %reason, "this daemon cannot be used");
@@ -157,7 +233,12 @@ pub(super) async fn keep(daemon: Daemon, view: watch::Sender<View>) {
                         }
                     }
                 }
-                if let Some((_, network)) = &checked {
+                if let Some((_, network)) = &mut checked {
+                    let newest = seen.borrow().pki.clone();
+                    if newest.as_ref().map(Arc::as_ptr) != document.as_ref().map(Arc::as_ptr) {
+                        *network = Arc::new(network.with_document(newest.as_deref()));
+                        document = newest;
+                    }
                     told.link = LinkStatus::Connected;
                     told.localnet = network.localnet;
                     told.max_plaintext = Some(network.max_plaintext as u64);
@@ -180,6 +261,13 @@ pub(super) async fn keep(daemon: Daemon, view: watch::Sender<View>) {
         }
     }
     lines.close().await;
+}
+
+/// Waits until the connection of this generation is no longer the one that works.
+async fn is_lost(seen: &mut watch::Receiver<thin::Status>, generation: u64) {
+    let works = |status: &thin::Status| status.link == Link::Connected && status.generation == generation;
+    // Where the client has ended, it will not come back either.
+    let _ = seen.wait_for(|status| !works(status)).await;
 }
 
 /// The daemon's address, looked for until there is one.
@@ -235,13 +323,12 @@ async fn check(lines: &Arc<Lines>, status: &thin::Status) -> Result<Network, Str
         <[u8; 32]>::try_from(hash).ok()
     });
     let pki = status.pki.as_ref();
-    let pace = pki
-        .map_or_else(Pace::default, |document| Pace::from_document(document.lambda_p, document.mu, document.layers()));
     Ok(Network {
         lines: Arc::clone(lines),
         id: NetworkId::new(keys),
         max_plaintext,
         localnet: pki.is_some_and(|document| document.localnet),
-        pace,
+        pace: pace(pki.map(Arc::as_ref)),
+        replica_epoch: pki.and_then(|document| replica_epoch(document)),
     })
 }

@@ -1,24 +1,26 @@
 //! Searching: drives the [`Gallop`] of a channel whose frontier may have expired.
 //!
 //! One search at a time, over all channels, and one read at a time. Reads are as far apart, on average, as a share of the
-//! network's pace allows, the share of the probes of idle channels. What a channel's searches may spend in a day is taken
-//! from the store before it is spent, and what is left is given back at the end: a process that is killed has spent the
-//! day's budget, and the next one waits for the next day.
+//! network's pace allows, the share of the probes of idle channels. What each read came to is committed before the next one
+//! is asked: a search goes on where it was after a new document, a reconnect or a restart. What a channel's searches may
+//! spend in a day is taken from the store before it is spent, and what is left is given back at the end.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep, sleep_until};
 use tracing::{info, warn};
 
-use super::network::{Network, View};
+use super::network::{Refusal, View};
 use super::shared::Shared;
 use super::transfer;
 use crate::bacap::BoxIndex;
 use crate::channel::{Answer, Gallop, GallopAction, GallopEvent, LEAST_PROBES, SEARCH_PROBES, Time};
-use crate::store::{Arrival, BoxSeq, Capability, Channel, ChannelId, Searched, Store, StoreError};
+use crate::store::{
+    Arrival, BoxSeq, Capability, Channel, ChannelId, REPLICA_EPOCH, RETENTION, Searched, Searching, Store, StoreError,
+};
 use crate::thin::ReadOutcome;
 
 /// How often stale channels are looked for that no verb has told of.
@@ -32,6 +34,7 @@ const LONGEST_SPAN: u64 = 2 << 20;
 const PACKETS: f64 = 2.0;
 
 /// The searches of all channels.
+#[derive(Clone)]
 pub(super) struct Searches {
     pub(super) store: Store,
     pub(super) shared: Arc<Shared>,
@@ -44,68 +47,67 @@ pub(super) struct Searches {
 impl Searches {
     /// Searches what is stale, until `stop` changes.
     pub(super) async fn run(self, mut view: watch::Receiver<View>, mut stop: watch::Receiver<bool>) {
-        loop {
-            let network = view.borrow_and_update().network.clone();
-            if let Some(network) = network {
-                let gone = async {
-                    tokio::select! {
-                        _ = view.changed() => {}
-                        _ = stop.wait_for(|&stop| stop) => {}
-                    }
-                };
-                tokio::pin!(gone);
-                if let Err(error) = self.all(&network, gone.as_mut()).await {
-                    warn!(%error, "a channel could not be searched");
+        let searches = async {
+            loop {
+                match self.all(&mut view).await {
+                    Ok(()) => {}
+                    Err(StoreError::Closed) => return,
+                    Err(error) => warn!(%error, "a channel could not be searched; trying again"),
+                }
+                tokio::select! {
+                    () = self.asked.notified() => {}
+                    () = sleep(LOOK) => {}
                 }
             }
-            tokio::select! {
-                () = self.asked.notified() => {}
-                () = sleep(LOOK) => {}
-                _ = stop.wait_for(|&stop| stop) => return,
-            }
-            if *stop.borrow() {
-                return;
-            }
+        };
+        tokio::select! {
+            () = searches => {}
+            _ = stop.wait_for(|&stop| stop) => {}
         }
     }
 
-    async fn all(
-        &self,
-        network: &Network,
-        mut gone: std::pin::Pin<&mut impl Future<Output = ()>>,
-    ) -> Result<(), StoreError> {
+    async fn all(&self, view: &mut watch::Receiver<View>) -> Result<(), StoreError> {
         for id in self.store.stale()? {
-            let Some(channel) = self.store.channel(id)?.filter(|channel| !self.shared.refuses(channel)) else {
+            let Some(network) = view.borrow_and_update().network.clone() else { return Ok(()) };
+            let Some(channel) = self.store.channel(id)?.filter(|channel| !network.is_foreign_to(channel)) else {
                 continue;
             };
             // Nothing is fetched for one that has no room.
-            if channel.paused || channel.search_budget(SystemTime::now(), SEARCH_PROBES) < LEAST_PROBES {
+            if channel.paused {
                 continue;
             }
-            let granted = self.store.begin_search(id, SEARCH_PROBES, LEAST_PROBES).await?;
-            if granted == 0 {
+            let pace = network.pace.packets_per_second();
+            let span = span(&channel, network.replica_epoch, pace);
+            let Some(so_far) = self.store.begin_search(id, SEARCH_PROBES, LEAST_PROBES, span).await? else {
                 continue;
-            }
-            let mut search = Search::new(&self.store, &channel, network, granted, self.share)?;
-            let came = tokio::select! {
-                came = search.run(self, network) => came?,
-                () = &mut gone => Searched::BrokenOff,
             };
-            let spent = search.gallop.spent();
+            let mut search = Search::new(&self.store, &channel, so_far, pace, self.share)?;
+            let came = search.run(self, view).await;
             self.shared.searching(id, None);
-            let over = came == Searched::BrokenOff;
-            if !over {
-                let text = told(&came, channel.frontier, search.span, spent);
+            let Some(came) = came? else { continue };
+            if came != Searched::Needless {
+                let text = told(&came, channel.frontier, search.so_far.span, search.gallop.spent());
                 info!(channel = %channel.name, "{text}");
                 self.shared.note(id, &text);
             }
-            self.store.end_search(id, granted.saturating_sub(spent), came).await?;
-            if over {
-                return Ok(());
-            }
+            self.store.end_search(id, came).await?;
         }
         Ok(())
     }
+}
+
+/// How many boxes past the frontier the writer can have come since it was last seen there. What lives is two replica
+/// epochs old at most, but may be behind more than was written in them. By the network's own epochs, where they are known.
+// A float that is beyond u64 saturates.
+#[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+fn span(channel: &Channel, epoch: Option<u64>, packets_per_second: f64) -> u64 {
+    let away = match (channel.stale_epoch, epoch) {
+        (Some(then), Some(now)) => {
+            REPLICA_EPOCH.saturating_mul(u32::try_from(now.saturating_sub(then)).unwrap_or(u32::MAX).saturating_add(1))
+        }
+        _ => channel.stale_since.and_then(|since| since.elapsed().ok()).unwrap_or_default(),
+    };
+    ((packets_per_second * away.max(RETENTION).as_secs_f64()) as u64).min(LONGEST_SPAN)
 }
 
 /// What came of a search, for a person.
@@ -124,55 +126,54 @@ struct Search {
     id: ChannelId,
     frontier: BoxSeq,
     cap: Capability,
-    span: u64,
-    granted: u32,
+    so_far: Searching,
     gallop: Gallop,
     began: Instant,
     /// Indices that were derived, by their distance from the frontier.
     indices: BTreeMap<u64, BoxIndex>,
-    /// The lowest that has arrived.
-    living: Option<(u64, Arrival)>,
 }
 
 impl Search {
-    fn new(store: &Store, channel: &Channel, network: &Network, granted: u32, share: f64) -> Result<Self, StoreError> {
-        let away = channel.stale_since.and_then(|since| since.elapsed().ok()).unwrap_or_default();
-        let pace = network.pace.packets_per_second();
-        // A writer can have come no further. A float that is beyond u64 saturates.
-        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
-        let span = ((pace * away.as_secs_f64()) as u64).min(LONGEST_SPAN);
+    fn new(store: &Store, channel: &Channel, so_far: Searching, pace: f64, share: f64) -> Result<Self, StoreError> {
         let pause = Duration::try_from_secs_f64(PACKETS / (share * pace)).unwrap_or(LONGEST_PAUSE).min(LONGEST_PAUSE);
+        let answers: Vec<_> = so_far.answers.iter().map(|&code| answer(code)).collect();
         Ok(Self {
             id: channel.id,
             frontier: channel.frontier,
             cap: store.cap(channel.id)?,
-            span,
-            granted,
-            gallop: Gallop::new(Time::ZERO, span, granted, pause),
+            gallop: Gallop::resumed(Time::ZERO, so_far.span, so_far.budget, pause, &answers),
+            so_far,
             began: Instant::now(),
             indices: BTreeMap::from([(0, store.index_of(channel.id, channel.frontier)?)]),
-            living: None,
         })
     }
 
-    async fn run(&mut self, searches: &Searches, network: &Network) -> Result<Searched, StoreError> {
+    /// Searches to the end; `None`: it cannot go on now. What was learned is kept for then.
+    async fn run(
+        &mut self,
+        searches: &Searches,
+        view: &mut watch::Receiver<View>,
+    ) -> Result<Option<Searched>, StoreError> {
         let mut event = GallopEvent::Tick;
         loop {
             // The next box may come by itself: then there is nothing to look for.
-            if searches.store.channel(self.id)?.is_none_or(|channel| channel.stale_since.is_none()) {
-                return Ok(Searched::BrokenOff);
+            let Some(channel) = searches.store.channel(self.id)? else { return Ok(None) };
+            if channel.stale_since.is_none() || channel.frontier != self.frontier {
+                return Ok(Some(Searched::Needless));
             }
             let action = self.gallop.handle(self.began.elapsed(), rand::random(), event);
-            searches.shared.searching(self.id, Some((self.gallop.spent(), self.granted)));
+            searches.shared.searching(self.id, Some((self.gallop.spent(), self.so_far.budget)));
             event = match action {
-                Some(GallopAction::Ask { offset }) => GallopEvent::Answered(self.ask(network, offset).await?),
-                Some(GallopAction::Ended { living: None }) => return Ok(Searched::Nothing),
+                Some(GallopAction::Ask { offset }) => {
+                    let Some(answer) = self.ask(searches, view, offset).await? else { return Ok(None) };
+                    searches.store.searched_so_far(self.id, self.so_far.clone()).await?;
+                    GallopEvent::Answered(answer)
+                }
+                Some(GallopAction::Ended { living: None }) => return Ok(Some(Searched::Nothing)),
                 Some(GallopAction::Ended { living: Some(offset) }) => {
-                    let Some((_, arrival)) = self.living.take().filter(|(at, _)| *at == offset) else {
-                        return Ok(Searched::BrokenOff);
-                    };
-                    let index = self.index(offset).await?;
-                    return Ok(Searched::Found { seq: BoxSeq(self.frontier.0 + offset), index, arrival });
+                    return Ok(self.so_far.found.take().filter(|(at, ..)| *at == offset).map(
+                        |(at, index, arrival)| Searched::Found { seq: BoxSeq(self.frontier.0 + at), index, arrival },
+                    ));
                 }
                 None => {
                     let at = self.gallop.next_timeout().unwrap_or_default();
@@ -183,20 +184,44 @@ impl Search {
         }
     }
 
-    async fn ask(&mut self, network: &Network, offset: u64) -> Result<Answer, StoreError> {
+    /// Reads one box; `None` where nothing of the channel may reach the network that is there.
+    async fn ask(
+        &mut self,
+        searches: &Searches,
+        view: &mut watch::Receiver<View>,
+        offset: u64,
+    ) -> Result<Option<Answer>, StoreError> {
         let index = self.index(offset).await?;
+        // A network that is away comes back, or another one does.
+        let Ok(network) = view.wait_for(|view| view.network.is_some()).await.map(|view| view.network.clone()) else {
+            return Ok(None);
+        };
+        let pass = match network.map(|network| network.admit(&searches.store, self.id)) {
+            Some(Ok(pass)) => pass,
+            Some(Err(Refusal::Store(error))) => return Err(error),
+            Some(Err(Refusal::OtherNetwork)) | None => return Ok(None),
+        };
         let cap = match &self.cap {
             Capability::Read(cap) => cap,
             Capability::Write(cap) => cap.read_cap(),
         };
-        let arrival = match transfer::look(network, cap, &index).await {
-            Ok(ReadOutcome::Box(bytes)) => Arrival::Message(bytes),
-            Ok(ReadOutcome::Tombstone) => Arrival::Tombstone,
-            Ok(ReadOutcome::NotFound) => return Ok(Answer::NotYet),
-            Err(_) => return Ok(Answer::Unknown),
+        let arrival = match transfer::look(&pass, cap, &index).await {
+            Ok(ReadOutcome::Box(bytes)) => Some(Arrival::Message(bytes)),
+            Ok(ReadOutcome::Tombstone) => Some(Arrival::Tombstone),
+            Ok(ReadOutcome::NotFound) => {
+                self.so_far.answers.push(NOT_YET);
+                return Ok(Some(Answer::NotYet));
+            }
+            Err(_) => None,
         };
-        self.living = Some((offset, arrival));
-        Ok(Answer::Arrived)
+        self.so_far.answers.push(if arrival.is_some() { ARRIVED } else { UNKNOWN });
+        Ok(Some(match arrival {
+            Some(arrival) => {
+                self.so_far.found = Some((offset, index, arrival));
+                Answer::Arrived
+            }
+            None => Answer::Unknown,
+        }))
     }
 
     /// The index of a box, from the nearest that was derived before it: up to a million steps, so not on this thread.
@@ -208,5 +233,18 @@ impl Search {
         let index = derived.map_err(|error| StoreError::Io { reason: error.to_string() })??;
         self.indices.insert(offset, index.clone());
         Ok(index)
+    }
+}
+
+// How the store keeps what a read came to.
+const UNKNOWN: u8 = 0;
+const NOT_YET: u8 = 1;
+const ARRIVED: u8 = 2;
+
+fn answer(code: u8) -> Answer {
+    match code {
+        NOT_YET => Answer::NotYet,
+        ARRIVED => Answer::Arrived,
+        _ => Answer::Unknown,
     }
 }

@@ -1,6 +1,6 @@
 //! What the driver knows and others may look at: the daemon's state, the next probes, the newest trouble.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
@@ -38,6 +38,8 @@ struct Seen {
     follows: HashMap<ChannelId, Instant>,
     /// Reads of the search that is under way, and how many it may take.
     search: Option<(ChannelId, (u32, u32))>,
+    /// Parts of the engine that have ended abnormally and are not started again yet.
+    down: BTreeMap<&'static str, String>,
 }
 
 /// Boxes a second, as of a time; it fades while none follow.
@@ -70,6 +72,22 @@ impl Shared {
 
     pub(super) fn see(&self, daemon: DaemonStatus) {
         self.seen().daemon = daemon;
+    }
+
+    /// A part of the engine has ended abnormally, and is down; or it is started again.
+    pub(super) fn part_is_down(&self, part: &'static str, why: Option<&str>) {
+        let mut seen = self.seen();
+        match why {
+            Some(why) => seen.down.insert(part, why.to_owned()),
+            None => seen.down.remove(part),
+        };
+    }
+
+    /// What of the engine does not run though it should, in words.
+    pub(super) fn failure(&self) -> Option<String> {
+        let seen = self.seen();
+        let (part, why) = seen.down.first_key_value()?;
+        Some(format!("{part} ended abnormally and is started again in a moment: {why}. Please report this"))
     }
 
     pub(super) fn daemon(&self) -> DaemonStatus {

@@ -16,6 +16,9 @@ pub struct Status {
     pub version: u32,
     /// The daemon and the network behind it.
     pub daemon: DaemonStatus,
+    /// What of the engine does not run though it should.
+    #[serde(default)]
+    pub engine_error: Option<String>,
     /// Bytes accepted and not yet stored by replicas, over all channels.
     pub spool_bytes: u64,
     /// More are not accepted.

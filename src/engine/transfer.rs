@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::network::Network;
-use crate::bacap::{BoxIndex, ReadCap};
+use super::network::Pass;
+use crate::bacap::{BoxIndex, ReadCap, WriteCap};
 #[cfg(test)]
 use crate::channel::bugs::{Bug, has};
-use crate::channel::{Answer, End, Line, Operation, Outcome, ReadBack};
+use crate::channel::{Answer, End, Foreign, Line, Operation, Outcome, ReadBack};
 use crate::store::{Arrival, Capability};
 use crate::thin::{self, Client, Envelope, ErrorKind, Missing, ReadOutcome, WriteMode, WriteOutcome};
 
@@ -64,10 +64,13 @@ impl Ending {
             Err(error) => return Self::failed(what, &error),
         };
         if what == Operation::ReadBack {
-            // Only other plaintext is foreign: the same bytes under another padding, or a tombstone, are our own.
+            // The same bytes under another padding are our own. No tombstone is: this store orders one only for a box
+            // that a replica has confirmed, and such a box is never read back.
             return Self::well(End::WasRead(match found {
-                ReadOutcome::Box(bytes) if bytes != payload => ReadBack::Foreign,
-                ReadOutcome::Box(_) | ReadOutcome::Tombstone => ReadBack::Ours,
+                ReadOutcome::Box(bytes) if bytes == payload => ReadBack::Ours,
+                ReadOutcome::Box(bytes) if bytes.is_empty() => ReadBack::Foreign(Foreign::Tombstone),
+                ReadOutcome::Box(_) => ReadBack::Foreign(Foreign::Bytes),
+                ReadOutcome::Tombstone => ReadBack::Foreign(Foreign::Tombstone),
                 ReadOutcome::NotFound => ReadBack::Unknown,
             }));
         }
@@ -83,9 +86,8 @@ impl Ending {
         let mut ending = Self::vain(what, error.to_string());
         if let End::Written(outcome) = &mut ending.end {
             *outcome = match error.kind {
-                // Only what we asked wrongly ourselves can never succeed. A replica's or a daemon's refusal is shown
-                // and tried again: no single one of them may stop a channel for good.
-                ErrorKind::InvalidArgument(_) => Outcome::Hopeless,
+                // Whatever refuses is shown, and the box is tried again: neither a replica nor a daemon may stop a
+                // channel for good. One that no longer fits was looked up before the boxes were fitted to this network.
                 ErrorKind::Courier(31 | 32) | ErrorKind::Unauthentic(22) | ErrorKind::Replica(8) => Outcome::Stale,
                 _ => Outcome::Again,
             };
@@ -124,13 +126,37 @@ pub(super) async fn transmit(parcel: &Parcel, envelope: &Envelope, traffic: &Cli
 }
 
 /// Reads one box once, in a fresh envelope, beside what the scheduler does: for what a person has asked for by a verb.
-pub(super) async fn look(network: &Network, cap: &ReadCap, index: &BoxIndex) -> Result<ReadOutcome, thin::Error> {
-    let deadline = Instant::now() + network.pace.operation_deadline();
-    let envelope = network.lines.crypto(0).encrypt_read(cap, index, deadline).await?;
-    network.lines.traffic(Line::Main).start_read(cap, index, &envelope, Missing::Report, deadline).await
+pub(super) async fn look(pass: &Pass, cap: &ReadCap, index: &BoxIndex) -> Result<ReadOutcome, thin::Error> {
+    let deadline = pass.deadline();
+    let envelope = pass.crypto(0).encrypt_read(cap, index, deadline).await?;
+    pass.traffic(Line::Main).start_read(cap, index, &envelope, Missing::Report, deadline).await
+}
+
+/// Puts a tombstone over one box, until a replica has confirmed it.
+pub(super) async fn tombstone(pass: &Pass, cap: &WriteCap, index: &BoxIndex) -> Result<(), thin::Error> {
+    let deadline = pass.deadline();
+    let envelope = pass.crypto(0).encrypt_tombstone(cap, index, deadline).await?;
+    pass.traffic(Line::Main).start_write(cap, &envelope, WriteMode::Strict, deadline).await.map(drop)
 }
 
 /// Waits that a retry of bookkeeping makes: short at first, never longer than half a minute.
 pub(super) fn pause_before_retry(tries: u32) -> Duration {
     (Duration::from_millis(200) * 2_u32.pow(tries.min(8))).min(Duration::from_secs(30))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// With somebody else's tombstones ahead, `append` and `wait` said "stored", and the reader had none of it.
+    #[test]
+    fn what_is_read_back_is_ours_only_if_its_bytes_are() {
+        let found = |found| Ending::read(Operation::ReadBack, b"ours", Ok(found)).end;
+        let was_read = |found| End::WasRead(ReadBack::Foreign(found));
+        assert_eq!(found(ReadOutcome::Box(b"ours".to_vec())), End::WasRead(ReadBack::Ours));
+        assert_eq!(found(ReadOutcome::Box(b"theirs".to_vec())), was_read(Foreign::Bytes));
+        assert_eq!(found(ReadOutcome::Box(Vec::new())), was_read(Foreign::Tombstone));
+        assert_eq!(found(ReadOutcome::Tombstone), was_read(Foreign::Tombstone));
+        assert_eq!(found(ReadOutcome::NotFound), End::WasRead(ReadBack::Unknown));
+    }
 }

@@ -57,7 +57,7 @@ impl Home {
         let channel = store.channel(id).unwrap().unwrap();
         let boxes: Vec<_> = (0..channel.boxes).map(BoxSeq).collect();
         store.bind_network(id, NetworkId::new([[7; 32]])).wait().unwrap();
-        store.launch(id, channel.rewrites, boxes.clone()).wait().unwrap();
+        store.launch(id, channel.rewrites, boxes.clone(), NetworkId::new([[7; 32]])).wait().unwrap();
         store.confirm(id, boxes, BoxState::Stored).wait().unwrap();
     }
 

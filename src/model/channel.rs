@@ -165,10 +165,15 @@ pub struct Channel {
     pub dropped_mode: u32,
     /// Writer: whether a packet may have left, ever.
     pub launched: bool,
+    /// Writer: one past the last box of which a packet may have left.
+    pub launched_end: BoxSeq,
     /// Whether a capability of it was shown, ever.
     pub shown: bool,
-    /// Why it has failed for good.
+    /// Why it has failed, for good but where `unfit` says more.
     pub fence: Option<String>,
+    /// Writer: the fence goes when a network is there whose boxes take so many bytes: that is the longest box that was
+    /// launched and is not stored.
+    pub unfit: Option<usize>,
     /// Reader: the first box that has not arrived.
     pub frontier: BoxSeq,
     /// Reader: when the network said of the frontier itself that it is not there yet.
@@ -182,6 +187,8 @@ pub struct Channel {
     /// Reader: the last verdict before one that came too late to be believed. Until a search has told whether the frontier
     /// was written and has expired, the end is not known.
     pub stale_since: Option<SystemTime>,
+    /// Reader: the network's replica epoch at that verdict.
+    pub stale_epoch: Option<u64>,
     /// Reader: when the first search of the newest day with one began.
     pub searched: Option<SystemTime>,
     /// Reader: reads that all searches since then may have asked for.

@@ -7,7 +7,13 @@ use super::{Binding, BoxSeq, BoxState, ChannelId, Durability, NetworkId, Role, S
 
 impl Ledger<'_> {
     /// From here on a packet of these boxes may have left. Those that were launched before stay as they are.
-    pub(super) fn launch(&mut self, id: ChannelId, rewrites: u64, boxes: &[BoxSeq]) -> Result<(), StoreError> {
+    pub(super) fn launch(
+        &mut self,
+        id: ChannelId,
+        rewrites: u64,
+        boxes: &[BoxSeq],
+        network: &NetworkId,
+    ) -> Result<Binding, StoreError> {
         let record = self.writer(id)?;
         if let Some(reason) = record.fence {
             return Err(StoreError::Fenced { name: record.name, reason });
@@ -15,8 +21,9 @@ impl Ledger<'_> {
         if record.rewrites != rewrites {
             return Err(StoreError::Rewritten);
         }
-        if record.network.is_none() {
-            return Err(StoreError::Unbound);
+        let binding = self.bind_network(id, network)?;
+        if binding == Binding::Refused {
+            return Ok(binding);
         }
         let mut end = record.launched_end;
         for &seq in boxes {
@@ -33,7 +40,7 @@ impl Ledger<'_> {
             self.run("UPDATE channel SET launched = 1, launched_end = ?2 WHERE id = ?1", params![id.0, int(end)])?;
             self.touch(id);
         }
-        Ok(())
+        Ok(binding)
     }
 
     /// A courier or a replica has these boxes. Out of order is well; what is known already is no news.

@@ -13,7 +13,7 @@ use crate::drop::Header;
 const RECORD: &str = "
     SELECT r.id, c.id, r.state, r.header, r.name, r.size, r.digest, r.staging, r.first_seq, r.end_seq, r.begin,
            r.head_bytes, r.taken, r.reason, r.parts, r.part, r.delivered, r.unpacked, r.created,
-           r.end_seq IS NOT NULL AND r.end_seq <= c.first_unstored, r.modified
+           r.end_seq IS NOT NULL AND r.end_seq <= c.first_unstored, r.modified, r.deleted_end
     FROM drop_record r JOIN channel c ON c.chain = r.chain";
 
 /// Whether a file of the directory of drops is a record's.
@@ -55,10 +55,13 @@ impl Store {
         self.readers().ask(|db| one(db, &sql, params![id.0], read_record))
     }
 
-    /// The oldest record of a drop that is not all in boxes.
-    pub fn unfilled(&self, id: ChannelId) -> Result<Option<DropRecord>, StoreError> {
-        let sql = format!("{RECORD} WHERE c.id = ?1 AND r.state < 2 ORDER BY r.id LIMIT 1");
-        self.readers().ask(|db| one(db, &sql, params![id.0], read_record))
+    /// The record of a drop whose boxes are made next: one that was begun, or else the oldest of those behind `after` that
+    /// wait.
+    pub fn unfilled(&self, id: ChannelId, after: Option<RecordId>) -> Result<Option<DropRecord>, StoreError> {
+        let sql = format!(
+            "{RECORD} WHERE c.id = ?1 AND (r.state = 1 OR (r.state = 0 AND r.id > ?2)) ORDER BY r.state DESC, r.id LIMIT 1"
+        );
+        self.readers().ask(|db| one(db, &sql, params![id.0, after.map_or(0, |after| after.0)], read_record))
     }
 
     /// The oldest record of a drop that replicas do not have all of.
@@ -124,9 +127,10 @@ impl Store {
         self.collect(&sql, [])
     }
 
-    /// Records that are to be deleted from the network: some of them.
+    /// Records that are to be deleted from the network: the oldest of each drop.
     pub fn records_to_delete(&self) -> Result<Vec<DropRecord>, StoreError> {
-        self.collect(&format!("{RECORD} WHERE r.state = 3 LIMIT 16"), [])
+        let oldest = "SELECT min(d.id) FROM drop_record d WHERE d.state = 3 GROUP BY d.chain";
+        self.collect(&format!("{RECORD} WHERE r.id IN ({oldest}) ORDER BY r.id"), [])
     }
 
     /// Whether a record has its bytes in this file.
@@ -294,5 +298,6 @@ fn read_record(row: &Row<'_>) -> rusqlite::Result<DropRecord> {
         created: from_nanos(row.get(18)?),
         stored: row.get(19)?,
         modified: row.get::<_, Option<i64>>(20)?.map(from_nanos),
+        deleted_end: place(row, 21)?.map(BoxSeq),
     })
 }

@@ -10,7 +10,7 @@ use rusqlite::params;
 
 use super::ledger::{Ledger, Packer, Record, index, int, uint};
 use super::nanos::to_nanos;
-use super::{ChannelId, Commit, Content, RecordId, RecordState, Store, StoreError};
+use super::{BoxSeq, ChannelId, Commit, Content, RecordId, RecordState, Store, StoreError};
 use crate::drop::{Digest, Header};
 
 /// Rows that one statement deletes.
@@ -59,6 +59,8 @@ pub struct DropRecord {
     pub created: SystemTime,
     /// Writer: when the file was changed last, before it was accepted.
     pub modified: Option<SystemTime>,
+    /// Writer: where the boxes begin that are still to be deleted from the network, while it is being deleted.
+    pub deleted_end: Option<BoxSeq>,
 }
 
 /// How many records of a drop are how far.
@@ -87,7 +89,7 @@ pub struct NewRecord {
     pub modified: Option<SystemTime>,
 }
 
-/// The next boxes of the oldest record that is not filled.
+/// The next boxes of the record that was begun, or the first ones of another.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DropSlice {
     /// Which record.
@@ -130,6 +132,11 @@ impl Store {
     pub(crate) fn is_staged_in_order(&self, staging: &str) -> Commit<bool> {
         let staging = staging.to_owned();
         self.submit(move |ledger| ledger.is_staged(&staging))
+    }
+
+    /// The boxes of a record that is being deleted are deleted from the network up to this one.
+    pub fn deleted_up_to(&self, id: ChannelId, record: RecordId, next: BoxSeq) -> Commit<()> {
+        self.submit(move |ledger| ledger.deleted_up_to(id, record, next))
     }
 
     /// A stored record is to be deleted from the network, or is. Only in a drop that allows it.
@@ -193,14 +200,14 @@ impl Ledger<'_> {
         if let Some(reason) = record.fence {
             return Err(StoreError::Fenced { name: record.name, reason });
         }
-        let oldest = self.one(
-            "SELECT id FROM drop_record WHERE chain = ?1 AND state < 2 ORDER BY id LIMIT 1",
-            [record.chain],
-            |row| row.get(0).map(RecordId),
-        )?;
+        let begun = self.one("SELECT id FROM drop_record WHERE chain = ?1 AND state = 1", [record.chain], |row| {
+            row.get(0).map(RecordId)
+        })?;
         let row = self.row(&record, slice.record)?;
         let position = row.head_bytes + row.taken;
-        if oldest != Some(slice.record)
+        // One that was begun is finished before another begins.
+        if begun.is_some_and(|begun| begun != slice.record)
+            || row.state > RecordState::Filling.code()
             || record.rewrites != slice.rewrites
             || record.max_plaintext != slice.max_plaintext as u64
             || position != slice.position
@@ -269,6 +276,16 @@ impl Ledger<'_> {
         let state = if done { RecordState::Deleted } else { RecordState::Deleting };
         self.run("UPDATE drop_record SET state = ?2 WHERE id = ?1 AND state < ?2", params![wanted.0, state.code()])?;
         self.touch(id);
+        Ok(())
+    }
+
+    fn deleted_up_to(&mut self, id: ChannelId, wanted: RecordId, next: BoxSeq) -> Result<(), StoreError> {
+        let record = self.writer(id)?;
+        self.row(&record, wanted)?;
+        self.run(
+            "UPDATE drop_record SET deleted_end = max(coalesce(deleted_end, 0), ?2) WHERE id = ?1 AND state = 3",
+            params![wanted.0, int(next.0)],
+        )?;
         Ok(())
     }
 

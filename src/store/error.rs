@@ -105,9 +105,6 @@ pub enum StoreError {
     /// The interrupt of an append came before its commit: nothing was appended.
     #[error("interrupted before anything was appended")]
     Interrupted,
-    /// A launch of a channel that was not bound to a network before.
-    #[error("the channel is not bound to a network yet, so nothing of it may be launched")]
-    Unbound,
     /// The channel has not failed, so nothing is to be decided about it.
     #[error("{name:?} is not fenced: it goes on by itself, and there is nothing to adopt or to move")]
     NotFenced {

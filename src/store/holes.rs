@@ -14,6 +14,8 @@ use super::{BoxSeq, Channel, ChannelId, Role, Skipped, Store, StoreError};
 
 /// A replica epoch: boxes are kept by the week of their writing (`pigeonhole-internals.md` §3.6).
 pub const REPLICA_EPOCH: Duration = Duration::from_secs(7 * 24 * 3600);
+/// A box is gone when this many replica epochs have begun since the one of its writing.
+pub(super) const RETENTION_EPOCHS: i64 = 2;
 /// The longest that a replica keeps a box: the epoch of its writing and the next. Nobody can say when a box that never
 /// came was written, but it was meant to be written before the ones behind it: so its age is counted from when a later
 /// one was first seen.
@@ -90,7 +92,7 @@ impl Ledger<'_> {
         let boxes = end - record.frontier;
         self.run(
             "UPDATE channel SET frontier = ?2, size = ?3, next_index = ?4, skipped_boxes = skipped_boxes + ?5,
-                    verdict_at = NULL, stale_since = NULL, modified = ?6, changed = ?6
+                    verdict_at = NULL, verdict_epoch = NULL, stale_since = NULL, stale_epoch = NULL, modified = ?6, changed = ?6
              WHERE id = ?1",
             params![id.0, int(frontier), int(size), index.as_bytes(), int(boxes), self.now],
         )?;
@@ -99,12 +101,16 @@ impl Ledger<'_> {
     }
 
     /// Where what is missing before it is lost: behind the last box of those that were seen longer ago than replicas
-    /// keep anything.
+    /// keep anything, by the network's own epochs. A box that was seen while none was known counts from now on.
     pub(super) fn lost_end(&self, chain: i64, frontier: u64) -> Result<u64, StoreError> {
-        let before = self.now.saturating_sub(i64::try_from(RETENTION.as_nanos()).unwrap_or(i64::MAX));
+        let Some(epoch) = self.replica_epoch()? else { return Ok(0) };
+        self.run(
+            "UPDATE box SET seen_epoch = ?3 WHERE chain = ?1 AND seq > ?2 AND seen IS NOT NULL AND seen_epoch IS NULL",
+            params![chain, int(frontier), epoch],
+        )?;
         let last = self.one(
-            "SELECT coalesce(max(seq), 0) FROM box WHERE chain = ?1 AND seq > ?2 AND seen <= ?3",
-            params![chain, int(frontier), before],
+            "SELECT coalesce(max(seq), 0) FROM box WHERE chain = ?1 AND seq > ?2 AND seen_epoch <= ?3",
+            params![chain, int(frontier), epoch - RETENTION_EPOCHS],
             |row| uint(row, 0),
         )?;
         Ok(last.unwrap_or_default())

@@ -6,6 +6,7 @@ use rusqlite::params;
 use tracing::warn;
 
 use super::MAX_AHEAD_BOXES;
+use super::holes::RETENTION_EPOCHS;
 use super::ledger::{Ledger, Record, index, int, state, uint};
 use super::{Arrival, BoxSeq, BoxState, ChannelId, Frontier, StoreError};
 use crate::bacap::BoxIndex;
@@ -16,8 +17,14 @@ impl Ledger<'_> {
         let record = self.reader(id)?;
         let mut order: Vec<_> = arrivals.iter().collect();
         order.sort_by_key(|(seq, _)| *seq);
-        let mut inbox =
-            Inbox { cursor: (record.frontier, self.next_index(id)?), end: record.boxes, fresh_bytes: 0, record };
+        let mut inbox = Inbox {
+            cursor: (record.frontier, self.next_index(id)?),
+            end: record.boxes,
+            fresh_bytes: 0,
+            undoes_lost: false,
+            epoch: self.replica_epoch()?,
+            record,
+        };
         let mut not_yet = BTreeSet::new();
         for (seq, arrival) in order {
             match arrival {
@@ -36,15 +43,23 @@ impl Ledger<'_> {
         let end = inbox.end.max(frontier);
         // Each time that a late box is asked for in vain, its age is looked at.
         let lost_end = if verdict && end > frontier { self.lost_end(inbox.record.chain, frontier)? } else { 0 };
+        // What was called lost and has come after all says that the rest may be there too.
+        let kept_lost_end = if inbox.undoes_lost { 0 } else { inbox.record.lost_end };
+        let epoch = inbox.epoch;
         self.run(
             "UPDATE channel SET frontier = ?2, size = ?3, next_index = ?4, boxes = ?5,
                     verdict_at = CASE WHEN ?6 THEN ?8 WHEN ?7 THEN NULL ELSE verdict_at END,
                     modified = CASE WHEN ?3 > size THEN ?8 ELSE modified END,
                     changed = CASE WHEN ?3 > size THEN ?8 ELSE changed END,
-                    held_bytes = held_bytes + ?9, lost_end = max(lost_end, ?10),
+                    verdict_epoch = CASE WHEN ?6 THEN coalesce(?11, verdict_epoch) WHEN ?7 THEN NULL
+                                         ELSE verdict_epoch END,
+                    held_bytes = held_bytes + ?9, lost_end = ?10,
                     stale_since = CASE WHEN ?7 OR ?5 > ?2 THEN NULL
-                                       WHEN ?6 AND verdict_at < ?11 THEN coalesce(stale_since, verdict_at)
-                                       ELSE stale_since END
+                                       WHEN ?6 AND verdict_epoch <= ?12 THEN coalesce(stale_since, verdict_at)
+                                       ELSE stale_since END,
+                    stale_epoch = CASE WHEN ?7 OR ?5 > ?2 THEN NULL
+                                       WHEN ?6 AND verdict_epoch <= ?12 THEN coalesce(stale_epoch, verdict_epoch)
+                                       ELSE stale_epoch END
              WHERE id = ?1",
             params![
                 id.0,
@@ -56,8 +71,9 @@ impl Ledger<'_> {
                 moved,
                 self.now,
                 int(inbox.fresh_bytes),
-                int(lost_end),
-                self.stale_before()
+                int(lost_end.max(kept_lost_end)),
+                epoch,
+                epoch.map(|epoch| epoch - RETENTION_EPOCHS)
             ],
         )?;
         self.touch(id);
@@ -76,6 +92,10 @@ struct Inbox {
     end: u64,
     /// Bytes that were not here before.
     fresh_bytes: u64,
+    /// A box has come that was called lost.
+    undoes_lost: bool,
+    /// The network's replica epoch.
+    epoch: Option<i64>,
 }
 
 impl Inbox {
@@ -90,6 +110,7 @@ impl Inbox {
             None if seq.0 >= self.record.frontier => {
                 self.insert(ledger, seq, to, payload)?;
                 self.fresh_bytes += payload.len() as u64;
+                self.undoes_lost |= seq.0 < self.record.lost_end;
                 self.end = self.end.max(seq.0 + 1);
             }
             // A repetition. The first that arrived is what was read, so it stays.
@@ -115,8 +136,8 @@ impl Inbox {
             self.cursor = (self.cursor.0 + 1, self.cursor.1.next()?);
         }
         ledger.run(
-            "INSERT INTO box (chain, seq, state, index104, payload, seen, since)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+            "INSERT INTO box (chain, seq, state, index104, payload, seen, seen_epoch, since)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
             params![
                 self.record.chain,
                 int(seq.0),
@@ -124,6 +145,7 @@ impl Inbox {
                 self.cursor.1.as_bytes(),
                 payload,
                 (seq.0 > self.record.frontier).then_some(ledger.now),
+                self.epoch.filter(|_| seq.0 > self.record.frontier),
                 ledger.now
             ],
         )?;

@@ -47,6 +47,8 @@ pub(super) struct Record {
     pub(super) rewrites: u64,
     pub(super) dropped_boxes: u64,
     pub(super) dropped_bytes: u64,
+    pub(super) lost_end: u64,
+    pub(super) unfit: Option<i64>,
 }
 
 impl<'a> Ledger<'a> {
@@ -130,7 +132,7 @@ impl<'a> Ledger<'a> {
     pub(super) fn record(&self, id: ChannelId) -> Result<Record, StoreError> {
         let sql = "SELECT name, role, chain, network, max_plaintext, fence, launched, shown, size, boxes,
                           tail_bytes, launched_end, first_unstored, stored_bytes, frontier, rewrites,
-                          dropped_boxes, dropped_bytes, kind, allow_delete
+                          dropped_boxes, dropped_bytes, kind, allow_delete, lost_end, unfit
                    FROM channel WHERE id = ?1";
         self.one(sql, [id.0], |row| {
             Ok(Record {
@@ -153,6 +155,8 @@ impl<'a> Ledger<'a> {
                 rewrites: uint(row, 15)?,
                 dropped_boxes: uint(row, 16)?,
                 dropped_bytes: uint(row, 17)?,
+                lost_end: uint(row, 20)?,
+                unfit: row.get(21)?,
             })
         })?
         .ok_or(StoreError::NoChannel)

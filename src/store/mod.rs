@@ -66,7 +66,7 @@ pub use open::Store;
 pub use private_dir::{PrivateDir, PrivateDirError};
 pub use queries::MAX_READ_BYTES;
 pub use recovery::{Adopted, Adoption, Finding, Moved};
-pub use search::{SEARCH_WINDOW, Searched};
+pub use search::{SEARCH_WINDOW, Searched, Searching};
 pub use state_dir::{Making, StateDir, StateError};
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ use zeroize::Zeroizing;
 use super::MAX_AHEAD_BOXES;
 use super::catalog::News;
 use super::channels::capability;
+use super::drops::place;
 use super::ledger::{content, index, int, role, seq, state, uint};
 use super::nanos::from_nanos;
 use super::{
@@ -24,7 +25,8 @@ const CHANNEL: &str = "
            c.rewrites, c.created, c.modified, c.accessed, c.dropped_mode, c.launched, c.shown, c.fence, c.frontier,
            c.verdict_at, c.max_plaintext, n.keys, c.changed, c.dropped_bytes, c.held_bytes, c.lost_end, c.skipped_boxes,
            c.kind, c.allow_delete, c.assembled, c.astray,
-           c.durability, c.couriered_boxes, c.couriered_bytes, c.stale_since, c.searched, c.search_probes
+           c.durability, c.couriered_boxes, c.couriered_bytes, c.stale_since, c.searched, c.search_probes,
+           c.launched_end, c.unfit, c.stale_epoch
     FROM channel c LEFT JOIN network n ON n.id = c.network";
 
 impl Store {
@@ -287,14 +289,17 @@ fn channel(row: &Row<'_>) -> rusqlite::Result<Channel> {
         changed: time(21)?,
         dropped_mode: row.get(13)?,
         launched: row.get(14)?,
+        launched_end: seq(row, 36)?,
         shown: row.get(15)?,
         fence: row.get(16)?,
+        unfit: row.get::<_, Option<u32>>(37)?.map(|bytes| bytes as usize),
         frontier,
         verdict: row.get::<_, Option<i64>>(18)?.map(from_nanos),
         later_known: role == Role::Reader && boxes > frontier.0,
         lost_end: seq(row, 24)?,
         skipped_boxes: uint(row, 25)?,
         stale_since: row.get::<_, Option<i64>>(33)?.map(from_nanos),
+        stale_epoch: place(row, 38)?,
         searched: row.get::<_, Option<i64>>(34)?.map(from_nanos),
         search_probes: row.get(35)?,
         dropped_bytes,

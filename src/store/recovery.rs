@@ -20,7 +20,7 @@ pub enum Finding {
     Nothing,
     /// What we wrote.
     Ours,
-    /// No bytes, for ever. Where we launched a box, it was ours, and is deleted.
+    /// No bytes, for ever: another writer's, as this store orders one only where a replica has confirmed ours.
     Tombstone,
     /// What another writer wrote: a payload, never empty.
     Foreign(Vec<u8>),
@@ -198,7 +198,8 @@ impl Ledger<'_> {
         self.count_couriered(id)?;
         self.run(
             "UPDATE channel SET size = ?2, boxes = ?3, next_index = ?4, launched = launched OR ?5 > 0,
-                    launched_end = ?5, stored_boxes = ?6, first_unstored = ?7, stored_bytes = ?8, rewrites = rewrites + 1, fence = NULL, modified = ?9,
+                    launched_end = ?5, stored_boxes = ?6, first_unstored = ?7, stored_bytes = ?8, rewrites = rewrites + 1, fence = NULL, unfit = NULL,
+                    modified = ?9,
                     changed = ?9
              WHERE id = ?1",
             params![
@@ -291,7 +292,7 @@ impl Ledger<'_> {
         self.count_couriered(id)?;
         self.run(
             "UPDATE channel SET size = ?2, boxes = ?3, next_index = ?4, tail_bytes = ?8, launched_end = min(launched_end, ?3),
-                    stored_boxes = ?5, rewrites = rewrites + 1, fence = ?6, modified = ?7, changed = ?7
+                    stored_boxes = ?5, rewrites = rewrites + 1, fence = ?6, unfit = NULL, modified = ?7, changed = ?7
              WHERE id = ?1",
             params![id.0, int(kept_bytes), int(kept), next_index.as_bytes(), int(first), reason, self.now, int(kept_tail)],
         )?;
@@ -405,13 +406,13 @@ impl Rewrite {
                 self.adopted.foreign_bytes += foreign.len() as u64;
                 self.place(ledger, &foreign, BoxState::Stored)
             }
-            (Some((3, _)), own) if own.as_ref().is_none_or(|(_, state, _)| *state < BoxState::Launched) => {
+            (Some((3, _)), own) if own.as_ref().is_none_or(|(_, state, _)| *state != BoxState::Stored) => {
                 self.adopted.foreign_boxes += 1;
                 self.place(ledger, &[], BoxState::Tombstone)
             }
             (Some((found, _)), Some((row, was, payload))) => {
                 ledger.run("DELETE FROM box WHERE id = ?1", [row])?;
-                self.place(ledger, &payload, if matches!(found, 1 | 3) { BoxState::Stored } else { was })
+                self.place(ledger, &payload, if found == 1 { BoxState::Stored } else { was })
             }
             _ => Err(StoreError::NoBox { seq: BoxSeq(seq) }),
         }

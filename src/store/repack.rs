@@ -13,11 +13,11 @@ const SLICE: u64 = 1024;
 
 impl Ledger<'_> {
     /// Sets the most bytes of a box. All bytes that were not launched are packed anew, in one transaction, row by row;
-    /// a launched box that no longer fits, and that no replica has confirmed, fences the channel.
+    /// a launched box that no longer fits, and that no replica has confirmed, fences the channel until it fits again.
     pub(super) fn set_max_plaintext(&mut self, id: ChannelId, bytes: usize) -> Result<(), StoreError> {
         let record = self.record(id)?;
         let wanted = bytes as u64;
-        if wanted == record.max_plaintext {
+        if wanted == record.max_plaintext && record.unfit.is_none() {
             return Ok(());
         }
         if self.is_being_adopted(id)? {
@@ -27,12 +27,23 @@ impl Ledger<'_> {
             return Err(StoreError::BadMaxPlaintext { bytes });
         }
         if record.role == Role::Writer {
-            if self.launched_is_longer(&record, wanted)? {
+            let longest = self.longest_launched(&record)?;
+            if longest > wanted {
                 let reason = format!(
                     "a box that was sent and is not confirmed yet does not fit this network, whose boxes take {bytes} \
                      bytes; use the network where it was sent"
                 );
-                return self.fence(id, &reason);
+                // A fence for another reason stays.
+                self.run(
+                    "UPDATE channel SET unfit = ?2, fence = ?3 WHERE id = ?1 AND (fence IS NULL OR unfit IS NOT NULL)",
+                    params![id.0, int(longest), reason],
+                )?;
+                self.touch(id);
+                return Ok(());
+            }
+            if record.unfit.is_some() {
+                info!(channel = %record.name, bytes, "what was sent and is not confirmed yet fits this network again");
+                self.run("UPDATE channel SET unfit = NULL, fence = NULL WHERE id = ?1", [id.0])?;
             }
             let waiting = record.boxes - record.launched_end;
             let only_a_tail_that_fits = waiting == 1 && (1..wanted).contains(&record.tail_bytes);
@@ -48,11 +59,11 @@ impl Ledger<'_> {
     }
 
     /// Only boxes from the first that is not stored to the last that was launched are looked at: a window's worth.
-    fn launched_is_longer(&self, record: &Record, wanted: u64) -> Result<bool, StoreError> {
-        let sql = "SELECT 1 FROM box
-                   WHERE chain = ?1 AND seq >= ?2 AND seq < ?3 AND state < 4 AND length(payload) > ?4 LIMIT 1";
-        let range = params![record.chain, int(record.first_unstored), int(record.launched_end), int(wanted)];
-        Ok(self.one(sql, range, |_| Ok(()))?.is_some())
+    fn longest_launched(&self, record: &Record) -> Result<u64, StoreError> {
+        let sql = "SELECT coalesce(max(length(payload)), 0) FROM box
+                   WHERE chain = ?1 AND seq >= ?2 AND seq < ?3 AND state < 4";
+        let range = params![record.chain, int(record.first_unstored), int(record.launched_end)];
+        Ok(self.one(sql, range, |row| uint(row, 0))?.unwrap_or_default())
     }
 
     fn repack(&mut self, id: ChannelId, record: &Record, bytes: usize) -> Result<(), StoreError> {

@@ -9,7 +9,7 @@ use super::nanos::to_nanos;
 use super::queue::{Kind, Task};
 use super::{
     Adopted, Appended, Arrival, Binding, BoxSeq, BoxState, ChannelId, ChannelName, Claim, Commit, Content, Durability,
-    Finding, Frontier, Moved, NetworkId, Searched, Skipped, Store, StoreError,
+    Finding, Frontier, Moved, NetworkId, Searched, Searching, Skipped, Store, StoreError,
 };
 use crate::bacap::{ReadCap, WriteCap};
 
@@ -92,8 +92,9 @@ impl Store {
 
     /// After this commit, and never before, packets of these sealed boxes may leave. `rewrites` is the channel's from
     /// when they were looked up: boxes that were packed anew since are not launched with bytes that somebody remembers.
-    pub fn launch(&self, id: ChannelId, rewrites: u64, boxes: Vec<BoxSeq>) -> Commit<()> {
-        self.submit(move |ledger| ledger.launch(id, rewrites, &boxes))
+    /// The channel is bound to the network in the same transaction; where that is [`Binding::Refused`], nothing is launched.
+    pub fn launch(&self, id: ChannelId, rewrites: u64, boxes: Vec<BoxSeq>, network: NetworkId) -> Commit<Binding> {
+        self.submit(move |ledger| ledger.launch(id, rewrites, &boxes, &network))
     }
 
     /// Launched boxes are [`BoxState::Couriered`] or [`BoxState::Stored`] from now on; in any order, and again.
@@ -140,14 +141,26 @@ impl Store {
         self.submit(move |ledger| ledger.search(id))
     }
 
-    /// Gives out what a search may spend, of `per_day` reads; nothing, where less than `least` is left.
-    pub fn begin_search(&self, id: ChannelId, per_day: u32, least: u32) -> Commit<u32> {
-        self.submit(move |ledger| ledger.begin_search(id, per_day, least))
+    /// Goes on with the search of a channel that looks `span` boxes far, or begins one, with what is left of `per_day`
+    /// reads; `None`, where less than `least` are left.
+    pub fn begin_search(&self, id: ChannelId, per_day: u32, least: u32, span: u64) -> Commit<Option<Searching>> {
+        self.submit(move |ledger| ledger.begin_search(id, per_day, least, span))
     }
 
-    /// Ends a search that was given `unspent` reads more than it used.
-    pub fn end_search(&self, id: ChannelId, unspent: u32, came: Searched) -> Commit<()> {
-        self.submit(move |ledger| ledger.end_search(id, unspent, &came))
+    /// Keeps how far a search has come.
+    pub fn searched_so_far(&self, id: ChannelId, so_far: Searching) -> Commit<()> {
+        self.submit(move |ledger| ledger.searched_so_far(id, &so_far))
+    }
+
+    /// Ends a search.
+    pub fn end_search(&self, id: ChannelId, came: Searched) -> Commit<()> {
+        self.submit(move |ledger| ledger.end_search(id, &came))
+    }
+
+    /// What the newest document of the network says of the network's own time: its replica epoch, in weeks. What expires
+    /// is judged by it, and while it is not known nothing does.
+    pub fn set_replica_epoch(&self, epoch: Option<u64>) -> Commit<()> {
+        self.submit(move |ledger| ledger.set_replica_epoch(epoch))
     }
 
     /// The network is to be asked what another writer wrote into a fenced channel: see [`Store::adoptions`].

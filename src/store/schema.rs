@@ -38,6 +38,8 @@ CREATE TABLE channel (
     -- Permission bits that were taken from those of the role.
     dropped_mode  INTEGER NOT NULL DEFAULT 0 CHECK (dropped_mode BETWEEN 0 AND 4095),
     fence         TEXT,
+    -- Writer: what fences it is only that a launched box of so many bytes does not fit the network that was seen last.
+    unfit         INTEGER CHECK (unfit IS NULL OR (role = 0 AND fence IS NOT NULL)),
     launched      INTEGER NOT NULL DEFAULT 0 CHECK (launched IN (0, 1)),
     shown         INTEGER NOT NULL DEFAULT 0 CHECK (shown IN (0, 1)),
     rewrites      INTEGER NOT NULL DEFAULT 0 CHECK (rewrites >= 0),
@@ -52,6 +54,8 @@ CREATE TABLE channel (
     stored_bytes   INTEGER NOT NULL DEFAULT 0 CHECK (stored_bytes BETWEEN 0 AND size),
     frontier       INTEGER NOT NULL DEFAULT 0 CHECK (frontier BETWEEN 0 AND boxes),
     verdict_at     INTEGER,
+    -- The network's replica epoch then.
+    verdict_epoch  INTEGER,
     -- The beginning of a channel that is no longer here: it is stored (writer) or has arrived (reader), and went to make
     -- room. The last box stays: it is what the next one follows.
     dropped_boxes INTEGER NOT NULL DEFAULT 0
@@ -83,6 +87,8 @@ CREATE TABLE channel (
     couriered_bytes INTEGER NOT NULL DEFAULT 0 CHECK (couriered_bytes BETWEEN 0 AND size),
     -- Reader: the last verdict before one that came too late to be believed; a search is to tell.
     stale_since INTEGER CHECK (role = 1 OR stale_since IS NULL),
+    -- The network's replica epoch then.
+    stale_epoch INTEGER CHECK (stale_since IS NOT NULL OR stale_epoch IS NULL),
     -- Reader: when the first search of this day began, and what all of them may have asked for, in reads.
     searched INTEGER,
     search_probes INTEGER NOT NULL DEFAULT 0 CHECK (search_probes >= 0),
@@ -107,6 +113,8 @@ CREATE TABLE box (
     payload  BLOB NOT NULL,
     -- Reader: when the box came, where it came before one that it follows.
     seen INTEGER,
+    -- The network's replica epoch then.
+    seen_epoch INTEGER,
     -- When the box came into its state; a launched one, when it was sealed.
     since INTEGER,
     UNIQUE (chain, seq),
@@ -125,7 +133,9 @@ CREATE TABLE spool (
     sent_bytes INTEGER NOT NULL DEFAULT 0 CHECK (sent_bytes >= 0),
     cache_bytes INTEGER NOT NULL DEFAULT 0 CHECK (cache_bytes >= 0),
     -- When a channel was made, renamed or removed.
-    listing_changed INTEGER NOT NULL DEFAULT 0
+    listing_changed INTEGER NOT NULL DEFAULT 0,
+    -- The replica epoch that the network told last: weeks of its own time.
+    replica_epoch INTEGER
 ) STRICT;
 INSERT INTO spool (id, bytes) VALUES (1, 0);
 CREATE TRIGGER spool_changes AFTER UPDATE OF size, stored_bytes ON channel WHEN NEW.role = 0 BEGIN
@@ -225,10 +235,10 @@ CREATE TRIGGER channel_drops_forward BEFORE UPDATE OF dropped_boxes, dropped_byt
       OR NEW.swept_boxes < OLD.swept_boxes
 BEGIN SELECT RAISE(ABORT, 'what was dropped does not come back'); END;
 
--- Law: what was lost or given up stays so.
-CREATE TRIGGER channel_loses_forward BEFORE UPDATE OF lost_end, skipped_boxes ON channel
-    WHEN NEW.lost_end < OLD.lost_end OR NEW.skipped_boxes < OLD.skipped_boxes
-BEGIN SELECT RAISE(ABORT, 'what was lost or given up stays so'); END;
+-- Law: what was given up stays so.
+CREATE TRIGGER channel_skips_forward BEFORE UPDATE OF skipped_boxes ON channel
+    WHEN NEW.skipped_boxes < OLD.skipped_boxes
+BEGIN SELECT RAISE(ABORT, 'what was given up stays so'); END;
 
 CREATE INDEX channel_drops ON channel (id) WHERE kind = 1;
 
@@ -259,6 +269,8 @@ CREATE TABLE drop_record (
     part       INTEGER CHECK ((part IS NULL) = (parts IS NULL)),
     -- Where the part is in that file, once that is whole.
     part_begin INTEGER CHECK (part_begin IS NULL OR (part > 0 AND state = 11)),
+    -- Writer: the next box to be deleted from the network; those before it are.
+    deleted_end INTEGER CHECK (deleted_end IS NULL OR (state IN (3, 4) AND deleted_end BETWEEN first_seq AND end_seq)),
     -- Reader: a verb has put it where a person wanted it, or has told that it is broken.
     delivered  INTEGER NOT NULL DEFAULT 0 CHECK (delivered IN (0, 1)),
     -- Reader: bytes of its unpacked copy.
@@ -384,4 +396,19 @@ CREATE TABLE note (
 CREATE INDEX note_of_channel ON note (channel, id);
 
 CREATE INDEX channel_stale ON channel (id) WHERE stale_since IS NOT NULL;
+-- How far the search of a channel has come.
+CREATE TABLE search (
+    channel  INTEGER PRIMARY KEY REFERENCES channel (id) ON DELETE CASCADE,
+    -- Where the channel stood when it began.
+    frontier INTEGER NOT NULL CHECK (frontier >= 0),
+    -- How many boxes past the frontier it looks, and in how many reads.
+    span     INTEGER NOT NULL CHECK (span >= 0),
+    budget   INTEGER NOT NULL CHECK (budget > 0),
+    -- A byte for each read so far: 0 no answer, 1 not there, 2 arrived.
+    answers  BLOB NOT NULL DEFAULT x'',
+    -- The lowest box that has arrived, and what it holds; no payload: a tombstone.
+    found_at      INTEGER CHECK (found_at > 0),
+    found_index   BLOB CHECK ((found_index IS NULL) = (found_at IS NULL)),
+    found_payload BLOB CHECK (found_payload IS NULL OR found_at IS NOT NULL)
+) STRICT;
 ";

@@ -9,7 +9,7 @@ use pigeonfs::bacap::WriteCap;
 use pigeonfs::drop::{Header, Part, Raw, Total, chain, pack};
 use pigeonfs::engine::drops::{DropError, Drops};
 use pigeonfs::engine::{Daemon, Owner, OwnerKind};
-use pigeonfs::localnet::{Localnet, Options};
+use pigeonfs::localnet::{Faults, Localnet, Options};
 use pigeonfs::store::{ChannelId, ChannelName, Content, DropRecord, RecordId, RecordState, StoreError};
 use pigeonfs::thin::Config;
 use tempfile::TempDir;
@@ -344,6 +344,90 @@ async fn a_sent_file_is_deleted_from_the_network_where_its_drop_allows_it() {
     assert_eq!(found[1].name, "kept");
     assert!(contents(&reader, &found[1]) == body);
     world.end([writer, reader]).await;
+}
+
+/// Its tombstones went to whatever network was connected, and the file was marked as deleted for good; and each restart
+/// began to delete anew.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_is_deleted_on_its_own_network_alone_and_a_restart_goes_on_where_it_was() {
+    const BOXES: u64 = 60;
+    let world = World::new(8).await;
+    let (writer, outbox) = world.writer(true).await;
+    let body = pattern(usize::try_from(BOXES).expect("few") * 1549 - 200, 1);
+    let file = send(&writer, outbox, header("regretted", &body), &body).await;
+    until(&writer, outbox, || writer.store().drop_record(outbox, file).expect("asked")?.stored.then_some(())).await;
+    writer.close().await;
+
+    let options = Options::new(world.root.path().join("elsewhere"));
+    let elsewhere = Localnet::start(options).await.expect("another network");
+    let config = Config::load(&world.root.path().join("elsewhere/thinclient.toml")).expect("its configuration");
+    let state = world.root.path().join("writer");
+    let writer = Owner::open(&state, Daemon::Fixed(config), OwnerKind::Mount).expect("a state");
+    writer.store().delete_record(outbox, file, false).await.expect("it may be deleted");
+    let noted = || writer.engine().notes(outbox).iter().any(|(_, note)| note.contains("another network")).then_some(());
+    timeout(PATIENCE, async {
+        while noted().is_none() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    })
+    .await
+    .expect("it says why it waits");
+    assert_eq!(elsewhere.console().stats().await.expect("counted").packets.strict_write, 0);
+    writer.close().await;
+    elsewhere.shutdown().await;
+
+    // Each box takes a while, so that there is a middle.
+    let slow = Faults { delay: 1.0, delay_ms: 30, ..Faults::default() };
+    world.network.console().set_faults(&slow).await.expect("set");
+    let ended = async |world: &World| world.network.console().stats().await.expect("counted").ended.strict_write;
+    let before = ended(&world).await;
+    let mut restarts = 0;
+    loop {
+        let writer = world.owner("writer");
+        let target = ended(&world).await + 15;
+        let state = timeout(PATIENCE, async {
+            loop {
+                let record = writer.store().drop_record(outbox, file).expect("asked").expect("it stays");
+                if record.state == RecordState::Deleted || ended(&world).await >= target {
+                    return record.state;
+                }
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        });
+        let state = state.await.expect("it goes on");
+        writer.close().await;
+        if state == RecordState::Deleted {
+            break;
+        }
+        restarts += 1;
+    }
+    let tombstones = ended(&world).await - before;
+    assert!(restarts >= 2 && tombstones <= BOXES + 2 * restarts, "{tombstones} tombstones, {restarts} restarts");
+    world.end([]).await;
+}
+
+/// A staged file that could not be read kept all that were sent after it from going.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_cannot_be_read_does_not_block_those_behind_it() {
+    let world = World::new(9).await;
+    let (writer, outbox) = world.writer(false).await;
+    writer.close().await;
+    let offline = Owner::open(&world.root.path().join("writer"), Daemon::Unneeded, OwnerKind::Mount).expect("a state");
+    let bodies = [pattern(5000, 1), pattern(6000, 2)];
+    let broken = send(&offline, outbox, header("broken", &bodies[0]), &bodies[0]).await;
+    let good = send(&offline, outbox, header("good", &bodies[1]), &bodies[1]).await;
+    let staging = offline.store().drop_record(outbox, broken).expect("asked").expect("there").staging.expect("staged");
+    let staged = offline.engine().drops().directory().expect("a directory").join(staging);
+    std::fs::rename(&staged, staged.with_extension("away")).expect("moved");
+    offline.close().await;
+
+    let writer = world.owner("writer");
+    until(&writer, outbox, || writer.store().drop_record(outbox, good).expect("asked")?.stored.then_some(())).await;
+    assert!(writer.engine().notes(outbox).iter().any(|(_, note)| note.contains("\"broken\"")), "it is told of");
+    // Once it can be read again it goes too.
+    std::fs::rename(staged.with_extension("away"), &staged).expect("moved back");
+    until(&writer, outbox, || writer.store().drop_record(outbox, broken).expect("asked")?.stored.then_some(())).await;
+    world.end([writer]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

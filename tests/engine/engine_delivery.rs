@@ -16,28 +16,28 @@ use tempfile::TempDir;
 const PATIENCE_MS: u64 = 90_000;
 
 /// A network and the states on it; all of it goes with the value.
-struct World {
+pub(crate) struct World {
     root: TempDir,
     network: Option<Localnet>,
 }
 
 impl World {
-    async fn new() -> Self {
+    pub(crate) async fn new() -> Self {
         let root = tempfile::tempdir().expect("a temporary directory");
         let mut world = Self { root, network: None };
         world.start_network().await;
         world
     }
 
-    fn path(&self, name: &str) -> std::path::PathBuf {
+    pub(crate) fn path(&self, name: &str) -> std::path::PathBuf {
         self.root.path().join(name)
     }
 
-    async fn start_network(&mut self) {
+    pub(crate) async fn start_network(&mut self) {
         self.network = Some(network(&self.path("net")).await);
     }
 
-    async fn stop_network(&mut self) {
+    pub(crate) async fn stop_network(&mut self) {
         if let Some(network) = self.network.take() {
             network.shutdown().await;
         }
@@ -47,7 +47,7 @@ impl World {
         daemon(&self.path("net"))
     }
 
-    async fn link(&self, state: &str) -> Link {
+    pub(crate) async fn link(&self, state: &str) -> Link {
         let opening = Opening::new(self.path(state), self.daemon());
         Link::open(opening).await.expect("a state that nobody owns")
     }
@@ -61,18 +61,18 @@ fn daemon(state: &Path) -> Daemon {
     Daemon::Fixed(Config::load(&state.join("thinclient.toml")).expect("localnet writes its configuration"))
 }
 
-fn pattern(bytes: usize, salt: u64) -> Vec<u8> {
+pub(crate) fn pattern(bytes: usize, salt: u64) -> Vec<u8> {
     (0..bytes as u64).map(|at| (at.wrapping_mul(2_654_435_761).wrapping_add(salt) >> 7) as u8).collect()
 }
 
-async fn append(link: &mut Link, name: &str, bytes: &[u8]) -> Result<(), Failure> {
+pub(crate) async fn append(link: &mut Link, name: &str, bytes: &[u8]) -> Result<(), Failure> {
     for chunk in bytes.chunks(100_000) {
         link.request(Request::Append { name: name.into(), bytes: chunk.to_vec() }).await?;
     }
     Ok(())
 }
 
-async fn wait(link: &mut Link, name: &str, bytes: Option<u64>) -> Result<ChannelStatus, Failure> {
+pub(crate) async fn wait(link: &mut Link, name: &str, bytes: Option<u64>) -> Result<ChannelStatus, Failure> {
     let request =
         Request::Wait { name: name.into(), bytes, timeout_ms: Some(PATIENCE_MS), level: DurabilityStatus::Stored };
     match link.request(request).await? {
@@ -81,7 +81,7 @@ async fn wait(link: &mut Link, name: &str, bytes: Option<u64>) -> Result<Channel
     }
 }
 
-async fn share(link: &mut Link, name: &str, write: bool) -> Secret {
+pub(crate) async fn share(link: &mut Link, name: &str, write: bool) -> Secret {
     use base64::Engine as _;
     match link.request(Request::Share { name: name.into(), write }).await.expect("shared") {
         Response::Capability(text) => {
@@ -92,7 +92,7 @@ async fn share(link: &mut Link, name: &str, write: bool) -> Secret {
     }
 }
 
-async fn read_all(link: &mut Link, name: &str) -> Vec<u8> {
+pub(crate) async fn read_all(link: &mut Link, name: &str) -> Vec<u8> {
     let mut all = Vec::new();
     loop {
         let offset = all.len() as u64;
@@ -105,12 +105,12 @@ async fn read_all(link: &mut Link, name: &str) -> Vec<u8> {
     }
 }
 
-async fn new(link: &mut Link, name: &str) {
+pub(crate) async fn new(link: &mut Link, name: &str) {
     let request = Request::New { name: name.into(), durability: DurabilityStatus::Stored, content: Content::Stream };
     link.request(request).await.expect("a free name");
 }
 
-async fn add(link: &mut Link, name: &str, capability: Secret) {
+pub(crate) async fn add(link: &mut Link, name: &str, capability: Secret) {
     link.request(Request::Add { name: name.into(), capability, content: Content::Stream })
         .await
         .expect("a capability that was shared");

@@ -2,3 +2,4 @@
 
 mod drop_engine;
 mod engine_delivery;
+mod strangers;

@@ -51,6 +51,13 @@ fn all_writes(sender: &mut Sender, now: Time) -> Vec<(BoxSeq, Operation)> {
     std::iter::from_fn(|| sender.take_write(now)).collect()
 }
 
+/// The index of a box that was taken to be written turns out to be occupied, and by what.
+fn meet(sender: &mut Sender, now: Time, seq: BoxSeq, found: ReadBack) -> Vec<SenderAction> {
+    sender.handle(now, SenderEvent::Ended { seq, outcome: Outcome::Occupied });
+    assert_eq!(sender.take_write(now), Some((seq, Operation::ReadBack)));
+    sender.handle(now, SenderEvent::WasRead { seq, found })
+}
+
 #[test]
 fn the_first_box_of_a_life_goes_alone_and_only_after_its_launch_is_committed() {
     let mut sender = fresh(Durability::Stored);
@@ -76,15 +83,13 @@ fn what_this_life_launched_before_the_sender_was_made_anew_goes_alone_too() {
 }
 
 #[test]
-fn what_was_sealed_before_the_store_was_opened_goes_as_a_window_and_what_is_sealed_since_alone() {
+fn what_was_launched_before_the_store_was_opened_goes_as_a_window_and_the_next_alone() {
     let mut sender = Sender::new(BoxSeq(5), T0, Some(BoxSeq(8)), Durability::Couriered);
     sender.set_window(8);
     sender.handle(T0, SenderEvent::Online(true));
-    let mut boxes: Vec<_> = seqs(5..7).into_iter().map(|seq| (seq, Fetched::Launched)).collect();
-    boxes.extend(seqs(7..11).into_iter().map(|seq| (seq, Fetched::Sealed)));
-    let launches = sender.handle(T0, SenderEvent::Fetched { boxes });
-    assert_eq!(launches, [SenderAction::Launch { boxes: seqs(7..8) }], "nothing beside the first new one");
-    sender.handle(T0, SenderEvent::Launched { boxes: seqs(7..8) });
+    let mut boxes: Vec<_> = seqs(5..8).into_iter().map(|seq| (seq, Fetched::Launched)).collect();
+    boxes.extend(seqs(8..11).into_iter().map(|seq| (seq, Fetched::Sealed)));
+    assert_eq!(sender.handle(T0, SenderEvent::Fetched { boxes }), [], "nothing new beside those");
     let couriered = Operation::Write { strict: false };
     assert_eq!(all_writes(&mut sender, T0), seqs(5..8).into_iter().map(|seq| (seq, couriered)).collect::<Vec<_>>());
     for seq in seqs(5..7) {
@@ -95,6 +100,25 @@ fn what_was_sealed_before_the_store_was_opened_goes_as_a_window_and_what_is_seal
     assert_eq!(alone[1], SenderAction::Launch { boxes: seqs(8..9) });
     sender.handle(T0, SenderEvent::Launched { boxes: seqs(8..9) });
     assert_eq!(all_writes(&mut sender, T0), [(BoxSeq(8), WRITE)], "strict, for its conflict to be seen");
+}
+
+/// A read error while boxes were looked up was taken for an empty backlog, and the channel stood still until something
+/// else touched it.
+#[test]
+fn boxes_that_could_not_be_looked_up_are_looked_up_again() {
+    let mut sender = fresh(Durability::Stored);
+    sender.handle(T0, SenderEvent::Online(true));
+    let mut now = T0;
+    for _ in 0..3 {
+        assert_eq!(sender.handle(now, SenderEvent::FetchFailed), [], "not at once");
+        assert!(!sender.is_idle());
+        let at = sender.next_timeout(now).expect("another look is planned");
+        assert_eq!(sender.handle(at, SenderEvent::Tick), [SenderAction::Fetch { from: BoxSeq(0), limit: 4 }]);
+        now = at;
+    }
+    let launched = sender.handle(now, fetched(0..1, Fetched::Sealed));
+    assert_eq!(launched, [SenderAction::Launch { boxes: seqs(0..1) }]);
+    assert_eq!(sender.next_timeout(now), None, "nothing else is planned");
 }
 
 #[test]
@@ -121,16 +145,15 @@ fn a_lost_answer_is_tried_again_later_and_a_stale_envelope_at_once() {
 }
 
 #[test]
-fn an_occupied_index_is_read_back_and_only_foreign_bytes_fence() {
+fn an_occupied_index_is_read_back_and_all_but_our_own_bytes_fences() {
     for (found, expected) in [
         (ReadBack::Ours, SenderAction::Confirm { seq: BoxSeq(1) }),
-        (ReadBack::Foreign, SenderAction::Fence { seq: BoxSeq(1), foreign: true }),
+        (ReadBack::Foreign(Foreign::Bytes), SenderAction::Fence { seq: BoxSeq(1), foreign: Foreign::Bytes }),
+        (ReadBack::Foreign(Foreign::Tombstone), SenderAction::Fence { seq: BoxSeq(1), foreign: Foreign::Tombstone }),
     ] {
         let mut sender = launched(Durability::Stored, 1..2);
         sender.take_write(T0);
-        sender.handle(T0, SenderEvent::Ended { seq: BoxSeq(1), outcome: Outcome::Occupied });
-        assert_eq!(sender.take_write(T0), Some((BoxSeq(1), Operation::ReadBack)));
-        let judged = sender.handle(T0, SenderEvent::WasRead { seq: BoxSeq(1), found });
+        let judged = meet(&mut sender, T0, BoxSeq(1), found);
         assert!(judged.contains(&expected), "{found:?}: {judged:?}");
     }
 }
@@ -139,7 +162,7 @@ fn an_occupied_index_is_read_back_and_only_foreign_bytes_fence() {
 fn a_fenced_sender_does_nothing_more() {
     let mut sender = launched(Durability::Stored, 1..4);
     sender.take_write(T0);
-    sender.handle(T0, SenderEvent::Ended { seq: BoxSeq(1), outcome: Outcome::Hopeless });
+    meet(&mut sender, T0, BoxSeq(1), ReadBack::Foreign(Foreign::Bytes));
     assert_eq!(sender.handle(T0, SenderEvent::Queued), []);
     assert_eq!((sender.take_write(T0), sender.next_timeout(T0)), (None, None));
 }
@@ -296,7 +319,8 @@ fn a_slot_is_idle_when_nothing_new_comes_into_it() {
     );
     assert_eq!(sender.next_timeout(now), None, "nothing is due while the network is away");
     sender.handle(now, SenderEvent::Online(true));
-    sender.handle(now, SenderEvent::Ended { seq: BoxSeq(2), outcome: Outcome::Hopeless });
+    assert_eq!(sender.take_write(now).map(|(seq, _)| seq), Some(BoxSeq(2)));
+    meet(&mut sender, now, BoxSeq(2), ReadBack::Foreign(Foreign::Bytes));
     assert_eq!((sender.wants(now), sender.take_confirmation(now)), (Wants::default(), None), "fenced");
 }
 
@@ -342,6 +366,7 @@ proptest::proptest! {
             };
             for action in sender.handle(now, event) {
                 match action {
+                    SenderAction::Fetch { .. } if dice.random_bool(0.1) => inbox.push(SenderEvent::FetchFailed),
                     SenderAction::Fetch { from, limit } => {
                         let end = boxes.min(from.0 + limit as u64);
                         let how = |seq: u64| if launched[seq as usize] { Fetched::Launched } else { Fetched::Sealed };

@@ -229,7 +229,7 @@ async fn wait(
                     DurabilityStatus::Couriered => channel.boxes == channel.stored_boxes + channel.couriered_boxes,
                 };
                 let settling = channel.content.is_drop() && owner.engine.drops().unsettled(id).settling > 0;
-                passed && !settling && (!channel.content.is_drop() || owner.store.unfilled(id)?.is_none())
+                passed && !settling && (!channel.content.is_drop() || owner.store.unfilled(id, None)?.is_none())
             }
             Role::Reader => match bytes {
                 Some(bytes) => channel.size >= bytes,

@@ -30,19 +30,23 @@ pub(super) struct Errand {
 impl Driver {
     pub(super) fn prepare(&mut self, errand: Errand, what: Operation, crypto: usize) {
         let Some(network) = self.network.clone() else {
-            return self.post(Message::Ended(errand, Ending::vain(what, "the network is away".to_owned())));
+            return self
+                .post(errand.channel, Message::Ended(errand, Ending::vain(what, "the network is away".to_owned())));
         };
         let cap = match self.cap(errand.channel) {
             Ok(cap) => cap,
-            Err(error) => return self.post(Message::Ended(errand, Ending::vain(what, error.to_string()))),
+            Err(error) => {
+                return self.post(errand.channel, Message::Ended(errand, Ending::vain(what, error.to_string())));
+            }
         };
         let (store, outbox) = (self.store.clone(), self.outbox.clone());
         let deadline = self.deadline();
-        self.operations.spawn(async move {
-            let message = match parcel(&store, errand, what, cap) {
+        self.spawn(errand.channel, async move {
+            let begun = network.admit(&store, errand.channel).map_err(|refusal| refusal.to_string());
+            let message = match begun.and_then(|pass| Ok((pass, parcel(&store, errand, what, cap)?))) {
                 Err(trouble) => Message::Ended(errand, Ending::vain(what, trouble)),
-                Ok(parcel) => {
-                    match transfer::prepare(&parcel, &network.lines.crypto(crypto), Instant::now() + deadline).await {
+                Ok((pass, parcel)) => {
+                    match transfer::prepare(&parcel, &pass.crypto(crypto), Instant::now() + deadline).await {
                         Ok(envelope) => Message::Prepared(errand, Box::new((Arc::new(parcel), envelope))),
                         Err(ending) => Message::Ended(errand, ending),
                     }
@@ -56,11 +60,21 @@ impl Driver {
         let Some(errand) = self.errands.get(&operation).copied() else { return };
         let Some((parcel, envelope)) = self.prepared.remove(&operation) else { return };
         let Some(network) = self.network.clone() else {
-            return self.post(Message::Ended(errand, Ending::vain(parcel.what, "the network is away".to_owned())));
+            return self.post(
+                errand.channel,
+                Message::Ended(errand, Ending::vain(parcel.what, "the network is away".to_owned())),
+            );
+        };
+        let pass = match network.admit(&self.store, errand.channel) {
+            Ok(pass) => pass,
+            Err(refusal) => {
+                return self
+                    .post(errand.channel, Message::Ended(errand, Ending::vain(parcel.what, refusal.to_string())));
+            }
         };
         let (outbox, deadline) = (self.outbox.clone(), self.deadline());
-        self.operations.spawn(async move {
-            let traffic = network.lines.traffic(line);
+        self.spawn(errand.channel, async move {
+            let traffic = pass.traffic(line);
             let ending = transfer::transmit(&parcel, &envelope, &traffic, Instant::now() + deadline).await;
             let _ = outbox.send(Message::Ended(errand, ending)).await;
         });
@@ -68,7 +82,7 @@ impl Driver {
 
     pub(super) fn close_second(&mut self) {
         let Some(network) = self.network.clone() else { return };
-        self.operations.spawn(async move { network.lines.close_second().await });
+        self.operations.spawn(async move { network.close_second().await });
     }
 
     /// An operation has ended: its result goes to the machines, unless they have forgotten it.

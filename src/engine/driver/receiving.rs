@@ -26,7 +26,13 @@ impl Driver {
                 return Event::NotLoaded { channel };
             }
         };
-        let arrived = self.store.arrived_past(channel, found.frontier).unwrap_or_default();
+        let arrived = match self.store.arrived_past(channel, found.frontier) {
+            Ok(arrived) => arrived,
+            Err(error) => {
+                error!(%error, "the boxes of a channel could not be looked up");
+                return Event::NotLoaded { channel };
+            }
+        };
         Event::Loaded { channel, frontier: found.frontier, lost_end: found.lost_end, arrived }
     }
 
@@ -49,7 +55,7 @@ impl Driver {
             .flatten();
         let commit = self.store.received(id, records);
         let outbox = self.outbox.clone();
-        self.operations.spawn(async move {
+        self.spawn(id, async move {
             if let Some(bind) = bind {
                 match bind.await {
                     Ok(Binding::Refused) => {

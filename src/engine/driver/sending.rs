@@ -4,8 +4,8 @@ use tracing::{error, warn};
 
 use super::super::{shared, transfer};
 use super::{Driver, Message, Writer};
-use crate::channel::{Event, Fetched, Sender, SenderAction, SenderEvent, Time};
-use crate::store::{Binding, BoxSeq, BoxState, Channel, ChannelId, NetworkId, Store, StoreError};
+use crate::channel::{Event, Fetched, Foreign, Sender, SenderAction, SenderEvent, Time};
+use crate::store::{Binding, BoxSeq, BoxState, Channel, ChannelId, StoreError};
 
 impl Driver {
     /// Makes the sender of a channel that has something to send.
@@ -13,15 +13,13 @@ impl Driver {
         let id = channel.id;
         let age = channel.created.elapsed().unwrap_or_default();
         let not_before = self.linger.may_launch(self.now()).saturating_sub(age);
-        // What was sealed before the store was opened, another life of this state sealed too. What was packed anew
-        // since, it may not have.
-        let untrusted_from = (!self.trusted.contains(&id)).then(|| match self.sealed_before.get(&id) {
-            Some(&(sealed, rewrites)) if rewrites == channel.rewrites => BoxSeq(sealed),
-            _ => BoxSeq(0),
-        });
+        // What was launched before the store was opened, another life of this state launched too. What was not, it may
+        // have taken back.
+        let launched = self.launched_before.get(&id).copied().unwrap_or_default();
+        let untrusted_from = (!self.trusted.contains(&id)).then_some(launched);
         let sender = Sender::new(channel.first_unstored, not_before, untrusted_from, channel.durability);
         self.scheduler.add_sender(id, sender);
-        let writer = Writer { bound: false, fits: false, rewrites: channel.rewrites, durability: channel.durability };
+        let writer = Writer { fits: false, rewrites: channel.rewrites, durability: channel.durability };
         self.writers.insert(id, writer);
         self.fit(id);
     }
@@ -31,7 +29,7 @@ impl Driver {
         let Some(network) = self.network.clone() else { return };
         let (store, outbox) = (self.store.clone(), self.outbox.clone());
         let mut commit = self.store.set_max_plaintext(id, network.max_plaintext);
-        self.operations.spawn(async move {
+        self.spawn(id, async move {
             let mut tries = 0;
             while let Err(error) = commit.await {
                 if matches!(error, StoreError::NoChannel) {
@@ -60,10 +58,14 @@ impl Driver {
     }
 
     fn fetch(&mut self, channel: ChannelId, from: BoxSeq, limit: usize) -> Event {
-        let found = self.store.outgoing_states(channel, from, limit).unwrap_or_else(|error| {
-            error!(%error, "boxes could not be looked up");
-            Vec::new()
-        });
+        let found = match self.store.outgoing_states(channel, from, limit) {
+            Ok(found) => found,
+            Err(error) => {
+                error!(%error, "boxes could not be looked up; trying again");
+                self.shared.trouble(channel, Some(error.to_string()));
+                return Event::Sender { channel, event: SenderEvent::FetchFailed };
+            }
+        };
         let now = self.now();
         let boxes = found.into_iter().map(|(seq, state, since)| {
             let age = since.and_then(|since| since.elapsed().ok()).unwrap_or_default();
@@ -79,16 +81,15 @@ impl Driver {
 
     fn launch(&mut self, id: ChannelId, boxes: Vec<BoxSeq>) {
         let Some(network) = self.network.clone() else {
-            return self.post(Message::Sender(id, SenderEvent::LaunchFailed { boxes }));
+            return self.post(id, Message::Sender(id, SenderEvent::LaunchFailed { boxes }));
         };
-        let Some(writer) = self.writers.get_mut(&id) else { return };
-        let binding = (!std::mem::replace(&mut writer.bound, true)).then(|| network.id.clone());
-        let rewrites = writer.rewrites;
-        let (store, outbox) = (self.store.clone(), self.outbox.clone());
-        self.operations.spawn(async move {
-            let message = match launch(&store, binding, id, rewrites, &boxes).await {
-                Ok(None) => Message::Sender(id, SenderEvent::Launched { boxes }),
-                Ok(Some(refusal)) => Message::Refused(id, refusal),
+        let Some(writer) = self.writers.get(&id) else { return };
+        let commit = self.store.launch(id, writer.rewrites, boxes.clone(), network.id.clone());
+        let outbox = self.outbox.clone();
+        self.spawn(id, async move {
+            let message = match commit.await {
+                Ok(Binding::Refused) => Message::Refused(id, shared::other_network()),
+                Ok(_) => Message::Sender(id, SenderEvent::Launched { boxes }),
                 Err(error) => {
                     warn!(%error, "a launch could not be committed");
                     Message::Sender(id, SenderEvent::LaunchFailed { boxes })
@@ -101,7 +102,7 @@ impl Driver {
     fn confirm(&mut self, id: ChannelId, seq: BoxSeq, state: BoxState) {
         let store = self.store.clone();
         let mut commit = self.store.confirm(id, vec![seq], state);
-        self.operations.spawn(async move {
+        self.spawn(id, async move {
             let mut tries = 0;
             while let Err(error) = commit.await {
                 if matches!(error, StoreError::NoChannel) {
@@ -115,18 +116,18 @@ impl Driver {
         });
     }
 
-    fn fence(&mut self, id: ChannelId, seq: BoxSeq, foreign: bool) {
-        let reason = if foreign {
-            format!("box {} of this channel holds what another writer wrote", seq.0)
-        } else {
-            let trouble = self.shared.trouble_of(id).unwrap_or_else(|| "it was refused".to_owned());
-            format!("box {} cannot be written: {trouble}", seq.0)
+    fn fence(&mut self, id: ChannelId, seq: BoxSeq, foreign: Foreign) {
+        let reason = match foreign {
+            Foreign::Bytes => format!("box {} of this channel holds what another writer wrote", seq.0),
+            Foreign::Tombstone => {
+                format!("box {} of this channel was deleted by another writer, and takes no bytes any more", seq.0)
+            }
         };
         error!(%reason, "the channel is fenced: nothing more is sent, what was accepted stays in the spool");
         self.shared.note(id, &reason);
         let store = self.store.clone();
         let mut commit = self.store.fence(id, reason.clone());
-        self.operations.spawn(async move {
+        self.spawn(id, async move {
             let mut tries = 0;
             while let Err(error) = commit.await {
                 if matches!(error, StoreError::NoChannel) {
@@ -144,22 +145,4 @@ impl Driver {
     pub(super) fn seal_due(&self, id: ChannelId) -> Option<Time> {
         self.tails.get(&id).map(|tail| self.linger.due(tail.first, tail.last))
     }
-}
-
-/// Binds the channel to the network where it has none yet, and commits that packets of these boxes may leave.
-/// A refusal in words where the channel belongs to another network.
-async fn launch(
-    store: &Store,
-    binding: Option<NetworkId>,
-    id: ChannelId,
-    rewrites: u64,
-    boxes: &[BoxSeq],
-) -> Result<Option<String>, StoreError> {
-    if let Some(network) = binding
-        && let Binding::Refused = store.bind_network(id, network).await?
-    {
-        return Ok(Some(shared::other_network()));
-    }
-    store.launch(id, rewrites, boxes.to_vec()).await?;
-    Ok(None)
 }

@@ -1,21 +1,32 @@
 //! Files of a drop that are deleted from the network again: a tombstone over each of their data boxes, one at a time.
 //!
-//! A tombstone takes the place of whatever a replica has, another tombstone included, so one that was sent before a crash
-//! is sent again. The header's box stays: readers see from it what was deleted.
+//! How far it has come is committed after each box. A tombstone takes the place of whatever a replica has, another
+//! tombstone included, so the one that was under way at a crash is sent again. The header's box stays: readers see from it
+//! what was deleted.
 
 use std::sync::Arc;
 
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep};
+use tokio::time::sleep;
 use tracing::{info, warn};
 
-use super::super::network::{Network, View};
+use super::super::network::{Network, Refusal, View};
 use super::super::shared::Shared;
+use super::super::transfer;
 use super::{AGAIN, Drops};
 use crate::bacap::{BoxIndex, WriteCap};
-use crate::channel::Line;
 use crate::store::{BoxSeq, Capability, DropRecord, StoreError};
-use crate::thin::{self, WriteMode};
+
+/// Boxes of one file that are deleted before those of another drop have their turn.
+const TURN: u64 = 32;
+
+/// How a turn ended.
+enum Turned {
+    /// There is more to delete at once.
+    More,
+    /// The file is deleted, or nothing of it may be now.
+    Rests,
+}
 
 /// Deletes what is to be deleted, until the engine stops.
 pub(super) async fn run(
@@ -28,26 +39,36 @@ pub(super) async fn run(
     let deletes = async {
         loop {
             commits.mark_unchanged();
-            view.mark_unchanged();
-            let wanted = match drops.0.store.records_to_delete() {
-                Ok(wanted) => wanted,
-                Err(StoreError::Closed) => return,
-                Err(error) => {
-                    warn!(%error, "what is to be deleted could not be looked up");
-                    sleep(AGAIN).await;
-                    continue;
+            let network = view.borrow_and_update().network.clone();
+            let (mut more, mut failed) = (false, false);
+            if let Some(network) = network {
+                match drops.0.store.records_to_delete() {
+                    Ok(wanted) => {
+                        for record in &wanted {
+                            match delete(&drops, &shared, record, &network).await {
+                                Ok(turned) => more |= matches!(turned, Turned::More),
+                                Err(trouble) => {
+                                    warn!(%trouble, "a file could not be deleted; trying again");
+                                    shared.note(record.channel, &trouble);
+                                    failed = true;
+                                }
+                            }
+                        }
+                    }
+                    Err(StoreError::Closed) => return,
+                    Err(error) => {
+                        warn!(%error, "what is to be deleted could not be looked up");
+                        failed = true;
+                    }
                 }
-            };
-            let Some(record) = wanted.first() else {
-                if commits.changed().await.is_err() {
-                    return;
-                }
+            }
+            if more && !failed {
                 continue;
-            };
-            if let Err(trouble) = delete(&drops, record, &mut view).await {
-                warn!(%trouble, "a file could not be deleted; trying again");
-                shared.note(record.channel, &trouble);
-                sleep(AGAIN).await;
+            }
+            tokio::select! {
+                changed = commits.changed(), if !failed => if changed.is_err() { return },
+                changed = view.changed(), if !failed => if changed.is_err() { return },
+                () = sleep(AGAIN), if failed => {}
             }
         }
     };
@@ -57,7 +78,7 @@ pub(super) async fn run(
     }
 }
 
-async fn delete(drops: &Drops, record: &DropRecord, view: &mut watch::Receiver<View>) -> Result<(), String> {
+async fn delete(drops: &Drops, shared: &Shared, record: &DropRecord, network: &Arc<Network>) -> Result<Turned, String> {
     let store = &drops.0.store;
     let told = |error: StoreError| error.to_string();
     let (Some(first), Some(end)) = (record.first, record.end) else {
@@ -66,38 +87,37 @@ async fn delete(drops: &Drops, record: &DropRecord, view: &mut watch::Receiver<V
     let Capability::Write(cap) = store.cap(record.channel).map_err(told)? else {
         return Err("only its read capability is held".to_owned());
     };
+    let begin = record.deleted_end.unwrap_or_default().0.max(first.0 + 1);
     // What was dropped to make room has no row; its index is derived anew.
-    let mut index = match store.index_of(record.channel, BoxSeq(first.0 + 1)) {
+    let mut index = match store.index_of(record.channel, BoxSeq(begin)) {
         Ok(index) => index,
-        Err(_) => derived(&cap, first.0 + 1)?,
+        Err(_) => derived(&cap, begin)?,
     };
-    for seq in first.0 + 1..end.0 {
-        loop {
-            let network = network(view).await?;
-            let Err(error) = tombstone(&network, &cap, &index).await else { break };
-            warn!(%error, box_seq = seq, "a box could not be deleted; trying again");
-            sleep(AGAIN).await;
-        }
+    for seq in begin..end.0.min(begin + TURN) {
+        let pass = match network.admit(store, record.channel) {
+            Ok(pass) => pass,
+            Err(refusal @ Refusal::OtherNetwork) => {
+                shared.note(record.channel, &format!("{:?} is not deleted yet: {refusal}", record.name));
+                return Ok(Turned::Rests);
+            }
+            Err(Refusal::Store(StoreError::NoChannel)) => return Ok(Turned::Rests),
+            Err(refusal) => return Err(refusal.to_string()),
+        };
+        transfer::tombstone(&pass, &cap, &index)
+            .await
+            .map_err(|error| format!("box {seq} of {:?} could not be deleted: {error}", record.name))?;
+        store.deleted_up_to(record.channel, record.id, BoxSeq(seq + 1)).await.map_err(told)?;
         index = index.next().map_err(|error| error.to_string())?;
+    }
+    if begin + TURN < end.0 {
+        return Ok(Turned::More);
     }
     info!(boxes = end.0 - first.0 - 1, "a file was deleted from the network");
     match store.delete_record(record.channel, record.id, true).await {
-        Ok(()) | Err(StoreError::NoChannel) => Ok(()),
+        // The next file of the drop may be to be deleted too.
+        Ok(()) | Err(StoreError::NoChannel) => Ok(Turned::More),
         Err(error) => Err(error.to_string()),
     }
-}
-
-/// The network, as soon as there is one.
-async fn network(view: &mut watch::Receiver<View>) -> Result<Arc<Network>, String> {
-    let seen = view.wait_for(|view| view.network.is_some()).await;
-    let seen = seen.map_err(|_| "the engine has stopped".to_owned())?;
-    seen.network.clone().ok_or_else(|| "the network is away".to_owned())
-}
-
-async fn tombstone(network: &Network, cap: &WriteCap, index: &BoxIndex) -> Result<(), thin::Error> {
-    let deadline = Instant::now() + network.pace.operation_deadline();
-    let envelope = network.lines.crypto(0).encrypt_tombstone(cap, index, deadline).await?;
-    network.lines.traffic(Line::Main).start_write(cap, &envelope, WriteMode::Strict, deadline).await.map(drop)
 }
 
 fn derived(cap: &WriteCap, seq: u64) -> Result<BoxIndex, String> {

@@ -8,11 +8,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use tracing::{debug, warn};
 
-use super::super::network::View;
+use super::super::network::{Network, View};
 use super::super::shared::Shared;
 use super::{Drops, Turn, Worker};
 use crate::drop::{Cutter, SyncKey};
-use crate::store::{Capability, Channel, ChannelId, Content, DropRecord, DropSlice, StoreError};
+use crate::store::{Capability, Channel, ChannelId, Content, DropRecord, DropSlice, RecordState, StoreError};
 
 /// Boxes of a drop that are made and not yet stored: from fewer than the first number on more are made, up to the second.
 const AHEAD_BOXES: (u64, u64) = (512, 1024);
@@ -30,26 +30,38 @@ impl Filler {
     }
 
     /// Fills one drop as far as it may be filled now.
-    fn fill(&self, id: ChannelId, max_plaintext: usize, stop: &AtomicBool) -> Result<(), String> {
+    fn fill(&self, id: ChannelId, network: &Network, stop: &AtomicBool) -> Result<(), String> {
         let store = &self.drops.0.store;
+        let max_plaintext = network.max_plaintext;
         let told = |error: StoreError| error.to_string();
         let mut filling = false;
+        // A record that cannot be read does not stand in the way of those behind it.
+        let (mut after, mut unreadable) = (None, None);
         while !stop.load(Ordering::Relaxed) {
-            let Some(channel) = store.channel(id).map_err(told)? else { return Ok(()) };
+            let Some(channel) = store.channel(id).map_err(told)? else { break };
             let ahead = channel.boxes.saturating_sub(channel.first_unstored.0);
             if channel.fence.is_some() || ahead >= if filling { AHEAD_BOXES.1 } else { AHEAD_BOXES.0 } {
-                return Ok(());
+                break;
             }
-            if self.shared.refuses(&channel) {
-                return Ok(());
+            if network.is_foreign_to(&channel) {
+                break;
             }
             filling = true;
             if channel.max_plaintext != max_plaintext {
                 store.set_max_plaintext(id, max_plaintext).wait().map_err(told)?;
                 continue;
             }
-            let Some(record) = store.unfilled(id).map_err(told)? else { return Ok(()) };
-            let slice = self.slice(&channel, &record)?;
+            let Some(record) = store.unfilled(id, after).map_err(told)? else { break };
+            let slice = match self.slice(&channel, &record) {
+                Ok(slice) => slice,
+                Err(trouble) if record.state == RecordState::Waiting => {
+                    warn!(%trouble, "a file in a drop cannot be read; those behind it go on");
+                    self.shared.note(id, &trouble);
+                    (after, unreadable) = (Some(record.id), Some(trouble));
+                    continue;
+                }
+                Err(trouble) => return Err(trouble),
+            };
             match store.fill(id, slice).wait() {
                 Ok(()) => {}
                 // Packed anew, or taken back, in between: look again.
@@ -57,7 +69,7 @@ impl Filler {
                 Err(error) => return Err(error.to_string()),
             }
         }
-        Ok(())
+        unreadable.map_or(Ok(()), Err)
     }
 
     /// The next boxes of a record.
@@ -119,7 +131,7 @@ impl Worker for Filler {
         };
         let mut turn = Turn::Done;
         for id in ids {
-            if let Err(trouble) = self.fill(id, network.max_plaintext, stop) {
+            if let Err(trouble) = self.fill(id, network, stop) {
                 warn!(%trouble, "a drop could not be filled; trying again");
                 self.shared.note(id, &trouble);
                 turn = Turn::Failed;

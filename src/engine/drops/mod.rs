@@ -265,7 +265,9 @@ async fn run(mut worker: impl Worker, drops: &Drops, mut view: watch::Receiver<V
             let turn;
             (worker, turn) = match turned.await {
                 Ok(turned) => turned,
-                Err(error) => return error!(%error, "work on drops ended abnormally; the next start goes on with it"),
+                // Whoever watches over the engine's tasks tells of it and starts this again.
+                Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+                Err(error) => return error!(%error, "work on drops was given up"),
             };
             match turn {
                 Turn::More => {}

@@ -114,6 +114,11 @@ impl Written {
         BoxSeq(stored as u64)
     }
 
+    pub(super) fn launched_end(&self) -> BoxSeq {
+        let last = self.boxes.iter().rposition(|row| row.state >= BoxState::Launched);
+        BoxSeq(last.map_or(0, |at| at as u64 + 1))
+    }
+
     pub(super) fn is_stored(&self) -> bool {
         self.boxes.iter().all(|row| row.state == BoxState::Stored)
     }
@@ -150,7 +155,7 @@ impl Written {
         if max == self.max {
             return;
         }
-        let end = self.boxes.iter().rposition(|row| row.state >= BoxState::Launched).map_or(0, |at| at + 1);
+        let end = usize::try_from(self.launched_end().0).unwrap_or(usize::MAX);
         if self.boxes[..end].iter().any(|row| row.state < BoxState::Stored && row.bytes.len() > max) {
             self.fenced = true;
             return;

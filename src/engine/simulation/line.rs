@@ -307,7 +307,7 @@ impl World {
             End::Written(Outcome::Occupied) => Some("places that were taken"),
             End::Written(Outcome::Stale) => Some("stale envelopes"),
             End::WasRead(ReadBack::Ours) => Some("places that were taken by ourselves"),
-            End::WasRead(ReadBack::Foreign) => Some("places that were taken by others"),
+            End::WasRead(ReadBack::Foreign(_)) => Some("places that were taken by others"),
             End::Answered(Answer::NotYet) => Some("boxes that were not there"),
             _ => None,
         } {

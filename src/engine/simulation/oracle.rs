@@ -90,10 +90,10 @@ impl World {
         });
     }
 
-    pub(super) fn oracle_fenced(&mut self, stream: usize, seq: BoxSeq, foreign: bool) {
+    pub(super) fn oracle_fenced(&mut self, stream: usize, seq: BoxSeq) {
         let variants = self.oracle.sent.get(&(stream, seq)).map_or(0, Vec::len);
         let expected = self.oracle.foreign[stream].is_some_and(|from| from == seq.0) || variants > 1;
-        self.oracle.law(expected && foreign, || format!("{stream} is fenced at box {seq} without a foreign box there"));
+        self.oracle.law(expected, || format!("{stream} is fenced at box {seq} without a foreign box there"));
     }
 
     /// A change is on the disk.

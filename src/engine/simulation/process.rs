@@ -56,7 +56,7 @@ pub(super) struct Life {
     known: bool,
     writers: BTreeMap<usize, Writer>,
     trusted: BTreeSet<usize>,
-    sealed_before: BTreeMap<usize, (u64, u64)>,
+    launched_before: BTreeMap<usize, BoxSeq>,
     tails: BTreeMap<usize, Tail>,
     seals: BTreeSet<(Time, usize)>,
     errands: BTreeMap<OperationId, (usize, BoxSeq)>,
@@ -75,7 +75,7 @@ impl Life {
             known: false,
             writers: BTreeMap::new(),
             trusted: BTreeSet::new(),
-            sealed_before: BTreeMap::new(),
+            launched_before: BTreeMap::new(),
             tails: BTreeMap::new(),
             seals: BTreeSet::new(),
             errands: BTreeMap::new(),
@@ -162,10 +162,7 @@ impl World {
         let Some(life) = &mut process.life else { return };
         for (&channel, of) in &process.disk.channels {
             if let Channel::Written(written) = of {
-                let sealed = written.boxes.len() - usize::from(written.tail_bytes() > 0);
-                if sealed > 0 {
-                    life.sealed_before.insert(channel, (sealed as u64, written.rewrites));
-                }
+                life.launched_before.insert(channel, written.launched_end());
             }
         }
         self.update_all(p);
@@ -369,10 +366,8 @@ impl World {
         let Some(written) = process.disk.written(channel) else { return };
         let age = wall.saturating_sub(written.created);
         let not_before = life.linger.may_launch(now).saturating_sub(age);
-        let untrusted_from = (!life.trusted.contains(&channel)).then(|| match life.sealed_before.get(&channel) {
-            Some(&(sealed, rewrites)) if rewrites == written.rewrites => BoxSeq(sealed),
-            _ => BoxSeq(0),
-        });
+        let launched = life.launched_before.get(&channel).copied().unwrap_or_default();
+        let untrusted_from = (!life.trusted.contains(&channel)).then_some(launched);
         let sender = Sender::new(written.first_unstored(), not_before, untrusted_from, durability);
         life.scheduler.add_sender(id(channel), sender);
         life.writers.insert(channel, Writer { bound: false, fits: false, rewrites: written.rewrites });
@@ -398,8 +393,8 @@ impl World {
             SenderAction::Trust => {
                 self.life(p)?.trusted.insert(channel);
             }
-            SenderAction::Fence { seq, foreign } => {
-                self.oracle_fenced(channel, seq, foreign);
+            SenderAction::Fence { seq, .. } => {
+                self.oracle_fenced(channel, seq);
                 self.submit(p, channel, Change::Fence, Answer::Fenced { tries: 0 });
             }
         }

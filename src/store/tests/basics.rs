@@ -41,10 +41,10 @@ fn a_box_goes_through_its_states() {
     assert!(store.seal_tail(id).wait().unwrap());
     assert!(!store.seal_tail(id).wait().unwrap());
     let all = vec![BoxSeq(0), BoxSeq(1), BoxSeq(2)];
-    assert_eq!(store.launch(id, 0, all.clone()).wait(), Err(StoreError::Unbound));
-    assert_eq!(store.bind_network(id, network()).wait(), Ok(Binding::Bound));
-    store.launch(id, 0, all.clone()).wait().unwrap();
-    store.launch(id, 0, all).wait().unwrap();
+    assert_eq!(store.launch(id, 0, all.clone(), network()).wait(), Ok(Binding::Bound), "bound with its first launch");
+    assert_eq!(store.launch(id, 0, all.clone(), network()).wait(), Ok(Binding::Matches));
+    let elsewhere = NetworkId::new([[9; 32]]);
+    assert_eq!(store.launch(id, 0, all, elsewhere).wait(), Ok(Binding::Refused));
     assert_eq!(store.truncate(id).wait(), Err(StoreError::AlreadyLaunched { name: "notes".to_owned() }));
     assert_eq!(store.unlink(id).wait(), Err(StoreError::AlreadyLaunched { name: "notes".to_owned() }));
     store.confirm(id, vec![BoxSeq(1)], BoxState::Stored).wait().unwrap();
@@ -145,7 +145,7 @@ fn a_channel_stays_with_the_network_of_its_first_launch() {
     assert_eq!(bind(&other), Ok(Binding::Bound));
     assert_eq!(bind(&other), Ok(Binding::Matches));
     assert_eq!(bind(&network()), Ok(Binding::Bound), "nothing was launched there");
-    store.launch(id, 0, vec![BoxSeq(0)]).wait().unwrap();
+    store.launch(id, 0, vec![BoxSeq(0)], network()).wait().unwrap();
     assert_eq!(bind(&other), Ok(Binding::Refused));
     assert_eq!(bind(&NetworkId::new([])), Ok(Binding::Refused));
     assert_eq!(bind(&NetworkId::new([[1; 32], [3; 32], [4; 32]])), Ok(Binding::Matches), "two of three are known");
@@ -159,13 +159,13 @@ fn a_fence_stops_appends_and_launches_and_keeps_its_first_reason() {
     let id = home.writer("notes", 1);
     store.append(id, bytes(2000, 1), None).wait().unwrap();
     store.bind_network(id, network()).wait().unwrap();
-    store.launch(id, 0, vec![BoxSeq(0)]).wait().unwrap();
+    store.launch(id, 0, vec![BoxSeq(0)], network()).wait().unwrap();
     store.fence(id, "first".to_owned()).wait().unwrap();
     store.fence(id, "second".to_owned()).wait().unwrap();
     let fenced = StoreError::Fenced { name: "notes".to_owned(), reason: "first".to_owned() };
     assert_eq!(store.append(id, vec![1], None).wait(), Err(fenced.clone()));
     store.seal_tail(id).wait().unwrap();
-    assert_eq!(store.launch(id, 0, vec![BoxSeq(1)]).wait(), Err(fenced));
+    assert_eq!(store.launch(id, 0, vec![BoxSeq(1)], network()).wait(), Err(fenced));
     store.confirm(id, vec![BoxSeq(0)], BoxState::Stored).wait().unwrap();
     assert_eq!(store.read(id, 0, 9000).unwrap(), bytes(2000, 1), "the bytes stay");
 }
@@ -178,14 +178,14 @@ fn what_was_not_launched_is_packed_anew() {
     let all = bytes(1549 * 3 + 700, 1);
     store.append(id, all.clone(), None).wait().unwrap();
     store.bind_network(id, network()).wait().unwrap();
-    store.launch(id, 0, vec![BoxSeq(0)]).wait().unwrap();
+    store.launch(id, 0, vec![BoxSeq(0)], network()).wait().unwrap();
     let lengths =
         || -> Vec<usize> { store.outgoing(id, BoxSeq(0), 99).unwrap().iter().map(|out| out.payload.len()).collect() };
     store.set_max_plaintext(id, 2000).wait().unwrap();
     assert_eq!(lengths(), [1549, 2000], "what was launched stays, and the rest is open");
     let told = store.channel(id).unwrap().unwrap();
     assert_eq!((told.tail_bytes, told.rewrites, told.max_plaintext), (3798 - 2000, 1, 2000));
-    assert_eq!(store.launch(id, 0, vec![BoxSeq(1)]).wait(), Err(StoreError::Rewritten));
+    assert_eq!(store.launch(id, 0, vec![BoxSeq(1)], network()).wait(), Err(StoreError::Rewritten));
     store.seal_tail(id).wait().unwrap();
     assert_eq!(store.read(id, 0, 9000).unwrap(), all);
     store.confirm(id, vec![BoxSeq(0)], BoxState::Stored).wait().unwrap();
@@ -194,11 +194,24 @@ fn what_was_not_launched_is_packed_anew() {
     store.append(id, bytes(50, 2), None).wait().unwrap();
     assert_eq!(store.read(id, 0, 9000).unwrap(), [all, bytes(50, 2)].concat());
     // Now one that was launched, is not confirmed, and does not fit.
-    store.launch(id, 2, vec![BoxSeq(1)]).wait().unwrap();
+    store.launch(id, 2, vec![BoxSeq(1)], network()).wait().unwrap();
     store.set_max_plaintext(id, 99).wait().unwrap();
     let told = store.channel(id).unwrap().unwrap();
     assert!(told.fence.unwrap().contains("99 bytes"));
-    assert_eq!(told.max_plaintext, 100);
+    assert_eq!((told.max_plaintext, told.unfit), (100, Some(100)));
+    // A network where it fits lifts the fence that only a smaller one had brought.
+    store.set_max_plaintext(id, 98).wait().unwrap();
+    assert_eq!(store.channel(id).unwrap().unwrap().unfit, Some(100));
+    store.set_max_plaintext(id, 100).wait().unwrap();
+    let told = store.channel(id).unwrap().unwrap();
+    assert_eq!((told.fence, told.unfit), (None, None));
+    assert!(store.append(id, vec![1], None).wait().is_ok());
+    // A fence for another reason stays.
+    store.fence(id, "another writer was there".to_owned()).wait().unwrap();
+    store.set_max_plaintext(id, 99).wait().unwrap();
+    store.set_max_plaintext(id, 100).wait().unwrap();
+    let told = store.channel(id).unwrap().unwrap();
+    assert_eq!((told.fence.as_deref(), told.unfit), (Some("another writer was there"), None));
     assert_eq!(store.set_max_plaintext(id, 0).wait(), Err(StoreError::BadMaxPlaintext { bytes: 0 }));
 }
 

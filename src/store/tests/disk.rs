@@ -209,14 +209,14 @@ fn on_a_full_disk_nothing_accepted_is_lost_and_confirmations_are_kept() {
     let mut confirmed = 0;
     while reserve.exists() {
         let seqs = vec![BoxSeq(confirmed)];
-        store.launch(id, 0, seqs.clone()).wait().unwrap();
+        store.launch(id, 0, seqs.clone(), network()).wait().unwrap();
         store.confirm(id, seqs, BoxState::Stored).wait().unwrap();
         confirmed += 1;
         assert!(confirmed < 3000, "the reserve was never needed");
     }
     eprintln!("the reserve was released by confirmation {confirmed}");
     for seq in confirmed..confirmed + 20 {
-        store.launch(id, 0, vec![BoxSeq(seq)]).wait().unwrap();
+        store.launch(id, 0, vec![BoxSeq(seq)], network()).wait().unwrap();
         store.confirm(id, vec![BoxSeq(seq)], BoxState::Stored).wait().unwrap();
     }
     confirmed += 20;

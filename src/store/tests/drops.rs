@@ -38,7 +38,7 @@ impl Home {
 
     /// Fills up to `boxes` boxes of the oldest record. False: there is none.
     fn fill(&self, id: ChannelId, seed: u8, boxes: usize, body_of: impl Fn(&str) -> Vec<u8>) -> bool {
-        let Some(record) = self.store.unfilled(id).unwrap() else { return false };
+        let Some(record) = self.store.unfilled(id, None).unwrap() else { return false };
         let channel = self.store.channel(id).unwrap().unwrap();
         let first = record.first.map_or(channel.boxes, |first| first.0);
         let base = WriteCap::from_seed(&[seed; 32]).index().counter();
@@ -64,7 +64,7 @@ impl Home {
         let boxes: Vec<_> = boxes.map(BoxSeq).collect();
         self.store.bind_network(id, network()).wait().unwrap();
         let rewrites = self.store.channel(id).unwrap().unwrap().rewrites;
-        self.store.launch(id, rewrites, boxes.clone()).wait().unwrap();
+        self.store.launch(id, rewrites, boxes.clone(), network()).wait().unwrap();
         if stored {
             self.store.confirm(id, boxes, BoxState::Stored).wait().unwrap();
         }
@@ -131,7 +131,7 @@ fn what_no_packet_has_left_of_is_taken_back() {
     let (a, b, c) = (home.accept(id, "a", &body("")), home.accept(id, "b", &body("")), home.accept(id, "c", &body("")));
     while home.fill(id, 1, 2, body) {}
     home.store.take_back(id, b).wait().unwrap();
-    assert_eq!(home.store.unfilled(id).unwrap().unwrap().id, a, "what was behind it is filled anew");
+    assert_eq!(home.store.unfilled(id, None).unwrap().unwrap().id, a, "what was behind it is filled anew");
     assert_eq!(home.spool(), 2000);
     while home.fill(id, 1, 2, body) {}
     home.launch(id, 0..1, false);

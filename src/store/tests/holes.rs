@@ -24,32 +24,26 @@ fn reader(home: &Home) -> (ChannelId, WriteCap) {
     (home.store.add_reader(name("news"), cap.read_cap().clone()).wait().unwrap(), cap)
 }
 
-/// As if so much time had passed since boxes were seen past the frontier.
-fn age(home: Home, by: std::time::Duration) -> Home {
-    home.store.close();
-    let db = Connection::open(home.state.database()).unwrap();
-    let by = i64::try_from(by.as_nanos()).unwrap();
-    assert!(db.execute("UPDATE box SET seen = seen - ?1 WHERE seen IS NOT NULL", [by]).unwrap() > 0);
-    drop(db);
-    home.reopened()
+fn in_epoch(home: &Home, epoch: u64) {
+    home.store.set_replica_epoch(Some(epoch)).wait().unwrap();
 }
 
 #[test]
 fn what_is_missing_is_late_and_lost_only_when_it_is_older_than_the_retention() {
-    let mut home = Home::new();
+    let home = Home::new();
     let (id, _) = reader(&home);
+    in_epoch(&home, 494);
     home.store.received(id, vec![message(0), message(1), message(4), message(6)]).wait().unwrap();
     let hole = home.store.hole(id).unwrap().expect("2 and 3 are missing");
     assert_eq!((hole.first, hole.end, hole.boxes(), hole.lost), (BoxSeq(2), BoxSeq(4), 2, false));
     assert!(hole.since.is_some_and(|since| since <= SystemTime::now()));
 
-    let minute = std::time::Duration::from_secs(60);
-    home = age(home, RETENTION - minute);
+    in_epoch(&home, 495);
     home.store.received(id, vec![(BoxSeq(2), Arrival::NotYet)]).wait().unwrap();
-    assert!(!home.store.channel(id).unwrap().unwrap().is_lost(), "a minute is left");
+    assert!(!home.store.channel(id).unwrap().unwrap().is_lost(), "what was written in the epoch before lives");
     // A box that was seen since is not what its age is counted from.
     home.store.received(id, vec![message(9)]).wait().unwrap();
-    home = age(home, minute);
+    in_epoch(&home, 496);
     assert!(!home.store.channel(id).unwrap().unwrap().is_lost(), "nobody has asked for it since");
     home.store.received(id, vec![(BoxSeq(2), Arrival::NotYet)]).wait().unwrap();
     let told = home.store.channel(id).unwrap().unwrap();
@@ -75,8 +69,9 @@ fn what_is_missing_is_late_and_lost_only_when_it_is_older_than_the_retention() {
 fn a_lost_box_that_comes_after_all_is_kept_and_a_skipped_one_is_not() {
     let home = Home::new();
     let (id, cap) = reader(&home);
+    in_epoch(&home, 494);
     home.store.received(id, vec![message(1), message(3)]).wait().unwrap();
-    let home = age(home, RETENTION);
+    in_epoch(&home, 496);
     home.store.received(id, vec![(BoxSeq(0), Arrival::NotYet)]).wait().unwrap();
     assert!(home.store.channel(id).unwrap().unwrap().is_lost());
     home.store.received(id, vec![message(0)]).wait().unwrap();
@@ -89,6 +84,40 @@ fn a_lost_box_that_comes_after_all_is_kept_and_a_skipped_one_is_not() {
     assert_eq!(home.store.index_of(id, BoxSeq(4)).unwrap(), next, "it goes on with the right index");
     let writer = home.writer("notes", 1);
     assert_eq!(home.store.skip(writer).wait(), Err(StoreError::NotAReader));
+}
+
+/// A wall clock that was wrong for a moment made a late box lost for good: what counts is the network's own time, and the
+/// network's own answer.
+#[test]
+fn what_was_called_lost_is_not_once_the_network_has_a_part_of_it() {
+    let home = Home::new();
+    let (id, _) = reader(&home);
+    in_epoch(&home, 494);
+    home.store.received(id, vec![message(3)]).wait().unwrap();
+    in_epoch(&home, 600);
+    home.store.received(id, vec![(BoxSeq(0), Arrival::NotYet)]).wait().unwrap();
+    let told = |id| home.store.channel(id).unwrap().unwrap();
+    assert!(told(id).is_lost());
+    in_epoch(&home, 494);
+    home.store.received(id, vec![message(1)]).wait().unwrap();
+    assert!(!told(id).is_lost() && told(id).later_known, "late, as a part of it has come");
+    home.store.received(id, vec![message(0), message(2)]).wait().unwrap();
+    assert_eq!(told(id).frontier, BoxSeq(4));
+}
+
+#[test]
+fn nothing_is_lost_while_the_network_does_not_tell_its_time() {
+    let home = Home::new();
+    let (id, _) = reader(&home);
+    home.store.received(id, vec![message(3)]).wait().unwrap();
+    home.store.received(id, vec![(BoxSeq(0), Arrival::NotYet)]).wait().unwrap();
+    let is_lost = || home.store.channel(id).unwrap().unwrap().is_lost();
+    in_epoch(&home, 600);
+    home.store.received(id, vec![(BoxSeq(0), Arrival::NotYet)]).wait().unwrap();
+    assert!(!is_lost(), "it was seen at an unknown time, which counts from now on");
+    in_epoch(&home, 602);
+    home.store.received(id, vec![(BoxSeq(0), Arrival::NotYet)]).wait().unwrap();
+    assert!(is_lost());
 }
 
 #[test]
@@ -108,18 +137,15 @@ fn room_is_made_across_what_was_skipped() {
 }
 
 #[test]
-fn no_sql_takes_back_what_was_lost_or_skipped() {
+fn no_sql_takes_back_what_was_skipped() {
     let home = Home::new();
     let (id, _) = reader(&home);
     home.store.received(id, vec![message(1), message(3)]).wait().unwrap();
     home.store.skip(id).wait().unwrap();
     home.store.close();
     let db = Connection::open(home.state.database()).unwrap();
-    db.execute_batch("UPDATE channel SET lost_end = 3").unwrap();
-    for sql in ["lost_end = 2", "skipped_boxes = 0"] {
-        let error = db.execute_batch(&format!("UPDATE channel SET {sql}")).unwrap_err().to_string();
-        assert!(error.contains("stays so"), "{sql}: {error}");
-    }
+    let error = db.execute_batch("UPDATE channel SET skipped_boxes = 0").unwrap_err().to_string();
+    assert!(error.contains("stays so"), "{error}");
     for sql in ["lost_end = 5", "skipped_boxes = 3"] {
         let error = db.execute_batch(&format!("UPDATE channel SET {sql}")).unwrap_err().to_string();
         assert!(error.contains("CHECK"), "{sql}: {error}");

@@ -14,7 +14,7 @@ fn furnished() -> Home {
     let id = home.writer("notes", 1);
     store.append(id, bytes(3 * 1549 + 10, 1), None).wait().unwrap();
     store.bind_network(id, network()).wait().unwrap();
-    store.launch(id, 0, vec![BoxSeq(0), BoxSeq(1)]).wait().unwrap();
+    store.launch(id, 0, vec![BoxSeq(0), BoxSeq(1)], network()).wait().unwrap();
     store.confirm(id, vec![BoxSeq(0)], BoxState::Stored).wait().unwrap();
     let reader = store.add_reader(name("news"), WriteCap::from_seed(&[9; 32]).read_cap().clone()).wait().unwrap();
     store

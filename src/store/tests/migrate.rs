@@ -19,7 +19,7 @@ fn fill(store: &Store) {
     store.set_max_plaintext(notes, 100).wait().unwrap();
     store.append(notes, bytes(250, 0), None).wait().unwrap();
     assert_eq!(store.bind_network(notes, network()).wait(), Ok(Binding::Bound));
-    store.launch(notes, 0, vec![BoxSeq(0), BoxSeq(1)]).wait().unwrap();
+    store.launch(notes, 0, vec![BoxSeq(0), BoxSeq(1)], network()).wait().unwrap();
     store.confirm(notes, vec![BoxSeq(0)], BoxState::Stored).wait().unwrap();
     let news = store.add_reader(name("news"), WriteCap::from_seed(&[2; 32]).read_cap().clone()).wait().unwrap();
     let arrived = |seq, len| (BoxSeq(seq), Arrival::Message(bytes(len, 3)));

@@ -259,7 +259,7 @@ impl Model {
             Op::Bind(ch) => store.bind_network(id(ch)?, network()).wait().map(drop),
             Op::Launch(ch, picks) => {
                 let rewrites = self.streams.get(ch).map_or(0, |stream| stream.rewrites);
-                store.launch(id(ch)?, rewrites, seqs(ch, picks)).wait()
+                store.launch(id(ch)?, rewrites, seqs(ch, picks), network()).wait().map(drop)
             }
             Op::Confirm(ch, picks, stored) => {
                 let to = if *stored { BoxState::Stored } else { BoxState::Couriered };
@@ -312,7 +312,7 @@ fn apply_to(stream: &mut Stream, op: &Op) -> bool {
         }
         Op::Launch(_, picks) => {
             let picked = pick(picks, stream.boxes.len());
-            if stream.fenced || !stream.bound || picked.iter().any(|at| stream.boxes[*at].1 == BoxState::Open) {
+            if stream.fenced || picked.iter().any(|at| stream.boxes[*at].1 == BoxState::Open) {
                 return false;
             }
             for at in picked {
@@ -320,6 +320,7 @@ fn apply_to(stream: &mut Stream, op: &Op) -> bool {
                 *state = BoxState::Launched.max(*state);
                 stream.launched = true;
             }
+            stream.bound = true;
             true
         }
         Op::Confirm(_, picks, stored) => {

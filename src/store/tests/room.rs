@@ -23,7 +23,7 @@ fn store_boxes(store: &Store, id: ChannelId, boxes: u64) {
     store.append(id, bytes(M * usize::try_from(boxes).unwrap(), 1), None).wait().unwrap();
     store.bind_network(id, network()).wait().unwrap();
     let seqs: Vec<_> = (from..from + boxes).map(BoxSeq).collect();
-    store.launch(id, 0, seqs.clone()).wait().unwrap();
+    store.launch(id, 0, seqs.clone(), network()).wait().unwrap();
     store.confirm(id, seqs, BoxState::Stored).wait().unwrap();
 }
 

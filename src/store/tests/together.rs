@@ -56,7 +56,7 @@ fn a_refused_request_takes_nothing_else_of_its_group_with_it() {
     for at in 0..200 {
         good.push(store.append(id, vec![b'a' + at % 26], None));
         bad.push(store.rename(name("absent"), name("log")));
-        bad.push(store.launch(id, 0, vec![BoxSeq(0)]));
+        bad.push(store.confirm(id, vec![BoxSeq(0)], BoxState::Stored));
     }
     assert!(good.into_iter().all(|commit| commit.wait().is_ok()));
     assert!(bad.into_iter().all(|commit| commit.wait().is_err()));
@@ -74,7 +74,7 @@ fn the_spool_is_full_before_anything_is_accepted() {
     assert_eq!(refused, Err(StoreError::SpoolFull { spooled: 6000, limit: 10_000 }));
     store.append(two, bytes(4000, 2), None).wait().unwrap();
     store.bind_network(one, network()).wait().unwrap();
-    store.launch(one, 0, vec![BoxSeq(0)]).wait().unwrap();
+    store.launch(one, 0, vec![BoxSeq(0)], network()).wait().unwrap();
     store.confirm(one, vec![BoxSeq(0)], BoxState::Couriered).wait().unwrap();
     assert!(store.append(two, vec![1], None).wait().is_err(), "a courier may still lose it");
     store.confirm(one, vec![BoxSeq(0)], BoxState::Stored).wait().unwrap();

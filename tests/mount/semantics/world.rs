@@ -144,7 +144,10 @@ impl World {
             };
             store.fill(channel.id, slice).wait().expect("filled");
             store.bind_network(channel.id, NetworkId::new([[7; 32]])).wait().expect("bound");
-            store.launch(channel.id, channel.rewrites, vec![BoxSeq(0)]).wait().expect("launched");
+            store
+                .launch(channel.id, channel.rewrites, vec![BoxSeq(0)], NetworkId::new([[7; 32]]))
+                .wait()
+                .expect("launched");
         }
     }
 
@@ -202,7 +205,7 @@ impl World {
             _ => {}
         }
         store.bind_network(id, NetworkId::new([[7; 32]])).wait().expect("bound");
-        store.launch(id, 0, boxes.clone()).wait().expect("launched");
+        store.launch(id, 0, boxes.clone(), NetworkId::new([[7; 32]])).wait().expect("launched");
         match state {
             "sent" => {}
             "fenced" => store.fence(id, "a test says so".to_owned()).wait().expect("fenced"),
