@@ -6,10 +6,9 @@ use super::context::{Context, misunderstood};
 use super::output::{self, printable, size};
 use super::{Stop, name};
 use crate::engine::control::{Request, Response};
-use crate::engine::status::{
-    ChannelStatus, DaemonStatus, DurabilityStatus, LinkStatus, RecordStatus, RoleStatus, span, utc,
-};
+use crate::engine::status::{ChannelStatus, DaemonStatus, DurabilityStatus, LinkStatus, RecordStatus, RoleStatus};
 use crate::store::ChannelName;
+use crate::units::{show_date as utc, show_span as span};
 
 /// Show how the daemon, the spool and the channels stand
 #[derive(Args, Debug)]

@@ -24,7 +24,7 @@ mod network;
 mod owner;
 mod search;
 mod shared;
-#[cfg(test)]
+#[cfg(all(test, feature = "localnet"))]
 mod simulation;
 pub mod status;
 mod supervise;

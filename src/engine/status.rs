@@ -4,8 +4,6 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
-pub(crate) use crate::units::{show_date as utc, show_span as span};
-
 /// Version of the schema below; it grows when a field changes its meaning or goes.
 pub const STATUS_VERSION: u32 = 1;
 
@@ -271,6 +269,7 @@ impl ChannelStatus {
 
     /// Reader: for a person, what to do where not even a first box is there. Nobody has written one, or it has expired: a
     /// reader that was never here before cannot tell.
+    #[cfg(feature = "mount")]
     pub(crate) fn beginning(&self) -> Option<String> {
         let nothing = self.role == RoleStatus::Reader && self.boxes == 0 && self.missing_boxes == 0;
         (nothing && !self.stale && self.not_there_yet_at.is_some()).then(|| {

@@ -3,8 +3,9 @@
 use std::fmt::Write as _;
 
 use super::{Fs, FsError, Node, Report};
-use crate::engine::status::{ChannelStatus, RoleStatus, span, unix_seconds, utc};
+use crate::engine::status::{ChannelStatus, RoleStatus, unix_seconds};
 use crate::store::{Channel, ChannelId, Role};
+use crate::units::{show_date as utc, show_span as span};
 
 impl Fs {
     /// The contents of a report, now. None where they come only with the read: of `wait`.

@@ -55,7 +55,7 @@ impl FromStr for Address {
             return Self::unix(text).ok_or_else(error);
         }
         if text.starts_with("ws://") {
-            return super::websocket::host_port(text).map(|_| Self::WebSocket(text.to_owned())).ok_or_else(error);
+            return web_host_port(text).map(|_| Self::WebSocket(text.to_owned())).ok_or_else(error);
         }
         let host_port = text.strip_prefix("tcp://").unwrap_or(text);
         match host_port.rsplit_once(':') {
@@ -65,6 +65,26 @@ impl FromStr for Address {
             _ => Err(error()),
         }
     }
+}
+
+/// The `host:port` of a `ws://host[:port][/path]` URL, with port 80 where none is named; nothing if it is no such URL.
+pub(crate) fn web_host_port(url: &str) -> Option<String> {
+    let rest = url.strip_prefix("ws://")?;
+    let authority = rest.split(['/', '?', '#']).next().unwrap_or(rest);
+    if authority.contains('@') || authority.chars().any(|c| c.is_whitespace() || c.is_control()) {
+        return None;
+    }
+    let bare = authority.starts_with('[') && authority.ends_with(']');
+    let (host, port) = match authority.rsplit_once(':') {
+        Some((host, port)) if !bare => (host, port.parse::<u16>().ok()?),
+        _ => (authority, 80),
+    };
+    let well_formed = if let Some(address) = host.strip_prefix('[') {
+        address.strip_suffix(']').is_some_and(|address| address.parse::<std::net::Ipv6Addr>().is_ok())
+    } else {
+        !host.is_empty() && !host.contains(':')
+    };
+    well_formed.then(|| format!("{host}:{port}"))
 }
 
 impl Address {

@@ -108,6 +108,10 @@ pub mod message;
 pub mod pki;
 mod session;
 mod transport;
+#[cfg(feature = "websocket")]
+pub(crate) mod websocket;
+#[cfg(not(feature = "websocket"))]
+#[path = "websocket_absent.rs"]
 pub(crate) mod websocket;
 
 pub use client::{
@@ -115,6 +119,8 @@ pub use client::{
     MAX_CALL_BYTES, MAX_PAYLOAD_BYTES, MAX_TOMBSTONES, MintedVoucher, Missing, OpenedReply, Part, Payload, ReadOutcome,
     SentMessage, TombstoneRange, Voucher, VoucherStream, WriteMode, WriteOutcome,
 };
+#[cfg(feature = "localnet")]
+pub(crate) use config::web_host_port;
 pub use config::{Address, AddressError, Config, ConfigError, TcpNetwork};
 pub use discovery::{Discovery, Environment};
 #[cfg(test)]

@@ -9,7 +9,8 @@ use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream, lookup_host};
 
-use super::websocket::{self, WebSocket};
+use super::config::web_host_port;
+use super::websocket::WebSocket;
 use super::{Address, Config, TcpNetwork};
 
 /// Gives a client its stream to the daemon, at the start and again after each loss. [`Config`] dials sockets; anything
@@ -68,7 +69,7 @@ impl Stream {
             }
             Address::WebSocket(url) => {
                 let told = || io::Error::new(io::ErrorKind::InvalidInput, "no ws://HOST:PORT");
-                let stream = connect_tcp(&websocket::host_port(url).ok_or_else(told)?, TcpNetwork::Any).await?;
+                let stream = connect_tcp(&web_host_port(url).ok_or_else(told)?, TcpNetwork::Any).await?;
                 WebSocket::connect(url, stream).await.map(Box::new).map(Self::WebSocket)
             }
         }

@@ -7,22 +7,16 @@ use std::task::{Context, Poll, ready};
 
 use futures_util::{Sink, Stream};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio_tungstenite::tungstenite::http::Uri;
+#[cfg(feature = "localnet")]
+use tokio_tungstenite::accept_async_with_config;
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::tungstenite::{Bytes, Error, Message};
-use tokio_tungstenite::{WebSocketStream, accept_async_with_config, client_async_with_config};
+use tokio_tungstenite::{WebSocketStream, client_async_with_config};
 
 use super::frame::MAX_BODY_BYTES;
 
 /// Most bytes that one message of ours carries: common libraries refuse messages of over 32 KiB unless told otherwise.
 const MESSAGE: usize = 16 * 1024;
-
-/// The `host:port` of a `ws://` URL, or nothing if it is none.
-pub(crate) fn host_port(url: &str) -> Option<String> {
-    let uri: Uri = url.parse().ok()?;
-    let (scheme, host) = (uri.scheme_str()?, uri.host()?);
-    (scheme == "ws" && !host.is_empty()).then(|| format!("{host}:{}", uri.port_u16().unwrap_or(80)))
-}
 
 /// The bytes that a WebSocket carries. Text is an error; pings are answered on the way.
 #[derive(Debug)]
@@ -40,6 +34,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WebSocket<S> {
     }
 
     /// Waits for the other end to ask for an upgrade, and grants it.
+    #[cfg(feature = "localnet")]
     pub(crate) async fn accept(stream: S) -> io::Result<Self> {
         let messages = accept_async_with_config(stream, Some(limits())).await.map_err(told)?;
         Ok(Self { messages, rest: Bytes::new() })

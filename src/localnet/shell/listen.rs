@@ -18,7 +18,8 @@ use tracing::{debug, warn};
 use super::serve::{serve, stopped};
 use super::{Front, LocalnetError};
 use crate::thin::Address;
-use crate::thin::websocket::{self, WebSocket};
+use crate::thin::web_host_port;
+use crate::thin::websocket::WebSocket;
 
 /// The longest path that a socket address holds.
 pub(super) const SOCKET_PATH: usize = 107;
@@ -45,7 +46,7 @@ pub(super) async fn listen(
             Ok(Address::Tcp { host_port: bound.to_string(), network: *network })
         }
         Address::WebSocket(url) => {
-            let host_port = websocket::host_port(url).ok_or_else(|| told(io::ErrorKind::InvalidInput.into()))?;
+            let host_port = web_host_port(url).ok_or_else(|| told(io::ErrorKind::InvalidInput.into()))?;
             let (listener, bound) = bind_tcp(&host_port, everywhere, address).await?;
             // A client that is slow to ask for the upgrade keeps nobody else waiting.
             acceptors.spawn(accept(front, async move || {
