@@ -8,8 +8,8 @@ use std::cell::Cell;
 pub(crate) enum Bug {
     /// Packets of a box leave while its launch is still being committed.
     SkipIntentCommit,
-    /// Bytes that were launched are taken back, and others get their index.
-    ReplanIndex,
+    /// A courier's word passes for a replica's.
+    CourierIsReplica,
     /// What a replica confirmed is not kept.
     DropConfirmation,
     /// A write that timed out passes for stored.

@@ -4,7 +4,8 @@
 //! with events. Nothing here does I/O, reads a clock, draws randomness but from a seed that it was given, or waits, so that
 //! a test or a simulation owns the world around it. Times are offsets from an epoch that the shell chooses.
 //!
-//! * [`Scheduler`]: the one machine that a shell drives. It holds those of all channels and says what goes next.
+//! * [`Delivery`]: the one machine that a shell drives. It takes all decisions about the boxes of all channels.
+//! * `Scheduler`: holds the machines of all channels and says what goes over the network next.
 //! * [`Sender`]: takes the sealed boxes of one channel through *launched* to *stored*.
 //! * [`Receiver`]: asks for the boxes of one channel at and past its frontier.
 //! * [`Probes`]: when channels at rest are probed.
@@ -14,6 +15,7 @@
 
 #[cfg(test)]
 pub(crate) mod bugs;
+mod delivery;
 mod gallop;
 mod linger;
 mod pace;
@@ -23,12 +25,16 @@ mod scheduler;
 mod sender;
 
 pub use crate::model::Durability;
+pub use delivery::{
+    Action as DeliveryAction, CommitFailure, CommitId, Delivery, DeliveryConfig, Done, Ending, Event as DeliveryEvent,
+    NetworkView, OTHER_NETWORK, Request, Shown, pause_before_retry,
+};
 pub use gallop::{Gallop, GallopAction, GallopEvent, LEAST_PROBES, SEARCH_PROBES};
 pub use linger::Linger;
 pub use pace::Pace;
 pub use probes::{PROBE_SHARE, Probes};
 pub use receiver::{Answer, Receiver, ReceiverAction, ReceiverEvent};
-pub use scheduler::{Action, End, Event, Line, OperationId, Scheduler};
+pub use scheduler::{End, Line, OperationId};
 pub use sender::{
     Fetched, Foreign, MAX_UNCONFIRMED, Operation, Outcome, ReadBack, Sender, SenderAction, SenderEvent,
     UNCONFIRMED_FOR, Wants,

@@ -53,7 +53,7 @@ pub enum Line {
 
 /// What the shell tells the scheduler.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Event {
+pub(super) enum Event {
     /// The network became reachable, or ceased to be. A sender then needs its own [`SenderEvent::Online`], once its boxes
     /// fit the network.
     Online(bool),
@@ -109,7 +109,7 @@ pub enum End {
 
 /// What the scheduler wants done.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Action {
+pub(super) enum Action {
     /// What a sender wants committed or looked up.
     Sender {
         /// Whose.
@@ -196,7 +196,7 @@ impl<M> Entry<M> {
 }
 
 /// The scheduler of all channels. See the module's head.
-pub struct Scheduler {
+pub(super) struct Scheduler {
     pace: Pace,
     dice: StdRng,
     online: bool,
@@ -254,7 +254,7 @@ impl Counts {
 
 impl Scheduler {
     /// A scheduler of no channel. `probe_share` is the part of the pace that probes of idle channels may take together.
-    pub fn new(pace: Pace, probe_share: f64, seed: u64) -> Self {
+    pub(super) fn new(pace: Pace, probe_share: f64, seed: u64) -> Self {
         Self {
             probes: Probes::new(probe_share, &pace),
             pace,
@@ -281,70 +281,65 @@ impl Scheduler {
     }
 
     /// The network's pace, as it was measured so far.
-    pub fn pace(&self) -> &Pace {
+    pub(super) fn pace(&self) -> &Pace {
         &self.pace
     }
 
     /// Starts from another document's numbers.
-    pub fn set_pace(&mut self, pace: Pace) {
+    pub(super) fn set_pace(&mut self, pace: Pace) {
         self.pace = pace;
         self.probes.set_pace(&self.pace);
     }
 
     /// Takes the sender of a channel in, in place of one that it may have.
-    pub fn add_sender(&mut self, channel: ChannelId, sender: Sender) {
+    pub(super) fn add_sender(&mut self, channel: ChannelId, sender: Sender) {
         self.remove(channel);
         self.senders.insert(channel, Entry::new(sender));
     }
 
     /// Takes a channel in that is read, at rest. See [`Probes::insert`].
-    pub fn add_receiver(&mut self, now: Time, channel: ChannelId, prompt: bool) {
+    pub(super) fn add_receiver(&mut self, now: Time, channel: ChannelId, prompt: bool) {
         self.remove(channel);
         self.probes.insert(now, channel, prompt, &mut self.dice);
     }
 
     /// Whether the channel has a sender, or is read.
-    pub fn contains(&self, channel: ChannelId) -> bool {
+    pub(super) fn contains(&self, channel: ChannelId) -> bool {
         self.senders.contains_key(&channel) || self.probes.contains(channel)
     }
 
     /// Has a channel that is at rest probed at once.
-    pub fn prompt(&mut self, channel: ChannelId) {
+    pub(super) fn prompt(&mut self, channel: ChannelId) {
         self.probes.prompt(channel, &mut self.dice);
     }
 
     /// Has a channel probed at the shortest pause until a time.
-    pub fn follow(&mut self, channel: ChannelId, until: Time) {
+    pub(super) fn follow(&mut self, channel: ChannelId, until: Time) {
         self.probes.follow(channel, until, &mut self.dice);
     }
 
-    /// Until when a channel is followed.
-    pub fn follows(&self, now: Time, channel: ChannelId) -> Option<Time> {
-        self.probes.follows(channel).filter(|&until| until > now)
-    }
-
     /// When a channel is expected to be probed next; `None` while its receiver is at work.
-    pub fn next_probe(&self, now: Time, channel: ChannelId) -> Option<Time> {
+    pub(super) fn next_probe(&self, now: Time, channel: ChannelId) -> Option<Time> {
         self.probes.next_probe(now, channel)
     }
 
     /// Where the receiver of a channel stands; `None` while it is at rest.
-    pub fn frontier(&self, channel: ChannelId) -> Option<BoxSeq> {
+    pub(super) fn frontier(&self, channel: ChannelId) -> Option<BoxSeq> {
         self.receivers.get(&channel).map(|entry| entry.machine.frontier())
     }
 
     /// Whether an operation is under way still, so that its end is of interest.
-    pub fn is_under_way(&self, operation: OperationId) -> bool {
+    pub(super) fn is_under_way(&self, operation: OperationId) -> bool {
         self.under_way.contains_key(&operation)
     }
 
     /// Operations that were transmitted and are unanswered.
-    pub fn unanswered(&self) -> usize {
+    pub(super) fn unanswered(&self) -> usize {
         self.counts.main + self.counts.second
     }
 
     /// Forgets a channel; the ends of its operations are passed over from now on.
-    pub fn remove(&mut self, channel: ChannelId) {
+    pub(super) fn remove(&mut self, channel: ChannelId) {
         if let Some(entry) = self.senders.remove(&channel) {
             self.unlist(channel, entry.served, entry.timeout);
         }
@@ -361,7 +356,7 @@ impl Scheduler {
     }
 
     /// When [`Event::Tick`] is due.
-    pub fn next_timeout(&self, now: Time) -> Option<Time> {
+    pub(super) fn next_timeout(&self, now: Time) -> Option<Time> {
         let timer = self.timers.first().map(|&(at, _)| at);
         if !self.online {
             return timer;
@@ -376,7 +371,7 @@ impl Scheduler {
     }
 
     /// Takes an event in and says what is to be done.
-    pub fn handle(&mut self, now: Time, event: Event) -> Vec<Action> {
+    pub(super) fn handle(&mut self, now: Time, event: Event) -> Vec<Action> {
         let mut actions = Vec::new();
         self.vacated = false;
         match event {

@@ -17,6 +17,7 @@ use super::network::{Network, Pass, Refusal, View};
 use super::shared::Shared;
 use super::transfer;
 use crate::bacap::{BoxIndex, WriteCap};
+use crate::channel::pause_before_retry;
 use crate::store::{Adopted, BoxSeq, BoxState, Capability, ChannelId, Finding, Store, StoreError};
 use crate::thin::ReadOutcome;
 
@@ -47,7 +48,7 @@ pub(super) async fn run(
                 Err(error) => {
                     warn!(%error, "a channel could not be adopted; trying again");
                     tries += 1;
-                    Some(transfer::pause_before_retry(tries))
+                    Some(pause_before_retry(tries))
                 }
             };
             tokio::select! {
@@ -186,7 +187,7 @@ async fn learn(pass: &Pass, cap: &WriteCap, index: &BoxIndex, ours: Option<&[u8]
             }
             Err(error) if Instant::now() >= until => return Err(error.to_string()),
             Err(_) => {
-                sleep(transfer::pause_before_retry(tries)).await;
+                sleep(pause_before_retry(tries)).await;
                 tries += 1;
             }
         }

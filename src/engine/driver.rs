@@ -1,33 +1,36 @@
-//! The driver: one task that owns the scheduler of all channels, feeds it with events and does what it says.
+//! The driver: one task that owns the [`Delivery`] machine, tells it what happens and does what it says.
 //!
-//! Operations run in tasks of their own and come back as messages; the scheduler bounds how many. What must be on the
-//! disk before something else happens is awaited in such a task: a launch before its packets, a box before its readers.
+//! Operations and commits run in tasks of their own and come back as messages; the machine bounds how many operations
+//! there are. Here nothing is decided about the meaning of a channel.
 
-mod operations;
-mod receiving;
-mod sending;
-
-use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
-use std::future::Future;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use tokio::sync::{OwnedMutexGuard, mpsc, watch};
-use tokio::task::{Id, JoinSet};
-use tokio::time::{Instant, sleep, sleep_until};
-use tracing::{error, warn};
+use tokio::task::{Id, JoinError, JoinSet};
+use tokio::time::{Instant, sleep_until};
+use tracing::{debug, error, warn};
 
-use self::operations::{Errand, Prepared};
+use super::carry;
 use super::network::{Network, View};
 use super::shared::Shared;
-use super::transfer::{Ending, Parcel, pause_before_retry};
-use crate::channel::{Action, Event, Linger, OperationId, Pace, Scheduler, SenderEvent, Time};
-use crate::store::{Arrival, BoxSeq, Capability, Channel, ChannelId, Durability, NetworkId, Role, Store, StoreError};
+use super::transfer::{self, Parcel};
+use crate::channel::{
+    CommitFailure, CommitId, Delivery, DeliveryAction as Action, DeliveryConfig, DeliveryEvent as Event, Done, Ending,
+    Line, NetworkView, Operation, OperationId, Request, Shown, Time,
+};
+use crate::store::{BoxSeq, Capability, ChannelId, Store, StoreError};
 use crate::thin::Envelope;
 
-/// Messages under way from the operations to the driver. Each operation sends one and waits for room.
+/// Messages under way from the tasks to the driver. Each task sends one and waits for room.
 const INBOX: usize = 1024;
 /// The first time is not the beginning, so that what happened within a while before has a time too.
 const BEFORE: Time = Time::from_secs(400 * 86_400);
+/// Capabilities that are kept at hand; all of them go when there are more.
+const CAPABILITIES: usize = 256;
+/// Envelopes that wait for their turn; with more, those that nobody waits for are looked for.
+const ENVELOPES: usize = 64;
 
 /// What others ask of the driver.
 pub(super) enum Command {
@@ -36,81 +39,31 @@ pub(super) enum Command {
 }
 
 enum Message {
-    Sender(ChannelId, SenderEvent),
-    Fits(ChannelId, (NetworkId, usize)),
-    Prepared(Errand, Box<(Arc<Parcel>, Envelope)>),
-    Ended(Errand, Ending),
-    NotRecorded(ChannelId, StoreError),
-    Bound(ChannelId),
-    Refused(ChannelId, String),
+    Committed(CommitId, Result<Done, CommitFailure>),
+    Prepared(OperationId, Box<(ChannelId, Arc<Parcel>, Envelope)>),
+    Ended(OperationId, Ending),
 }
 
-/// What is known of a channel that has a sender.
-struct Writer {
-    /// Whether its boxes fit the present network.
-    fits: bool,
-    /// The channel's count of rewrites when its sender was made: its boxes are of that packing.
-    rewrites: u64,
-    durability: Durability,
-}
-
-/// A tail box that is open: when its first and its newest byte came.
+/// What a task is for.
 #[derive(Clone, Copy)]
-struct Tail {
-    first: Time,
-    last: Time,
-    size: u64,
-}
-
-/// How a driver goes about its work.
-pub(super) struct Manner {
-    pub(super) linger: Linger,
-    /// Every reader is probed at once.
-    pub(super) prompt: bool,
-    /// The part of the network's pace that probes of idle channels may take together.
-    pub(super) probe_share: f64,
+enum Task {
+    Commit(CommitId),
+    Operation(OperationId, Operation),
 }
 
 pub(super) struct Driver {
     store: Store,
     shared: Arc<Shared>,
-    linger: Linger,
-    prompt: bool,
     epoch: Instant,
     view: watch::Receiver<View>,
     commands: OwnedMutexGuard<mpsc::Receiver<Command>>,
     network: Option<Arc<Network>>,
-    /// The newest network that could be used, and its M.
-    known: Option<(NetworkId, usize)>,
-    /// The newest replica epoch that the network told.
-    replica_epoch: Option<u64>,
-    scheduler: Scheduler,
-    writers: HashMap<ChannelId, Writer>,
-    /// Writers of which a box that was launched since the start is confirmed.
-    trusted: HashSet<ChannelId>,
-    /// Of the writers that had launched anything at the start: the first box that was not.
-    launched_before: HashMap<ChannelId, BoxSeq>,
-    /// Readers that are known to belong to the present network.
-    bound: HashSet<ChannelId>,
-    tails: HashMap<ChannelId, Tail>,
-    /// When tails are due.
-    seals: BTreeSet<(Time, ChannelId)>,
-    /// Readers that found the cache full when they were last looked at.
-    paused: HashSet<ChannelId>,
+    delivery: Delivery,
     caps: HashMap<ChannelId, Arc<Capability>>,
-    errands: HashMap<OperationId, Errand>,
-    prepared: Prepared,
-    /// What arrived and is not recorded yet.
-    held: HashMap<(ChannelId, BoxSeq), Arrival>,
-    /// Channels that the store could not tell of, or whose task panicked: when they are looked at again.
-    again: BTreeSet<(Time, ChannelId)>,
-    /// How often that has failed in a row.
-    tries: HashMap<ChannelId, u32>,
-    /// When all channels are looked at again, as they could not be listed, and how often that has failed in a row.
-    all_again: Option<(Time, u32)>,
-    operations: JoinSet<()>,
-    /// Which channel a task is about.
-    tasks: HashMap<Id, ChannelId>,
+    /// Envelopes that wait for their turn, and whose they are.
+    prepared: HashMap<OperationId, (ChannelId, Arc<Parcel>, Envelope)>,
+    running: JoinSet<()>,
+    tasks: HashMap<Id, Task>,
     inbox: mpsc::Receiver<Message>,
     outbox: mpsc::Sender<Message>,
 }
@@ -119,7 +72,7 @@ impl Driver {
     pub(super) fn new(
         store: Store,
         shared: Arc<Shared>,
-        manner: &Manner,
+        config: DeliveryConfig,
         view: watch::Receiver<View>,
         commands: OwnedMutexGuard<mpsc::Receiver<Command>>,
     ) -> Self {
@@ -128,30 +81,14 @@ impl Driver {
         Self {
             store,
             shared,
-            linger: manner.linger,
-            prompt: manner.prompt,
             epoch: now.checked_sub(BEFORE).unwrap_or(now),
             view,
             commands,
             network: None,
-            known: None,
-            replica_epoch: None,
-            scheduler: Scheduler::new(Pace::default(), manner.probe_share, rand::random()),
-            writers: HashMap::new(),
-            trusted: HashSet::new(),
-            launched_before: HashMap::new(),
-            bound: HashSet::new(),
-            tails: HashMap::new(),
-            seals: BTreeSet::new(),
-            paused: HashSet::new(),
+            delivery: Delivery::new(config),
             caps: HashMap::new(),
-            errands: HashMap::new(),
-            prepared: Prepared::new(),
-            held: HashMap::new(),
-            again: BTreeSet::new(),
-            tries: HashMap::new(),
-            all_again: None,
-            operations: JoinSet::new(),
+            prepared: HashMap::new(),
+            running: JoinSet::new(),
             tasks: HashMap::new(),
             inbox,
             outbox,
@@ -161,401 +98,241 @@ impl Driver {
     /// Runs until `stop` changes. Operations under way are dropped then: what was launched is sent again by the next life.
     pub(super) async fn run(mut self, mut stop: watch::Receiver<bool>) {
         let changes = self.store.changes();
-        // Nothing is launched before it is known what was launched by an earlier life.
-        let mut tries = 0;
-        while let Err(error) = self.each_channel(|driver, channel| driver.remember(&channel)) {
-            warn!(%error, "the channels could not be listed; trying again");
-            tokio::select! {
-                () = sleep(pause_before_retry(tries)) => tries += 1,
-                _ = stop.wait_for(|&stop| stop) => return,
-            }
-        }
-        self.update_all();
+        self.do_all(vec![Action::List]);
         self.network_changed();
         loop {
-            let timer = self.next_timer();
+            let timer = self.delivery.next_timeout(self.now()).map(|at| self.instant(at));
             tokio::select! {
                 _ = stop.wait_for(|&stop| stop) => break,
                 changed = self.view.changed() => match changed {
                     Ok(()) => self.network_changed(),
                     Err(_) => break,
                 },
-                touched = changes.touched() => for id in touched { self.touch(id) },
+                touched = changes.touched() => self.do_all(touched.into_iter().map(Action::Look).collect()),
                 Some(message) = self.inbox.recv() => self.take(message),
-                Some(command) = self.commands.recv() => self.obey(command),
-                () = sleep_until(timer.unwrap_or_else(Instant::now)), if timer.is_some() => self.ring(),
-                Some(ended) = self.operations.join_next_with_id() => match ended {
+                Some(Command::Follow(channel, time)) = self.commands.recv() => {
+                    self.tell(Event::Follow { channel, time });
+                }
+                () = sleep_until(timer.unwrap_or_else(Instant::now)), if timer.is_some() => self.tell(Event::Tick),
+                Some(ended) = self.running.join_next_with_id() => match ended {
                     Ok((id, ())) => drop(self.tasks.remove(&id)),
                     Err(error) => self.task_failed(&error),
                 },
             }
         }
-        self.operations.shutdown().await;
+        self.running.shutdown().await;
     }
 
     fn now(&self) -> Time {
         self.epoch.elapsed()
     }
 
-    /// Has a task do something about a channel that takes a while.
-    fn spawn(&mut self, id: ChannelId, task: impl Future<Output = ()> + Send + 'static) {
-        let task = self.operations.spawn(task).id();
-        self.tasks.insert(task, id);
-    }
-
-    /// A task has panicked: whatever its channel waited for from it does not come, so it starts from the store.
-    fn task_failed(&mut self, error: &tokio::task::JoinError) {
-        let Some(id) = self.tasks.remove(&error.id()) else { return };
-        error!(channel = %id, %error, "an operation ended abnormally; its channel is taken up anew");
-        self.shared.trouble(id, Some(format!("an operation ended abnormally: {error}")));
-        self.stop(id);
-        self.look_again(id);
-    }
-
-    /// Has the channel looked at again in a while.
-    fn look_again(&mut self, id: ChannelId) {
-        let tries = self.tries.entry(id).or_default();
-        let at = self.epoch.elapsed() + pause_before_retry(*tries);
-        *tries = tries.saturating_add(1);
-        self.again.insert((at, id));
-    }
-
-    fn update_all(&mut self) {
-        let tries = self.all_again.map_or(0, |(_, tries)| tries);
-        self.all_again = match self.each_channel(Self::update) {
-            Ok(()) => None,
-            Err(error) => {
-                warn!(%error, "the channels could not be listed; trying again");
-                Some((self.now() + pause_before_retry(tries), tries.saturating_add(1)))
-            }
-        };
-    }
-
-    /// Channels in pages: a store of thousands costs no more memory than what is remembered of each.
-    fn each_channel(&mut self, look: impl Fn(&mut Self, Channel)) -> Result<(), StoreError> {
-        let mut after = None;
-        loop {
-            let page = self.store.channels(after.as_ref(), 256)?;
-            let Some(last) = page.last() else { return Ok(()) };
-            after = Some(last.name.clone());
-            for channel in page {
-                look(self, channel);
-            }
-        }
-    }
-
-    fn remember(&mut self, channel: &Channel) {
-        if channel.launched_end > BoxSeq(0) {
-            self.launched_before.insert(channel.id, channel.launched_end);
-        }
-    }
-
-    fn touch(&mut self, id: ChannelId) {
-        match self.store.channel(id) {
-            Ok(Some(channel)) => {
-                self.tries.remove(&id);
-                self.update(channel);
-            }
-            Ok(None) => {
-                self.part_with(id);
-                self.trusted.remove(&id);
-                self.launched_before.remove(&id);
-                self.tries.remove(&id);
-                self.shared.forget(id);
-            }
-            Err(StoreError::Closed) => {}
-            Err(error) => {
-                error!(%error, "a channel could not be looked up; trying again");
-                self.look_again(id);
-            }
-        }
-    }
-
-    /// The channel is neither sent nor read from now on.
-    fn part_with(&mut self, id: ChannelId) {
-        self.stop(id);
-        self.paused.remove(&id);
-        if let Some(due) = self.seal_due(id) {
-            self.seals.remove(&(due, id));
-        }
-        self.tails.remove(&id);
-    }
-
-    /// Its machine goes; what it had under way is passed over when it comes.
-    fn stop(&mut self, id: ChannelId) {
-        self.scheduler.remove(id);
-        self.writers.remove(&id);
-        self.bound.remove(&id);
-        self.drop_forgotten(id);
-        self.shared.next_probe(id, None);
-    }
-
-    #[allow(clippy::needless_pass_by_value)] // As the pages give it.
-    fn update(&mut self, channel: Channel) {
-        let id = channel.id;
-        self.shared.see_channel(&channel);
-        if channel.fence.is_some() || self.shared.refuses(&channel) {
-            self.part_with(id);
-            let fits = |unfit| self.known.as_ref().is_some_and(|(_, max_plaintext)| *max_plaintext >= unfit);
-            if !self.shared.refuses(&channel) && channel.unfit.is_some_and(fits) {
-                self.fit(id);
-            }
-            return;
-        }
-        match channel.role {
-            Role::Writer => {
-                self.watch_tail(&channel);
-                if let Some(writer) = self.writers.get(&id)
-                    && (writer.rewrites != channel.rewrites || writer.durability != channel.durability)
-                {
-                    // Truncated or packed anew: what was looked up before is no longer what the store holds.
-                    self.stop(id);
-                }
-                if channel.boxes > channel.stored_boxes {
-                    if !self.writers.contains_key(&id) {
-                        self.start_sender(&channel);
-                    }
-                    self.tell(Event::Sender { channel: id, event: SenderEvent::Queued });
-                }
-            }
-            Role::Reader => {
-                let resumed = if channel.paused {
-                    self.paused.insert(id);
-                    false
-                } else {
-                    self.paused.remove(&id)
-                };
-                if self.scheduler.frontier(id).is_some_and(|frontier| frontier < channel.frontier) {
-                    // What was missing there was given up.
-                    self.stop(id);
-                    self.scheduler.add_receiver(self.now(), id, true);
-                    self.tell(Event::Tick);
-                }
-                if !self.scheduler.contains(id) {
-                    self.start_receiver(&channel);
-                } else if resumed {
-                    // There is room again, and nothing to wait for.
-                    self.scheduler.prompt(id);
-                    self.tell(Event::Tick);
-                }
-            }
-        }
-    }
-
-    fn watch_tail(&mut self, channel: &Channel) {
-        let now = self.now();
-        if let Some(due) = self.seal_due(channel.id) {
-            self.seals.remove(&(due, channel.id));
-        }
-        if channel.tail_bytes == 0 {
-            self.tails.remove(&channel.id);
-            return;
-        }
-        let tail = self.tails.entry(channel.id).or_insert(Tail { first: now, last: now, size: channel.size });
-        if tail.size != channel.size {
-            // A box that was filled and sealed since leaves a tail whose first byte is newer than we know.
-            if channel.size.checked_sub(tail.size).is_none_or(|more| more >= channel.tail_bytes) {
-                tail.first = now;
-            }
-            tail.last = now;
-            tail.size = channel.size;
-        }
-        self.seals.extend(self.seal_due(channel.id).map(|due| (due, channel.id)));
+    /// A time of the machine as this process' own.
+    fn instant(&self, at: Time) -> Instant {
+        self.epoch + at
     }
 
     fn network_changed(&mut self) {
         let view = self.view.borrow_and_update().clone();
         self.shared.see(view.status);
-        let was_online = self.network.is_some();
-        if !was_online && view.network.is_none() {
-            return;
-        }
-        self.network = view.network;
-        let Some(network) = self.network.clone() else { return self.tell(Event::Online(false)) };
-        if self.replica_epoch != network.replica_epoch {
-            self.replica_epoch = network.replica_epoch;
-            self.set_replica_epoch(network.replica_epoch);
-        }
-        if !self.scheduler.pace().is_of_same_document_as(&network.pace) {
-            self.scheduler.set_pace(network.pace.clone());
-        }
-        let known = (network.id.clone(), network.max_plaintext);
-        let writers: Vec<_> = self.writers.keys().copied().collect();
-        if self.known.as_ref() != Some(&known) {
-            // Boxes may have to be packed anew and bindings be looked at again: start from the store.
-            self.known = Some(known);
+        if let Some(network) = &view.network {
             self.shared.set_network(network.id.clone());
-            for id in writers {
-                self.stop(id);
-            }
-            self.bound.clear();
-            self.tell(Event::Online(true));
-            return self.update_all();
         }
-        if was_online {
-            // The same network with another document.
-            return self.tell(Event::Tick);
-        }
-        self.tell(Event::Online(true));
-        for id in writers {
-            if self.writers.get(&id).is_some_and(|writer| writer.fits) {
-                self.tell(Event::Sender { channel: id, event: SenderEvent::Online(true) });
-            } else {
-                self.fit(id);
-            }
-        }
-    }
-
-    /// Tells the store what the network says of its own time, before what arrives from it.
-    fn set_replica_epoch(&mut self, epoch: Option<u64>) {
-        let store = self.store.clone();
-        let mut commit = self.store.set_replica_epoch(epoch);
-        self.operations.spawn(async move {
-            let mut tries = 0;
-            while let Err(error) = commit.await {
-                if matches!(error, StoreError::Closed) {
-                    return;
-                }
-                warn!(%error, "the network's time could not be kept; trying again");
-                sleep(pause_before_retry(tries)).await;
-                tries += 1;
-                commit = store.set_replica_epoch(epoch);
-            }
+        let told = view.network.as_ref().map(|network| NetworkView {
+            id: network.id.clone(),
+            max_plaintext: network.max_plaintext,
+            pace: network.pace.clone(),
+            replica_epoch: network.replica_epoch,
         });
-    }
-
-    fn next_timer(&self) -> Option<Instant> {
-        let seal = self.seals.first().map(|&(at, _)| at);
-        let again = self.again.first().map(|&(at, _)| at).into_iter().chain(self.all_again.map(|(at, _)| at));
-        let machines = self.scheduler.next_timeout(self.now());
-        seal.into_iter().chain(again).chain(machines).min().map(|at| self.instant(at))
-    }
-
-    /// Does what is due by time.
-    fn ring(&mut self) {
-        let now = self.now();
-        while let Some(&(at, id)) = self.seals.first()
-            && at <= now
-        {
-            self.seals.pop_first();
-            self.tails.remove(&id);
-            self.seal(id);
-        }
-        while let Some(&(at, id)) = self.again.first()
-            && at <= now
-        {
-            self.again.pop_first();
-            self.touch(id);
-        }
-        if self.all_again.is_some_and(|(at, _)| at <= now) {
-            self.update_all();
-        }
-        self.tell(Event::Tick);
-    }
-
-    fn seal(&mut self, id: ChannelId) {
-        let store = self.store.clone();
-        let mut commit = self.store.seal_tail(id);
-        self.spawn(id, async move {
-            let mut tries = 0;
-            while let Err(error) = commit.await {
-                if matches!(error, StoreError::NoChannel) {
-                    return;
-                }
-                warn!(%error, "a tail could not be sealed; trying again");
-                tokio::time::sleep(pause_before_retry(tries)).await;
-                tries += 1;
-                commit = store.seal_tail(id);
-            }
-        });
+        self.network = view.network;
+        self.tell(Event::Network(told));
     }
 
     fn take(&mut self, message: Message) {
         match message {
-            Message::Sender(channel, event) => {
-                self.tell(Event::Sender { channel, event });
-            }
-            Message::Fits(channel, network) => {
-                if self.known.as_ref().is_some_and(|known| *known == network)
-                    && let Some(writer) = self.writers.get_mut(&channel)
-                {
-                    writer.fits = true;
-                    let online = self.network.is_some();
-                    self.tell(Event::Sender { channel, event: SenderEvent::Online(online) });
+            Message::Committed(commit, result) => self.tell(Event::Committed { commit, result }),
+            Message::Prepared(operation, made) => {
+                if self.prepared.len() >= ENVELOPES {
+                    let delivery = &self.delivery;
+                    self.prepared.retain(|of, _| delivery.is_under_way(*of));
+                }
+                if self.delivery.is_under_way(operation) {
+                    self.prepared.insert(operation, *made);
+                    self.tell(Event::Prepared(operation));
                 }
             }
-            Message::Prepared(errand, made) => self.envelope_made(errand, *made),
-            Message::Ended(errand, ending) => self.operation_ended(errand, ending),
-            Message::NotRecorded(id, error) => {
-                warn!(%error, "what arrived could not be kept; it is asked for again");
-                self.shared.trouble(id, Some(error.to_string()));
-                // The machine believes what the store does not have: start from the store, at its time.
-                self.stop(id);
-                match self.store.channel(id) {
-                    Ok(Some(channel)) => {
-                        self.scheduler.add_receiver(self.now(), channel.id, false);
-                        self.plan_shown(id);
-                    }
-                    Ok(None) => {}
-                    Err(_) => self.look_again(id),
+            Message::Ended(operation, ending) => {
+                if let Some(trouble) = &ending.trouble {
+                    debug!(?operation, %trouble, "an operation did not end well");
                 }
-            }
-            Message::Bound(id) => drop(self.bound.insert(id)),
-            Message::Refused(id, reason) => {
-                warn!(%reason, "a channel does not belong to this network");
-                self.shared.trouble(id, Some(reason));
-                self.stop(id);
+                self.tell(Event::Ended { operation, ending });
             }
         }
     }
 
-    fn obey(&mut self, command: Command) {
-        match command {
-            Command::Follow(id, time) => {
-                self.scheduler.follow(id, self.now() + time);
-                self.tell(Event::Tick);
-            }
-        }
-    }
-
-    /// Tells the machines, and does all that they say.
+    /// Tells the machine, and does all that it says.
     fn tell(&mut self, event: Event) {
-        let mut events = VecDeque::from([event]);
-        while let Some(event) = events.pop_front() {
-            let now = self.now();
-            for action in self.scheduler.handle(now, event) {
-                match action {
-                    Action::Sender { channel, action } => events.extend(self.sender_wants(channel, action)),
-                    Action::Receiver { channel, action } => self.receiver_wants(channel, action),
-                    Action::Load { channel } => {
-                        self.shared.next_probe(channel, None);
-                        events.push_back(self.load(channel));
-                    }
-                    Action::Rested { channel } => self.plan_shown(channel),
-                    Action::Prepare { operation, channel, seq, what, crypto } => {
-                        let errand = Errand { operation, channel, seq };
-                        self.errands.insert(operation, errand);
-                        self.prepare(errand, what, crypto);
-                    }
-                    Action::Transmit { operation, line } => self.transmit(operation, line),
-                    Action::CloseSecond => self.close_second(),
-                }
-            }
-        }
-        self.shared.see_pace(self.scheduler.pace());
+        let actions = self.delivery.handle(self.now(), event);
+        self.do_all(actions);
+        self.shared.see_pace(self.delivery.pace());
     }
 
-    /// A message to ourselves; the operations' own ones wait for room, so a task carries it.
-    fn post(&mut self, id: ChannelId, message: Message) {
+    /// Does what is said, and tells the answers that are there at once before anything else.
+    fn do_all(&mut self, actions: Vec<Action>) {
+        let mut events = VecDeque::new();
+        for action in actions {
+            self.do_one(action, &mut events);
+        }
+        while let Some(event) = events.pop_front() {
+            if let Event::Found { channel, .. } = &event {
+                self.shared.see_channel(channel);
+            }
+            for action in self.delivery.handle(self.now(), event) {
+                self.do_one(action, &mut events);
+            }
+        }
+    }
+
+    fn do_one(&mut self, action: Action, events: &mut VecDeque<Event>) {
+        match action {
+            Action::List => carry::list(&self.store, SystemTime::now(), |event| events.push_back(event)),
+            Action::Look(id) => events.extend(carry::look(&self.store, id, SystemTime::now())),
+            Action::Commit { commit, channel, request } => self.commit(commit, channel, request),
+            Action::Fetch { channel, from, limit } => {
+                let (now, wall) = (self.now(), SystemTime::now());
+                events.push_front(carry::fetch(&self.store, channel, from, limit, now, wall));
+            }
+            Action::Load(id) => events.push_front(carry::load(&self.store, id)),
+            Action::Prepare { operation, channel, seq, what, crypto } => {
+                self.prepare(operation, channel, seq, what, crypto);
+            }
+            Action::Transmit { operation, line } => self.transmit(operation, line),
+            Action::CloseSecond => {
+                if let Some(network) = self.network.clone() {
+                    self.running.spawn(async move { network.close_second().await });
+                }
+            }
+            Action::Show(id, shown) => self.show(id, shown),
+        }
+    }
+
+    fn show(&mut self, id: ChannelId, shown: Shown) {
+        match shown {
+            Shown::NextProbe(at) => {
+                let at = at.map(|at| self.instant(at));
+                self.shared.next_probe(id, at);
+            }
+            Shown::Trouble(trouble) => self.shared.trouble(id, trouble),
+            Shown::Note(text) => {
+                warn!(channel = %id, "{text}");
+                self.shared.note(id, &text);
+            }
+            Shown::Counted => self.shared.count_box(id),
+            Shown::Forgotten => {
+                self.caps.remove(&id);
+                self.shared.forget(id);
+            }
+        }
+    }
+
+    fn spawn(&mut self, task: Task, work: impl Future<Output = Message> + Send + 'static) {
         let outbox = self.outbox.clone();
-        self.spawn(id, async move {
-            let _ = outbox.send(message).await;
+        let id = self.running.spawn(async move {
+            let _ = outbox.send(work.await).await;
+        });
+        self.tasks.insert(id.id(), task);
+    }
+
+    /// A task has panicked: what was waited for from it has failed.
+    fn task_failed(&mut self, panic: &JoinError) {
+        error!(%panic, "an operation ended abnormally; it is done anew");
+        let trouble = format!("an operation ended abnormally: {panic}");
+        match self.tasks.remove(&panic.id()) {
+            Some(Task::Commit(commit)) => {
+                self.tell(Event::Committed { commit, result: Err(CommitFailure::Failed(trouble)) });
+            }
+            Some(Task::Operation(operation, what)) => {
+                self.tell(Event::Ended { operation, ending: Ending::vain(what, trouble) });
+            }
+            None => {}
+        }
+    }
+
+    fn commit(&mut self, commit: CommitId, channel: Option<ChannelId>, request: Request) {
+        if let Request::Fence { reason } = &request {
+            error!(%reason, "the channel is fenced: nothing more is sent, what was accepted stays in the spool");
+        }
+        // Submitted here and not in the task, so that the commits of one channel keep their order.
+        let submitted = carry::submit(&self.store, channel, request);
+        self.spawn(Task::Commit(commit), async move {
+            let result = submitted.ended().await;
+            if let Err(CommitFailure::Failed(error)) = &result {
+                warn!(%error, "a commit failed");
+            }
+            Message::Committed(commit, result)
         });
     }
 
-    /// Shows others when the channel is expected to be probed.
-    fn plan_shown(&mut self, id: ChannelId) {
-        let at = self.scheduler.next_probe(self.now(), id).map(|at| self.instant(at));
-        self.shared.next_probe(id, at);
+    fn vain(&mut self, operation: OperationId, what: Operation, trouble: String) {
+        let ended = Message::Ended(operation, Ending::vain(what, trouble));
+        self.spawn(Task::Operation(operation, what), async move { ended });
+    }
+
+    fn prepare(&mut self, operation: OperationId, id: ChannelId, seq: BoxSeq, what: Operation, crypto: usize) {
+        let Some(network) = self.network.clone() else {
+            return self.vain(operation, what, "the network is away".to_owned());
+        };
+        let cap = match self.cap(id) {
+            Ok(cap) => cap,
+            Err(error) => return self.vain(operation, what, error.to_string()),
+        };
+        let (store, deadline) = (self.store.clone(), self.deadline());
+        self.spawn(Task::Operation(operation, what), async move {
+            let begun = network.admit(&store, id).map_err(|refusal| refusal.to_string());
+            let begun = begun.and_then(|pass| Ok((pass, carry::content(&store, id, seq, what == Operation::Read)?)));
+            let (pass, content) = match begun {
+                Ok(begun) => begun,
+                Err(trouble) => return Message::Ended(operation, Ending::vain(what, trouble)),
+            };
+            let parcel = Parcel { what, cap, index: content.index, payload: content.payload };
+            match transfer::prepare(&parcel, &pass.crypto(crypto), deadline).await {
+                Ok(envelope) => Message::Prepared(operation, Box::new((id, Arc::new(parcel), envelope))),
+                Err(ending) => Message::Ended(operation, ending),
+            }
+        });
+    }
+
+    fn transmit(&mut self, operation: OperationId, line: Line) {
+        let Some((id, parcel, envelope)) = self.prepared.remove(&operation) else { return };
+        let what = parcel.what;
+        let Some(network) = self.network.clone() else {
+            return self.vain(operation, what, "the network is away".to_owned());
+        };
+        let pass = match network.admit(&self.store, id) {
+            Ok(pass) => pass,
+            Err(refusal) => return self.vain(operation, what, refusal.to_string()),
+        };
+        let deadline = self.deadline();
+        self.spawn(Task::Operation(operation, what), async move {
+            let traffic = pass.traffic(line);
+            Message::Ended(operation, transfer::transmit(&parcel, &envelope, &traffic, deadline).await)
+        });
+    }
+
+    fn cap(&mut self, id: ChannelId) -> Result<Arc<Capability>, StoreError> {
+        if let Some(cap) = self.caps.get(&id) {
+            return Ok(Arc::clone(cap));
+        }
+        let cap = Arc::new(self.store.cap(id)?);
+        if self.caps.len() >= CAPABILITIES {
+            self.caps.clear();
+        }
+        self.caps.insert(id, Arc::clone(&cap));
+        Ok(cap)
+    }
+
+    /// When an operation that begins now is given up.
+    fn deadline(&self) -> Instant {
+        Instant::now() + self.delivery.pace().operation_deadline()
     }
 }

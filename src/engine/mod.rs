@@ -17,6 +17,7 @@
 #![doc = include_str!("README.md")]
 
 mod adopt;
+mod carry;
 pub mod control;
 mod driver;
 pub mod drops;
@@ -41,7 +42,7 @@ pub use network::Daemon;
 pub use owner::{Owner, OwnerKind};
 
 use crate::bacap::WriteCap;
-use crate::channel::Linger;
+use crate::channel::{DeliveryConfig, Linger, OTHER_NETWORK};
 use crate::store::{Channel, ChannelId, ChannelName, Durability, REPLICA_EPOCH, Role, Store, StoreError};
 use control::{Failure, FailureKind};
 use status::{ChannelStatus, DaemonStatus, DurabilityStatus, RoleStatus, STATUS_VERSION, Status, unix_seconds};
@@ -82,7 +83,6 @@ impl Engine {
         let drops = drops::Drops::new(store.clone());
         let (adopting, searching) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
         let (commands, obeyed) = mpsc::channel(COMMANDS);
-        let config = Arc::new(driver::Manner { linger, prompt, probe_share });
         let run = |part, task: Box<dyn FnMut() -> Task + Send>| {
             tokio::spawn(supervise::supervise(part, Arc::clone(&shared), stopped.clone(), task))
         };
@@ -114,10 +114,11 @@ impl Engine {
             let obeyed = Arc::new(tokio::sync::Mutex::new(obeyed));
             move || -> Task {
                 let (store, shared, seen) = (store.clone(), Arc::clone(&shared), seen.clone());
-                let (config, obeyed, stopped) = (Arc::clone(&config), Arc::clone(&obeyed), stopped.clone());
+                let (obeyed, stopped) = (Arc::clone(&obeyed), stopped.clone());
+                let config = DeliveryConfig { linger, prompt, probe_share, seed: rand::random() };
                 Box::pin(async move {
                     let commands = obeyed.lock_owned().await;
-                    driver::Driver::new(store, shared, &config, seen, commands).run(stopped).await;
+                    driver::Driver::new(store, shared, config, seen, commands).run(stopped).await;
                 })
             }
         };
@@ -159,7 +160,7 @@ impl Engine {
 
     /// Why the channel cannot work for now: it belongs to another network. A fence stands in the channel itself.
     pub fn refusal(&self, channel: &Channel) -> Option<String> {
-        self.shared.refuses(channel).then(shared::other_network)
+        self.shared.refuses(channel).then(|| OTHER_NETWORK.to_owned())
     }
 
     /// A channel is to be adopted: see [`Store::adopt`].

@@ -9,7 +9,7 @@ use tracing::{info, warn};
 
 use super::status::{DaemonStatus, LinkStatus};
 use crate::bacap::WriteCap;
-use crate::channel::{Line, Pace};
+use crate::channel::{Line, OTHER_NETWORK, Pace};
 use crate::store::{Channel, ChannelId, NetworkId, Role, Store, StoreError};
 use crate::thin::{self, Client, ClientOptions, Config, Discovery, Document, Link};
 
@@ -108,7 +108,7 @@ pub(super) struct Network {
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Refusal {
     /// It is bound to another network than the one that is connected, or to none though it writes.
-    #[error("{}", super::shared::other_network())]
+    #[error("{OTHER_NETWORK}")]
     OtherNetwork,
     /// It could not be looked up, or is not there.
     #[error(transparent)]

@@ -17,13 +17,6 @@ const RATE_OVER: f64 = 60.0;
 /// What goes wrong again and again is written to the disk so often at most.
 const NOTE_AGAIN: Duration = Duration::from_secs(60);
 
-/// Why a channel of another network is refused.
-pub(super) fn other_network() -> String {
-    "the channel belongs to another network than the one behind this daemon. Use the daemon of its own network \
-     (--config or --daemon); nothing was sent"
-        .to_owned()
-}
-
 #[derive(Default)]
 struct Seen {
     daemon: DaemonStatus,

@@ -8,7 +8,7 @@ use tokio::time::{Duration, Instant, sleep};
 use tracing::error;
 
 use super::shared::Shared;
-use super::transfer::pause_before_retry;
+use crate::channel::pause_before_retry;
 
 /// After so long without a panic a task counts as well again.
 const WELL_AFTER: Duration = Duration::from_secs(600);
@@ -22,7 +22,7 @@ pub(super) async fn supervise<F>(
 ) where
     F: Future<Output = ()> + Send + 'static,
 {
-    let mut panics = 0;
+    let mut panics = 0_u32;
     loop {
         // It goes with this future where that is dropped.
         let mut task = JoinSet::new();

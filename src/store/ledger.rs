@@ -1,10 +1,7 @@
 //! One transaction as the requests see it: the connection, the time, and which channels were touched.
 
-use std::time::SystemTime;
-
 use rusqlite::{Connection, OptionalExtension, Params, Row, params};
 
-use super::nanos::to_nanos;
 use super::{BoxSeq, ChannelId, Content, Limits, Role, StoreError};
 use crate::bacap::BoxIndex;
 
@@ -52,8 +49,8 @@ pub(super) struct Record {
 }
 
 impl<'a> Ledger<'a> {
-    pub(super) fn new(db: &'a Connection, limits: Limits) -> Self {
-        Self { db, limits, now: to_nanos(SystemTime::now()), effects: Effects::default() }
+    pub(super) fn new(db: &'a Connection, limits: Limits, now: i64) -> Self {
+        Self { db, limits, now, effects: Effects::default() }
     }
 
     /// The channel will be said to have changed, once this is committed.

@@ -20,6 +20,7 @@ mod catalog;
 mod changes;
 mod channels;
 mod claim;
+mod clock;
 mod commit;
 mod delivery;
 mod drop_assembly;
@@ -55,6 +56,8 @@ pub use crate::model::{
 };
 pub use changes::Changes;
 pub use claim::Claim;
+#[cfg(test)]
+pub(crate) use clock::Clock;
 pub use commit::Commit;
 pub use drop_assembly::{Assembled, Standing};
 pub(crate) use drop_queries::DropBox;

@@ -11,6 +11,7 @@ use rusqlite::{Connection, OpenFlags};
 use rustix::fs::OFlags;
 
 use super::catalog::Catalog;
+use super::clock::Clock;
 use super::migrations::{MIGRATIONS, migrate};
 use super::private_dir::PrivateDir;
 use super::queue::Queue;
@@ -51,7 +52,17 @@ impl Store {
         Self::open_with(state, limits, RESERVE_BYTES)
     }
 
+    /// One that goes by another clock than the system's, with next to no reserve.
+    #[cfg(test)]
+    pub(crate) fn open_simulated(state: &StateDir, limits: Limits, clock: Clock) -> Result<Self, StoreError> {
+        Self::open_at(state, limits, 4096, clock)
+    }
+
     pub(super) fn open_with(state: &StateDir, limits: Limits, reserve_bytes: u64) -> Result<Self, StoreError> {
+        Self::open_at(state, limits, reserve_bytes, Clock::default())
+    }
+
+    fn open_at(state: &StateDir, limits: Limits, reserve_bytes: u64, clock: Clock) -> Result<Self, StoreError> {
         let mut reserve = None;
         let db = match open(state) {
             Ok(db) => db,
@@ -78,6 +89,7 @@ impl Store {
             catalog: Arc::clone(&catalog),
             changes: changes.clone(),
             limits,
+            clock,
             reserve,
             litter: true,
             failed: None,

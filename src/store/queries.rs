@@ -197,6 +197,22 @@ impl Store {
         })
     }
 
+    /// How far each box of a channel is, from the first one that is here, and what it holds.
+    #[cfg(test)]
+    pub(crate) fn rows(&self, id: ChannelId, from: BoxSeq, limit: usize) -> Vec<(BoxSeq, BoxState, Vec<u8>)> {
+        let mut rows = Vec::new();
+        let asked = self.readers().ask(|db| {
+            let chain = chain(db, id)?;
+            let sql = "SELECT seq, state, payload FROM box WHERE chain = ?1 AND seq >= ?2 ORDER BY seq LIMIT ?3";
+            each(db, sql, params![chain, int(from.0), int(limit as u64)], |row| {
+                rows.push((seq(row, 0)?, state(row, 1)?, row.get(2)?));
+                Ok(true)
+            })
+        });
+        asked.expect("a store that can be asked");
+        rows
+    }
+
     /// What we hold of the channel.
     pub fn cap(&self, id: ChannelId) -> Result<Capability, StoreError> {
         self.readers().ask(|db| {

@@ -6,6 +6,7 @@ use rusqlite::Connection;
 use tracing::{error, warn};
 
 use super::catalog::Catalog;
+use super::clock::Clock;
 use super::ledger::{Effects, Ledger};
 use super::private_dir::PrivateDir;
 use super::queue::{Job, Next, Queue};
@@ -22,6 +23,7 @@ pub(super) struct Writer {
     pub(super) catalog: Arc<Catalog>,
     pub(super) changes: Changes,
     pub(super) limits: Limits,
+    pub(super) clock: Clock,
     pub(super) reserve: Reserve,
     /// Whether there may be abandoned boxes to delete, or pages to give back.
     pub(super) litter: bool,
@@ -127,7 +129,7 @@ impl Writer {
     ) -> Result<Effects, StoreError> {
         let db = &self.db;
         db.prepare_cached("BEGIN IMMEDIATE")?.execute([])?;
-        let mut ledger = Ledger::new(db, self.limits);
+        let mut ledger = Ledger::new(db, self.limits, self.clock.now());
         let worked = work(&mut ledger, db);
         #[cfg(test)]
         super::tests::crash::point(super::tests::crash::Point::Applied);

@@ -1,7 +1,7 @@
 //! SIGKILL at random instants, round after round: of a mount that writes, of one that reads, of the network between them, which
 //! loses, doubles, delays and refuses on top of it. Then both sides are compared: nothing lost, doubled or reordered.
 //!
-//! Some rounds in a test run; `PIGEONFS_ROUNDS` makes it longer, as `scripts/torture delivery` does with 200. `PIGEONFS_SEED` is
+//! Some rounds in a test run; `PIGEONFS_ROUNDS` makes it longer, as `scripts/torture kills` does with 200. `PIGEONFS_SEED` is
 //! printed and decides when whom it hits; what the machine does in between no seed decides.
 
 use std::fs::{self, OpenOptions};

@@ -3,11 +3,11 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use super::super::transfer::Ending;
+use super::super::transfer;
 use super::process::Message;
 use super::world::{Happening, World};
 use crate::bacap::SealedBox;
-use crate::channel::{Answer, End, Line, Operation, OperationId, Outcome, ReadBack, Time};
+use crate::channel::{Answer, End, Ending, Line, Operation, OperationId, Outcome, ReadBack, Time};
 use crate::localnet::simulated::{Conn, Envelope, Heard};
 use crate::store::BoxSeq;
 use crate::thin::{self, Error, ErrorKind, ReadOutcome, WriteOutcome};
@@ -93,7 +93,7 @@ impl World {
         if let Operation::Write { .. } = what {
             if payload.is_empty() || payload.len() > self.max {
                 let kind = ErrorKind::InvalidArgument("the box does not fit".to_owned());
-                return Err(Ending::failed(*what, &Error { operation: thin::Operation::EncryptWrite, kind }));
+                return Err(transfer::failed(*what, &Error { operation: thin::Operation::EncryptWrite, kind }));
             }
             self.oracle_sent(p, *channel, *seq, payload);
             let sealed = self.boxes.seal(*channel, seq.0, payload, self.max);
@@ -282,7 +282,7 @@ impl World {
         });
         let error = |operation, kind| Error { operation, kind };
         let ending = if let Operation::Write { strict } = what {
-            Ending::written(
+            transfer::written(
                 strict,
                 match result {
                     Ok(_) => Ok(WriteOutcome::Done),
@@ -299,7 +299,7 @@ impl World {
                 Err(ErrorKind::Replica(1)) => Ok(ReadOutcome::NotFound),
                 Err(kind) => Err(kind),
             };
-            Ending::read(what, &payload, found.map_err(|kind| error(thin::Operation::Read, kind)))
+            transfer::read(what, &payload, found.map_err(|kind| error(thin::Operation::Read, kind)))
         };
         if let Some(what) = match ending.end {
             End::Written(Outcome::Couriered) => Some("boxes that a courier has"),
@@ -313,7 +313,7 @@ impl World {
         } {
             self.see(what);
         }
-        self.tell(p, Message::Ended(id, channel, seq, ending));
+        self.tell(p, Message::Ended(id, ending));
     }
 
     /// Takes what the network says to whom it concerns.

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use super::disk::Change;
 use super::world::World;
 use crate::channel::Time;
 use crate::store::{Arrival, BoxSeq, BoxState};
@@ -24,7 +23,7 @@ pub(super) struct Oracle {
     /// Which bytes went out under which index, over all lives. Other ones only where a state was restored from a backup.
     sent: BTreeMap<(usize, BoxSeq), Vec<Vec<u8>>>,
     /// How much of each reader's bytes was compared.
-    compared: BTreeMap<(usize, usize), usize>,
+    compared: BTreeMap<(usize, usize), u64>,
     /// From which box on another writer writes too.
     pub(super) foreign: Vec<Option<u64>>,
     /// Streams whose writer was restored from a backup: there are two of it, one after the other.
@@ -60,10 +59,8 @@ impl Oracle {
 impl World {
     /// A packet with these bytes is about to leave.
     pub(super) fn oracle_sent(&mut self, p: usize, stream: usize, seq: BoxSeq, bytes: &[u8]) {
-        let row = self.processes[p].disk.written(stream).and_then(|written| {
-            let row = written.boxes.get(usize::try_from(seq.0).ok()?)?;
-            Some((row.state >= BoxState::Launched, row.bytes == bytes))
-        });
+        let row = self.processes[p].row(stream, seq);
+        let row = row.map(|(state, row)| (state >= BoxState::Launched, row == bytes));
         self.oracle.law(row == Some((true, true)), || {
             format!("box {seq} of {stream} is sent, and the disk says (launched, these bytes): {row:?}")
         });
@@ -81,53 +78,42 @@ impl World {
         let wall = self.wall();
         let held = self.net.held(wall, &self.boxes.id(stream, seq.0));
         let opened: Vec<_> = held.iter().map(|sealed| self.boxes.open(stream, seq.0, sealed)).collect();
-        let bytes = self.processes[p]
-            .disk
-            .written(stream)
-            .and_then(|written| Some(written.boxes.get(usize::try_from(seq.0).ok()?)?.bytes.clone()));
+        let bytes = self.processes[p].row(stream, seq).map(|(_, bytes)| bytes);
         self.oracle.law(bytes.is_some() && opened.contains(&bytes), || {
             format!("box {seq} of {stream} is called stored, and the replicas hold {opened:?} for {bytes:?}")
         });
     }
 
-    pub(super) fn oracle_fenced(&mut self, stream: usize, seq: BoxSeq) {
-        let variants = self.oracle.sent.get(&(stream, seq)).map_or(0, Vec::len);
-        let expected = self.oracle.foreign[stream].is_some_and(|from| from == seq.0) || variants > 1;
-        self.oracle.law(expected, || format!("{stream} is fenced at box {seq} without a foreign box there"));
+    pub(super) fn oracle_fenced(&mut self, stream: usize) {
+        let forked = self.oracle.sent.iter().any(|((of, _), variants)| *of == stream && variants.len() > 1);
+        let expected = self.oracle.foreign[stream].is_some() || forked;
+        self.oracle.law(expected, || format!("{stream} is fenced, and nobody else wrote into it"));
     }
 
-    /// A change is on the disk.
-    pub(super) fn oracle_committed(&mut self, p: usize, stream: usize, change: &Change) {
-        let Change::Received { arrivals } = change else { return };
-        for (seq, arrival) in arrivals {
-            let ours = self.oracle.foreign[stream].is_none_or(|from| seq.0 < from);
-            let sent = self.oracle.sent.get(&(stream, *seq)).is_some_and(|sent| match arrival {
-                Arrival::Message(bytes) => sent.contains(bytes),
-                _ => false,
-            });
-            self.oracle.law(sent || !ours || *arrival == Arrival::NotYet, || {
-                format!("{p} reads box {seq} of {stream} as nobody sent it")
-            });
-        }
-        if self.oracle.forked[stream] {
+    /// What arrived for a box is on the disk.
+    pub(super) fn oracle_recorded(&mut self, p: usize, stream: usize, seq: BoxSeq, arrival: &Arrival) {
+        let ours = self.oracle.foreign[stream].is_none_or(|from| seq.0 < from);
+        let sent = self.oracle.sent.get(&(stream, seq)).is_some_and(|sent| match arrival {
+            Arrival::Message(bytes) => sent.contains(bytes),
+            _ => false,
+        });
+        self.oracle.law(sent || !ours || *arrival == Arrival::NotYet, || {
+            format!("{p} reads box {seq} of {stream} as nobody sent it")
+        });
+        if self.oracle.forked[stream] || self.oracle.foreign[stream].is_some() {
             return;
         }
-        let Some(read) = self.processes[p].disk.read(stream) else { return };
-        let compared = self.oracle.compared.entry((p, stream)).or_default();
-        let writer = self.processes[self.plan.streams[stream].writer].disk.written(stream);
-        let foreign = self.oracle.foreign[stream].unwrap_or(u64::MAX);
-        let until = writer.map_or(0, |written| {
-            let ours = usize::try_from(foreign).unwrap_or(usize::MAX).min(written.boxes.len());
-            written.boxes[..ours].iter().map(|row| row.bytes.len()).sum::<usize>()
-        });
-        let end = read.bytes.len().min(if foreign == u64::MAX { usize::MAX } else { until });
-        let arrived = &read.bytes[(*compared).min(end)..end];
-        let expected = writer.map(|written| written.bytes().skip(*compared).take(arrived.len()).collect::<Vec<_>>());
-        let same = arrived.is_empty() || expected.as_deref() == Some(arrived);
-        *compared = (*compared).max(end);
-        let (from, frontier) = (*compared, read.frontier);
-        self.oracle.law(same, || {
-            format!("{p} reads other bytes of {stream} than were written, before {from}, box {frontier}")
+        let Some(read) = self.processes[p].channel(stream) else { return };
+        let compared = self.oracle.compared.get(&(p, stream)).copied().unwrap_or_default();
+        if read.size == compared {
+            return;
+        }
+        let arrived = self.processes[p].read(stream, compared);
+        let mut expected = self.processes[self.plan.streams[stream].writer].read(stream, compared);
+        expected.truncate(arrived.len());
+        self.oracle.compared.insert((p, stream), read.size);
+        self.oracle.law(arrived == expected, || {
+            format!("{p} reads other bytes of {stream} than were written, from {compared} on")
         });
     }
 
@@ -157,24 +143,24 @@ impl World {
     pub(super) fn undelivered(&self) -> Option<String> {
         for (stream, of) in self.plan.streams.iter().enumerate() {
             let writer = &self.processes[of.writer];
-            if !writer.disk.queue.is_empty() {
+            if !writer.queue.is_empty() {
                 return Some(format!("requests to the store of {}", of.writer));
             }
-            let Some(written) = writer.disk.written(stream) else { continue };
-            if written.fenced || self.oracle.foreign[stream].is_some() {
+            let Some(written) = writer.channel(stream) else { continue };
+            if written.fence.is_some() || self.oracle.foreign[stream].is_some() {
                 continue;
             }
-            if let Some(seq) = written.boxes.iter().position(|row| row.state != BoxState::Stored) {
-                return Some(format!("{stream}: box {seq} is {:?}", written.boxes[seq].state));
+            if written.boxes != written.stored_boxes {
+                return Some(format!("{stream}: {} of {} boxes are stored", written.stored_boxes, written.boxes));
             }
             // What the other one of the two wrote, its readers have.
             let readers = if self.oracle.forked[stream] { &[][..] } else { &of.readers };
             for &p in readers {
-                let Some(read) = self.processes[p].disk.read(stream) else { continue };
-                if read.bytes.len() != written.size() {
-                    return Some(format!("{p} has {} of {} bytes of {stream}", read.bytes.len(), written.size()));
+                let Some(read) = self.processes[p].channel(stream) else { continue };
+                if read.size != written.size {
+                    return Some(format!("{p} has {} of {} bytes of {stream}", read.size, written.size));
                 }
-                if !read.verdict {
+                if !read.end_is_known() {
                     return Some(format!("{p} has no verdict at the end of {stream}"));
                 }
             }
@@ -186,11 +172,12 @@ impl World {
     pub(super) fn check_replicas(&mut self) -> Result<(), String> {
         let wall = self.wall();
         for stream in 0..self.plan.streams.len() {
-            let Some(written) = self.processes[self.plan.streams[stream].writer].disk.written(stream) else { continue };
-            if self.oracle.foreign[stream].is_some() || self.oracle.forked[stream] {
+            let writer = &self.processes[self.plan.streams[stream].writer];
+            if writer.channel(stream).is_none() || self.oracle.foreign[stream].is_some() || self.oracle.forked[stream] {
                 continue;
             }
-            let boxes: Vec<_> = written.boxes.iter().map(|row| Some(row.bytes.clone())).chain([None, None]).collect();
+            let boxes: Vec<_> = writer.boxes(stream).into_iter().map(|(_, bytes)| Some(bytes)).collect();
+            let boxes = boxes.into_iter().chain([None, None]);
             for (seq, bytes) in (0..).zip(boxes) {
                 let held = self.net.held(wall, &self.boxes.id(stream, seq));
                 let right = match &bytes {

@@ -1,154 +1,273 @@
-//! One life of a process: what [`super::super::driver`] does, without a runtime. Each function here has its namesake there,
-//! and does the same with the same machine; what is a task there is a happening of the world here.
+//! One process: the real store on its own directory, and the lives of the delivery machine over it. What is a task of the
+//! driver is a happening of the world here; nothing is decided here either.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::task::{Context, Poll, Wake, Waker};
 
 use rand::RngExt as _;
 
-use super::super::transfer::{Ending, pause_before_retry};
-use super::disk::{Answer, Change, Channel, Refused};
+use super::super::carry;
 use super::line::{Parcel, Wire};
 use super::world::{Happening, World};
+use crate::bacap::WriteCap;
 use crate::channel::{
-    Action, Event, Fetched, Linger, Operation, OperationId, PROBE_SHARE, Pace, ReceiverAction, Scheduler, Sender,
-    SenderAction, SenderEvent, Time,
+    CommitFailure, CommitId, Delivery, DeliveryAction as Action, DeliveryConfig, DeliveryEvent as Event, Done, Ending,
+    Linger, Operation, OperationId, PROBE_SHARE, Request, Shown, Time,
 };
 use crate::localnet::simulated::Envelope;
-use crate::store::{Arrival, BoxSeq, BoxState, ChannelId};
+use crate::store::{
+    BoxSeq, BoxState, Channel, ChannelId, ChannelName, Clock, Content, Durability, Limits, StateDir, Store,
+};
 
 /// The first time is not the beginning, so that what happened within a while before has a time too.
 pub(super) const BEFORE: Time = Time::from_secs(400 * 86_400);
 
+const LIMITS: Limits =
+    Limits { spool_bytes: 1 << 30, cache_bytes: 1 << 30, cache_channel_bytes: 1 << 30, sent_bytes: 1 << 30 };
+/// What a state directory has besides its lock.
+const FILES: [&str; 2] = ["pigeonfs.db", "pigeonfs.db-wal"];
+
 pub(super) enum Message {
     /// Whether the network can be used has changed; the newest word counts.
     View,
-    Touched(usize),
-    Sender(usize, SenderEvent),
-    Fits(usize),
+    /// A commit has touched a channel.
+    Touched(ChannelId),
+    Committed(CommitId, Result<Done, CommitFailure>),
     Prepared(OperationId, Parcel, Envelope),
-    Ended(OperationId, usize, BoxSeq, Ending),
-    NotRecorded(usize),
-    /// What was not committed is to be tried again.
-    Again(usize, Change, Answer),
+    Ended(OperationId, Ending),
 }
 
-struct Writer {
-    bound: bool,
-    fits: bool,
-    rewrites: u64,
+/// What waits for the store's writer thread.
+#[derive(Clone, Debug)]
+pub(super) enum Queued {
+    Machine { commit: CommitId, channel: Option<ChannelId>, request: Request },
+    Person { stream: usize, deed: Deed },
 }
 
-#[derive(Clone, Copy)]
-struct Tail {
-    first: Time,
-    last: Time,
-    size: usize,
+/// What a person has the store do with a stream.
+#[derive(Clone, Debug)]
+pub(super) enum Deed {
+    Create { durability: Durability, max: usize },
+    Append(Vec<u8>),
+    Seal,
+    Truncate,
+}
+
+/// A process: its store, and the life that it is in.
+pub(super) struct Process {
+    /// Below it, each state of each life has a directory of its own.
+    root: PathBuf,
+    states: u64,
+    clock: Clock,
+    store: Store,
+    backup: Option<PathBuf>,
+    pub(super) queue: VecDeque<Queued>,
+    pub(super) life: Option<Life>,
+    /// Counts its lives: what was planned in one does not happen in the next.
+    pub(super) lives: u64,
+    pub(super) committing: bool,
 }
 
 /// A process between its start and its crash.
 pub(super) struct Life {
-    pub(super) scheduler: Scheduler,
+    pub(super) delivery: Delivery,
     pub(super) wires: [Wire; 2],
     /// What the driver is told of the network.
     pub(super) view: bool,
-    online: bool,
-    /// The network was seen in this life.
-    known: bool,
-    writers: BTreeMap<usize, Writer>,
-    trusted: BTreeSet<usize>,
-    launched_before: BTreeMap<usize, BoxSeq>,
-    tails: BTreeMap<usize, Tail>,
-    seals: BTreeSet<(Time, usize)>,
-    errands: BTreeMap<OperationId, (usize, BoxSeq)>,
+    pub(super) online: bool,
     prepared: BTreeMap<OperationId, (Parcel, Envelope)>,
-    held: BTreeMap<(usize, BoxSeq), Arrival>,
-    linger: Linger,
 }
 
 impl Life {
-    pub(super) fn new(tokens: [u64; 2], seed: u64) -> Self {
+    pub(super) fn new(tokens: [u64; 2], seed: u64, prompt: bool) -> Self {
+        let config = DeliveryConfig { linger: Linger::default(), prompt, probe_share: PROBE_SHARE, seed };
         Self {
-            scheduler: Scheduler::new(Pace::default(), PROBE_SHARE, seed),
+            delivery: Delivery::new(config),
             wires: tokens.map(Wire::new),
             view: false,
             online: false,
-            known: false,
-            writers: BTreeMap::new(),
-            trusted: BTreeSet::new(),
-            launched_before: BTreeMap::new(),
-            tails: BTreeMap::new(),
-            seals: BTreeSet::new(),
-            errands: BTreeMap::new(),
             prepared: BTreeMap::new(),
-            held: BTreeMap::new(),
-            linger: Linger::default(),
         }
     }
 
     pub(super) fn deadline(&self) -> Time {
-        self.scheduler.pace().operation_deadline()
+        self.delivery.pace().operation_deadline()
     }
 
     /// What is kept in memory for what is under way.
     pub(super) fn kept(&self) -> usize {
-        self.errands.len() + self.prepared.len() + self.held.len()
+        self.delivery.kept() + self.prepared.len()
     }
 
     pub(super) fn unanswered(&self) -> usize {
         self.wires.iter().map(Wire::unanswered).sum()
     }
+}
 
-    pub(super) fn next_timer(&self, now: Time) -> Option<Time> {
-        let seal = self.seals.first().map(|&(at, _)| at);
-        seal.into_iter().chain(self.scheduler.next_timeout(now)).min()
-    }
+/// The write capability of a stream.
+pub(super) fn cap(stream: usize) -> WriteCap {
+    WriteCap::from_seed(&[u8::try_from(stream).expect("few streams"); 32])
+}
 
-    fn seal_due(&self, channel: usize) -> Option<Time> {
-        self.tails.get(&channel).map(|tail| self.linger.due(tail.first, tail.last))
-    }
+fn name(stream: usize) -> ChannelName {
+    ChannelName::parse(&format!("s{stream}")).expect("a name")
+}
 
-    fn part_with(&mut self, channel: usize) {
-        self.stop(channel);
-        if let Some(due) = self.seal_due(channel) {
-            self.seals.remove(&(due, channel));
+impl Process {
+    pub(super) fn new(root: PathBuf) -> Self {
+        std::fs::create_dir(&root).expect("a directory of its own");
+        let clock = Clock::simulated();
+        let store = open(&root.join("0"), &clock);
+        Self {
+            root,
+            states: 0,
+            clock,
+            store,
+            backup: None,
+            queue: VecDeque::new(),
+            life: None,
+            lives: 0,
+            committing: false,
         }
-        self.tails.remove(&channel);
     }
 
-    /// Its machine goes; what it had under way is passed over when it comes.
-    fn stop(&mut self, channel: usize) {
-        self.scheduler.remove(id(channel));
-        self.writers.remove(&channel);
-        self.errands.retain(|_, (of, _)| *of != channel);
-        self.prepared.retain(|operation, _| self.errands.contains_key(operation));
-        self.held.retain(|(of, _), _| *of != channel);
+    pub(super) fn add_reader(&self, stream: usize) {
+        self.store.add_reader(name(stream), cap(stream).read_cap().clone()).wait().expect("added");
     }
 
-    fn watch_tail(&mut self, channel: usize, now: Time, tail_bytes: usize, size: usize) {
-        if let Some(due) = self.seal_due(channel) {
-            self.seals.remove(&(due, channel));
-        }
-        if tail_bytes == 0 {
-            self.tails.remove(&channel);
-            return;
-        }
-        let tail = self.tails.entry(channel).or_insert(Tail { first: now, last: now, size });
-        if tail.size != size {
-            if size.checked_sub(tail.size).is_none_or(|more| more >= tail_bytes) {
-                tail.first = now;
+    pub(super) fn set_wall(&self, wall: Time) {
+        self.clock.set(std::time::UNIX_EPOCH + wall);
+    }
+
+    /// The channel of a stream, where the process has it.
+    pub(super) fn channel(&self, stream: usize) -> Option<Channel> {
+        self.store.by_name(&name(stream)).expect("an open store")
+    }
+
+    /// The boxes of a stream: how far each is, and its bytes.
+    pub(super) fn boxes(&self, stream: usize) -> Vec<(BoxState, Vec<u8>)> {
+        self.rows(stream, 0, usize::MAX >> 1)
+    }
+
+    pub(super) fn row(&self, stream: usize, seq: BoxSeq) -> Option<(BoxState, Vec<u8>)> {
+        self.rows(stream, seq.0, 1).pop()
+    }
+
+    fn rows(&self, stream: usize, from: u64, limit: usize) -> Vec<(BoxState, Vec<u8>)> {
+        let Some(channel) = self.channel(stream) else { return Vec::new() };
+        let rows = self.store.rows(channel.id, BoxSeq(from), limit);
+        rows.into_iter().map(|(_, state, bytes)| (state, bytes)).collect()
+    }
+
+    /// Bytes of a stream from an offset on.
+    pub(super) fn read(&self, stream: usize, offset: u64) -> Vec<u8> {
+        let Some(channel) = self.channel(stream) else { return Vec::new() };
+        self.store.read(channel.id, offset, usize::MAX >> 1).expect("what is here can be read")
+    }
+
+    pub(super) fn stream_of(&self, id: ChannelId) -> Option<usize> {
+        let channel = self.store.channel(id).expect("an open store")?;
+        channel.name.as_str().strip_prefix('s')?.parse().ok()
+    }
+
+    /// Commits the next thing that waits, and says what came of it.
+    pub(super) fn commit_one(&mut self) -> Option<(Queued, Result<Done, CommitFailure>)> {
+        let queued = self.queue.pop_front()?;
+        let result = match queued.clone() {
+            Queued::Machine { channel, request, .. } => wait(carry::submit(&self.store, channel, request).ended()),
+            Queued::Person { stream, deed } => self.deed(stream, deed),
+        };
+        Some((queued, result))
+    }
+
+    fn deed(&self, stream: usize, deed: Deed) -> Result<Done, CommitFailure> {
+        let refused = |error: crate::store::StoreError| CommitFailure::Failed(error.to_string());
+        match (deed, self.channel(stream)) {
+            (Deed::Create { durability, max }, None) => {
+                let id = self.store.create(name(stream), cap(stream), Content::Stream).wait().map_err(refused)?;
+                self.store.set_max_plaintext(id, max).wait().map_err(refused)?;
+                self.store.set_durability(id, durability).wait().map_err(refused)?;
             }
-            (tail.last, tail.size) = (now, size);
+            (Deed::Append(bytes), Some(channel)) => {
+                self.store.append(channel.id, bytes, None).wait().map_err(refused)?;
+            }
+            (Deed::Seal, Some(channel)) => drop(self.store.seal_tail(channel.id).wait().map_err(refused)?),
+            (Deed::Truncate, Some(channel)) => self.store.truncate(channel.id).wait().map_err(refused)?,
+            _ => {}
         }
-        self.seals.extend(self.seal_due(channel).map(|due| (due, channel)));
+        Ok(Done::Made)
+    }
+
+    /// The state as it is on the disk now goes on in another directory, as after SIGKILL: what was not committed is gone.
+    pub(super) fn killed(&mut self) {
+        let from = self.root.join(self.states.to_string());
+        self.go_on_with(&from);
+    }
+
+    fn go_on_with(&mut self, from: &Path) {
+        let old = self.root.join(self.states.to_string());
+        self.states += 1;
+        let to = self.root.join(self.states.to_string());
+        copy(from, &to);
+        self.store.close();
+        self.store = open(&to, &self.clock);
+        std::fs::remove_dir_all(old).expect("ours");
+    }
+
+    pub(super) fn back_up(&mut self) {
+        let to = self.root.join(format!("backup-{}", self.states));
+        let _ = std::fs::remove_dir_all(&to);
+        copy(&self.root.join(self.states.to_string()), &to);
+        self.backup = Some(to);
+    }
+
+    /// The state is that of the backup, where there is one.
+    pub(super) fn restore(&mut self) {
+        if let Some(backup) = self.backup.take() {
+            self.go_on_with(&backup);
+        }
+    }
+
+    pub(super) fn has_backup(&self) -> bool {
+        self.backup.is_some()
     }
 }
 
-fn id(channel: usize) -> ChannelId {
-    ChannelId(i64::try_from(channel).expect("few channels"))
+fn open(dir: &Path, clock: &Clock) -> Store {
+    let state = StateDir::lock(dir).expect("nobody else's");
+    Store::open_simulated(&state, LIMITS, clock.clone()).expect("a sound state")
 }
 
-fn channel(id: ChannelId) -> usize {
-    usize::try_from(id.0).expect("ours")
+fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir(to).expect("a new directory");
+    std::fs::set_permissions(to, std::os::unix::fs::PermissionsExt::from_mode(0o700)).expect("ours");
+    for file in FILES {
+        if from.join(file).exists() {
+            std::fs::copy(from.join(file), to.join(file)).expect("copied");
+        }
+    }
+}
+
+struct Thread(std::thread::Thread);
+
+impl Wake for Thread {
+    fn wake(self: Arc<Self>) {
+        self.0.unpark();
+    }
+}
+
+/// Waits for what another thread does.
+fn wait<T>(future: impl Future<Output = T>) -> T {
+    let mut future = std::pin::pin!(future);
+    let waker = Waker::from(Arc::new(Thread(std::thread::current())));
+    loop {
+        match future.as_mut().poll(&mut Context::from_waker(&waker)) {
+            Poll::Ready(value) => return value,
+            Poll::Pending => std::thread::park(),
+        }
+    }
 }
 
 impl World {
@@ -158,342 +277,129 @@ impl World {
 
     /// The beginning of a life.
     pub(super) fn begin(&mut self, p: usize) {
-        let process = &mut self.processes[p];
-        let Some(life) = &mut process.life else { return };
-        for (&channel, of) in &process.disk.channels {
-            if let Channel::Written(written) = of {
-                life.launched_before.insert(channel, written.launched_end());
-            }
-        }
-        self.update_all(p);
+        self.do_all(p, vec![Action::List]);
         self.network_changed(p);
-    }
-
-    fn update_all(&mut self, p: usize) {
-        for channel in self.processes[p].disk.channels.keys().copied().collect::<Vec<_>>() {
-            self.update(p, channel);
-        }
-    }
-
-    fn update(&mut self, p: usize, channel: usize) {
-        let (now, prompt) = (self.now, self.plan.prompt);
-        let process = &mut self.processes[p];
-        let Some(life) = &mut process.life else { return };
-        match process.disk.channels.get(&channel) {
-            None => {}
-            Some(Channel::Written(written)) if written.fenced => life.part_with(channel),
-            Some(Channel::Written(written)) => {
-                life.watch_tail(channel, now, written.tail_bytes(), written.size());
-                if life.writers.get(&channel).is_some_and(|writer| writer.rewrites != written.rewrites) {
-                    life.stop(channel);
-                }
-                if !written.is_stored() {
-                    if !life.writers.contains_key(&channel) {
-                        self.start_sender(p, channel);
-                    }
-                    self.drive(p, Event::Sender { channel: id(channel), event: SenderEvent::Queued });
-                }
-            }
-            Some(Channel::Read(_)) if life.scheduler.contains(id(channel)) => {}
-            Some(Channel::Read(read)) => life.scheduler.add_receiver(now, id(channel), !read.verdict || prompt),
-        }
     }
 
     pub(super) fn take(&mut self, p: usize, message: Message) {
         match message {
             Message::View => self.network_changed(p),
-            Message::Touched(channel) => self.update(p, channel),
-            Message::Sender(channel, event) => {
-                if let (SenderEvent::LaunchFailed { .. }, Some(life)) = (&event, self.life(p))
-                    && let Some(writer) = life.writers.get_mut(&channel)
-                {
-                    writer.bound = false;
-                }
-                self.drive(p, Event::Sender { channel: id(channel), event });
-            }
-            Message::Fits(channel) => {
-                let Some(life) = self.life(p) else { return };
-                let online = life.online;
-                if let Some(writer) = life.writers.get_mut(&channel) {
-                    writer.fits = true;
-                    self.drive(p, Event::Sender { channel: id(channel), event: SenderEvent::Online(online) });
-                }
-            }
+            Message::Touched(id) => self.do_all(p, vec![Action::Look(id)]),
+            Message::Committed(commit, result) => self.drive(p, Event::Committed { commit, result }),
             Message::Prepared(operation, parcel, envelope) => {
                 let Some(life) = self.life(p) else { return };
-                if life.scheduler.is_under_way(operation) {
+                life.prepared.retain(|of, _| life.delivery.is_under_way(*of));
+                if life.delivery.is_under_way(operation) {
                     life.prepared.insert(operation, (parcel, envelope));
-                    self.drive(p, Event::Prepared { operation });
+                    self.drive(p, Event::Prepared(operation));
                 }
             }
-            Message::Ended(operation, channel, seq, ending) => {
-                let Some(life) = self.life(p) else { return };
-                life.errands.remove(&operation);
-                life.prepared.remove(&operation);
-                if !life.scheduler.is_under_way(operation) {
-                    return;
-                }
-                if let Some(arrival) = ending.arrival {
-                    life.held.insert((channel, seq), arrival);
-                }
-                self.drive(p, Event::Ended { operation, end: ending.end });
-            }
-            Message::NotRecorded(channel) => {
-                self.see("records that failed");
-                let now = self.now;
-                if let Some(life) = self.life(p) {
-                    life.stop(channel);
-                    life.scheduler.add_receiver(now, id(channel), false);
-                }
-            }
-            Message::Again(channel, change, answer) => self.submit(p, channel, change, answer),
+            Message::Ended(operation, ending) => self.drive(p, Event::Ended { operation, ending }),
         }
     }
 
     fn network_changed(&mut self, p: usize) {
-        let pace = self.plan.pace.clone();
+        let view = self.network_view();
         let Some(life) = self.life(p) else { return };
-        let online = life.view;
-        if life.online == online {
-            return;
-        }
-        life.online = online;
-        self.trace(|| format!("{p}: the network is there: {online}"));
-        if !online {
-            return self.drive(p, Event::Online(false));
-        }
+        life.online = life.view;
+        let told = life.view.then_some(view);
+        self.drive(p, Event::Network(told));
+    }
+
+    /// Tells the machine, and does all that it says.
+    pub(super) fn drive(&mut self, p: usize, event: Event) {
+        let now = self.now;
         let Some(life) = self.life(p) else { return };
-        if !life.scheduler.pace().is_of_same_document_as(&pace) {
-            life.scheduler.set_pace(pace);
+        let actions = life.delivery.handle(now, event);
+        self.do_all(p, actions);
+    }
+
+    fn do_all(&mut self, p: usize, actions: Vec<Action>) {
+        let mut events = VecDeque::new();
+        for action in actions {
+            self.do_one(p, action, &mut events);
         }
-        let writers: Vec<_> = life.writers.keys().copied().collect();
-        if !std::mem::replace(&mut life.known, true) {
-            writers.into_iter().for_each(|channel| life.stop(channel));
-            self.drive(p, Event::Online(true));
-            return self.update_all(p);
-        }
-        self.drive(p, Event::Online(true));
-        for channel in writers {
-            if self.life(p).and_then(|life| life.writers.get(&channel)).is_some_and(|writer| writer.fits) {
-                self.drive(p, Event::Sender { channel: id(channel), event: SenderEvent::Online(true) });
-            } else {
-                self.fit(p, channel);
+        while let Some(event) = events.pop_front() {
+            let now = self.now;
+            let Some(life) = self.life(p) else { return };
+            for action in life.delivery.handle(now, event) {
+                self.do_one(p, action, &mut events);
             }
         }
     }
 
-    pub(super) fn ring(&mut self, p: usize) {
-        let now = self.now;
-        while let Some(life) = self.life(p)
-            && let Some(&(at, channel)) = life.seals.first()
-            && at <= now
-        {
-            life.seals.pop_first();
-            life.tails.remove(&channel);
-            self.submit(p, channel, Change::Seal, Answer::Sealed { tries: 0 });
-        }
-        self.drive(p, Event::Tick);
-    }
-
-    /// Tells the machines, and does all that they say.
-    fn drive(&mut self, p: usize, event: Event) {
-        let now = self.now;
-        let mut events = VecDeque::from([event]);
-        while let Some(event) = events.pop_front() {
-            let Some(life) = self.life(p) else { return };
-            for action in life.scheduler.handle(now, event) {
-                self.trace(|| format!("{p}: {action:?}"));
-                match action {
-                    Action::Sender { channel: of, action } => events.extend(self.sender_wants(p, channel(of), action)),
-                    Action::Receiver { channel: of, action } => self.receiver_wants(p, channel(of), action),
-                    Action::Load { channel: of } => events.push_back(self.load(p, channel(of))),
-                    Action::Rested { .. } => {}
-                    Action::Prepare { operation, channel: of, seq, what, .. } => {
-                        self.prepare(p, operation, channel(of), seq, what);
-                    }
-                    Action::Transmit { operation, line } => {
-                        let Some(life) = self.life(p) else { return };
-                        let Some((parcel, envelope)) = life.prepared.remove(&operation) else { continue };
-                        if life.online {
-                            self.start_operation(p, operation, line, parcel, envelope);
-                        } else {
-                            self.vain(p, operation, parcel.channel, parcel.seq, parcel.what);
-                        }
-                    }
-                    Action::CloseSecond => self.hang_up_second(p),
+    fn do_one(&mut self, p: usize, action: Action, events: &mut VecDeque<Event>) {
+        self.trace(|| format!("{p}: {action:?}"));
+        let (now, wall) = (self.now, std::time::UNIX_EPOCH + self.wall());
+        let fails = self.troubled && self.dice.random_bool(self.plan.disk_errors);
+        let store = self.processes[p].store.clone();
+        match action {
+            Action::List if fails => events.push_back(Event::Listed(false)),
+            Action::List => carry::list(&store, wall, |event| events.push_back(event)),
+            Action::Look(id) if fails => events.push_back(Event::LookFailed(id)),
+            Action::Look(id) => events.extend(carry::look(&store, id, wall)),
+            Action::Fetch { channel, .. } if fails => {
+                self.see("reads of the store that failed");
+                events.push_front(Event::FetchFailed(channel));
+            }
+            Action::Fetch { channel, from, limit } => {
+                events.push_front(carry::fetch(&store, channel, from, limit, now, wall));
+            }
+            Action::Load(id) if fails => events.push_front(Event::NotLoaded(id)),
+            Action::Load(id) => events.push_front(carry::load(&store, id)),
+            Action::Commit { commit, channel, request } => {
+                self.judge(p, channel, &request);
+                self.submit(p, Queued::Machine { commit, channel, request });
+            }
+            Action::Prepare { operation, channel, seq, what, .. } => self.prepare(p, operation, channel, seq, what),
+            Action::Transmit { operation, line } => {
+                let Some(life) = self.life(p) else { return };
+                let Some((parcel, envelope)) = life.prepared.remove(&operation) else { return };
+                if life.online {
+                    self.start_operation(p, operation, line, parcel, envelope);
+                } else {
+                    self.vain(p, operation, parcel.what);
                 }
             }
+            Action::CloseSecond => self.hang_up_second(p),
+            Action::Show(
+                _,
+                Shown::Trouble(_) | Shown::Note(_) | Shown::NextProbe(_) | Shown::Counted | Shown::Forgotten,
+            ) => {}
         }
     }
 
-    fn vain(&mut self, p: usize, operation: OperationId, channel: usize, seq: BoxSeq, what: Operation) {
-        let ending = Ending::vain(what, "it could not be begun".to_owned());
-        self.tell(p, Message::Ended(operation, channel, seq, ending));
+    /// What the oracle says of a decision.
+    fn judge(&mut self, p: usize, channel: Option<ChannelId>, request: &Request) {
+        let Some(stream) = channel.and_then(|id| self.processes[p].stream_of(id)) else { return };
+        match request {
+            Request::Confirm { seq, to: BoxState::Stored } => self.oracle_confirmed(p, stream, *seq),
+            Request::Fence { .. } => self.oracle_fenced(stream),
+            _ => {}
+        }
     }
 
-    fn prepare(&mut self, p: usize, operation: OperationId, channel: usize, seq: BoxSeq, what: Operation) {
+    fn vain(&mut self, p: usize, operation: OperationId, what: Operation) {
+        let ending = Ending::vain(what, "it could not be begun".to_owned());
+        self.tell(p, Message::Ended(operation, ending));
+    }
+
+    fn prepare(&mut self, p: usize, operation: OperationId, id: ChannelId, seq: BoxSeq, what: Operation) {
         let encrypt = self.plan.encrypt.mul_f64(self.dice.random_range(0.5..1.5));
-        let process = &mut self.processes[p];
-        let Some(life) = &mut process.life else { return };
-        life.errands.insert(operation, (channel, seq));
-        let payload = if what == Operation::Read {
-            Some(Vec::new())
-        } else {
-            let row = process.disk.written(channel).and_then(|written| written.boxes.get(at(seq)));
-            let outgoing = row.filter(|row| (BoxState::Sealed..BoxState::Stored).contains(&row.state));
-            outgoing.map(|row| row.bytes.clone())
+        let online = self.life(p).is_some_and(|life| life.online);
+        let content = carry::content(&self.processes[p].store, id, seq, what == Operation::Read);
+        let (Some(stream), Ok(content), true) = (self.processes[p].stream_of(id), content, online) else {
+            return self.vain(p, operation, what);
         };
-        let (Some(payload), true) = (payload, life.online) else {
-            return self.vain(p, operation, channel, seq, what);
-        };
-        let parcel = Parcel { channel, seq, what, payload };
+        let parcel = Parcel { channel: stream, seq, what, payload: content.payload };
         self.plan_of(p, encrypt, Happening::Encrypted { p, id: operation, parcel });
     }
 
     pub(super) fn encrypted(&mut self, p: usize, operation: OperationId, parcel: Parcel) {
         let message = match self.envelope(p, &parcel) {
             Ok(envelope) => Message::Prepared(operation, parcel, envelope),
-            Err(ending) => Message::Ended(operation, parcel.channel, parcel.seq, ending),
+            Err(ending) => Message::Ended(operation, ending),
         };
         self.tell(p, message);
     }
-
-    fn start_sender(&mut self, p: usize, channel: usize) {
-        let (now, wall) = (self.now, self.wall());
-        let durability = self.plan.streams[channel].durability;
-        let process = &mut self.processes[p];
-        let Some(life) = &mut process.life else { return };
-        let Some(written) = process.disk.written(channel) else { return };
-        let age = wall.saturating_sub(written.created);
-        let not_before = life.linger.may_launch(now).saturating_sub(age);
-        let launched = life.launched_before.get(&channel).copied().unwrap_or_default();
-        let untrusted_from = (!life.trusted.contains(&channel)).then_some(launched);
-        let sender = Sender::new(written.first_unstored(), not_before, untrusted_from, durability);
-        life.scheduler.add_sender(id(channel), sender);
-        life.writers.insert(channel, Writer { bound: false, fits: false, rewrites: written.rewrites });
-        self.fit(p, channel);
-    }
-
-    fn fit(&mut self, p: usize, channel: usize) {
-        if self.life(p).is_some_and(|life| life.online) {
-            let max = self.max;
-            self.submit(p, channel, Change::SetMax { max }, Answer::Fitted { max, tries: 0 });
-        }
-    }
-
-    fn sender_wants(&mut self, p: usize, channel: usize, action: SenderAction) -> Option<Event> {
-        match action {
-            SenderAction::Fetch { from, limit } => return Some(self.fetch(p, channel, from, limit)),
-            SenderAction::Launch { boxes } => self.launch(p, channel, boxes),
-            SenderAction::Confirm { seq } => {
-                self.oracle_confirmed(p, channel, seq);
-                self.confirm(p, channel, seq, BoxState::Stored);
-            }
-            SenderAction::Courier { seq } => self.confirm(p, channel, seq, BoxState::Couriered),
-            SenderAction::Trust => {
-                self.life(p)?.trusted.insert(channel);
-            }
-            SenderAction::Fence { seq, .. } => {
-                self.oracle_fenced(channel, seq);
-                self.submit(p, channel, Change::Fence, Answer::Fenced { tries: 0 });
-            }
-        }
-        None
-    }
-
-    fn fetch(&mut self, p: usize, channel: usize, from: BoxSeq, limit: usize) -> Event {
-        let (now, wall) = (self.now, self.wall());
-        let mut boxes = Vec::new();
-        if let Some(written) = self.processes[p].disk.written(channel) {
-            let rows = (0..).zip(&written.boxes).skip_while(|(seq, _)| *seq < from.0);
-            let outgoing = rows.filter(|(_, row)| (BoxState::Sealed..BoxState::Stored).contains(&row.state));
-            boxes.extend(outgoing.take(limit).map(|(seq, row)| {
-                let fetched = match row.state {
-                    BoxState::Couriered => {
-                        Fetched::Couriered { since: now.saturating_sub(wall.saturating_sub(row.since)) }
-                    }
-                    BoxState::Sealed => Fetched::Sealed,
-                    _ => Fetched::Launched,
-                };
-                (BoxSeq(seq), fetched)
-            }));
-        }
-        Event::Sender { channel: id(channel), event: SenderEvent::Fetched { boxes } }
-    }
-
-    fn launch(&mut self, p: usize, channel: usize, boxes: Vec<BoxSeq>) {
-        let Some(life) = self.life(p) else { return };
-        if !life.online {
-            return self.tell(p, Message::Sender(channel, SenderEvent::LaunchFailed { boxes }));
-        }
-        let Some(writer) = life.writers.get_mut(&channel) else { return };
-        let rewrites = writer.rewrites;
-        if !std::mem::replace(&mut writer.bound, true) {
-            self.submit(p, channel, Change::Bind, Answer::Nobody);
-        }
-        let answer = Answer::Launched { boxes: boxes.clone() };
-        self.submit(p, channel, Change::Launch { rewrites, boxes }, answer);
-    }
-
-    fn confirm(&mut self, p: usize, channel: usize, seq: BoxSeq, to: BoxState) {
-        let since = self.wall();
-        self.submit(p, channel, Change::Confirm { seq, to, since }, Answer::Confirmed { seq, to, tries: 0 });
-    }
-
-    fn load(&mut self, p: usize, channel: usize) -> Event {
-        match self.processes[p].disk.read(channel) {
-            Some(read) => {
-                let arrived = read.boxes.range(read.frontier..).map(|(&seq, _)| BoxSeq(seq)).collect();
-                Event::Loaded { channel: id(channel), frontier: BoxSeq(read.frontier), lost_end: BoxSeq(0), arrived }
-            }
-            None => Event::NotLoaded { channel: id(channel) },
-        }
-    }
-
-    fn receiver_wants(&mut self, p: usize, channel: usize, action: ReceiverAction) {
-        let record = match action {
-            ReceiverAction::Record { seq } => {
-                self.life(p).and_then(|life| life.held.remove(&(channel, seq))).map(|arrival| (seq, arrival))
-            }
-            ReceiverAction::Verdict { seq } => Some((seq, Arrival::NotYet)),
-        };
-        if let Some(arrival) = record {
-            self.submit(p, channel, Change::Received { arrivals: vec![arrival] }, Answer::Recorded);
-        }
-    }
-
-    /// What the driver's task does when its commit is over.
-    pub(super) fn settled(&mut self, p: usize, channel: usize, answer: Answer, result: Result<(), Refused>) {
-        let since = self.wall();
-        let mut again = |tries, change, answer| {
-            let message = Message::Again(channel, change, answer);
-            self.plan_of(p, pause_before_retry(tries), Happening::Message { p, message });
-        };
-        match (answer, result) {
-            (Answer::Nobody, _)
-            | (Answer::Sealed { .. } | Answer::Fenced { .. } | Answer::Confirmed { .. } | Answer::Recorded, Ok(())) => {
-            }
-            (Answer::Sealed { tries }, Err(_)) => again(tries, Change::Seal, Answer::Sealed { tries: tries + 1 }),
-            (Answer::Fenced { tries }, Err(_)) => again(tries, Change::Fence, Answer::Fenced { tries: tries + 1 }),
-            (Answer::Fitted { .. }, Ok(())) => self.tell(p, Message::Fits(channel)),
-            (Answer::Fitted { max, tries }, Err(_)) => {
-                again(tries, Change::SetMax { max }, Answer::Fitted { max, tries: tries + 1 });
-            }
-            (Answer::Launched { boxes }, Ok(())) => {
-                self.tell(p, Message::Sender(channel, SenderEvent::Launched { boxes }));
-            }
-            (Answer::Launched { boxes }, Err(_)) => {
-                self.tell(p, Message::Sender(channel, SenderEvent::LaunchFailed { boxes }));
-            }
-            (Answer::Confirmed { seq, to, tries }, Err(_)) => {
-                let answer = Answer::Confirmed { seq, to, tries: tries + 1 };
-                again(tries, Change::Confirm { seq, to, since }, answer);
-            }
-            (Answer::Recorded, Err(_)) => self.tell(p, Message::NotRecorded(channel)),
-        }
-    }
-}
-
-fn at(seq: BoxSeq) -> usize {
-    usize::try_from(seq.0).unwrap_or(usize::MAX)
 }

@@ -5,21 +5,24 @@ use std::ops::Range;
 
 use rand::RngExt as _;
 use rand::rngs::StdRng;
+use tempfile::TempDir;
 
 use super::boxes::Boxes;
-use super::disk::{Answer, Change, Channel, Disk, Refused, Request};
 use super::line::{Parcel, Wire};
 use super::oracle::Oracle;
-use super::plan::{Deed, Mishap, Plan};
-use super::process::{BEFORE, Life, Message};
-use crate::channel::{OperationId, Time};
+use super::plan::{self, Mishap, Plan};
+use super::process::{BEFORE, Deed, Life, Message, Process, Queued};
+use crate::channel::{CommitFailure, DeliveryEvent, NetworkView, OperationId, Request, Time};
 use crate::localnet::simulated::{Conn, Simulated};
+use crate::store::NetworkId;
 
 /// Some Friday, by the wall clock.
 const T0: Time = Time::from_secs(1_795_800_000);
-const DISK_FAILED: Refused = Refused("the disk failed");
+const DISK_FAILED: &str = "the disk failed";
 /// Boxes of a stream that may wait to be stored.
-const SPOOL: usize = 12;
+const SPOOL: u64 = 12;
+/// When replica epochs began to be counted, in seconds of Unix time.
+const EPOCH_ZERO: u64 = 1_496_275_200;
 /// A process that crashed starts again within so many milliseconds.
 const DOWN_MS: Range<u64> = 1..5000;
 
@@ -47,18 +50,6 @@ pub(super) enum Happening {
     Mishap,
 }
 
-/// A process: its store, and the life that it is in.
-#[derive(Default)]
-pub(super) struct Process {
-    pub(super) disk: Disk,
-    /// An earlier state, as a backup has it.
-    backup: Option<BTreeMap<usize, Channel>>,
-    pub(super) life: Option<Life>,
-    /// Counts its lives: what was planned in one does not happen in the next.
-    lives: u64,
-    committing: bool,
-}
-
 /// Everything there is in a run.
 pub(super) struct World {
     pub(super) plan: Plan,
@@ -72,6 +63,8 @@ pub(super) struct World {
     /// M of the network.
     pub(super) max: usize,
     pub(super) processes: Vec<Process>,
+    /// What the processes have on their disks; it goes with the run.
+    _root: TempDir,
     pub(super) conns: BTreeMap<Conn, (usize, usize)>,
     pub(super) oracle: Oracle,
     agenda: BTreeMap<(Time, u64), (Option<u64>, Happening)>,
@@ -92,6 +85,8 @@ impl World {
     pub(super) fn new(mut plan: Plan, aloud: bool) -> Self {
         let dice = plan.dice();
         let streams = plan.streams.len();
+        let root = root();
+        let processes = (0..plan.processes).map(|p| Process::new(root.path().join(p.to_string()))).collect();
         let mut world = Self {
             net: Simulated::new(plan.profile.clone(), plan.max, plan.seed),
             boxes: if plan.real { Boxes::real(streams) } else { Boxes::StandIn },
@@ -99,7 +94,8 @@ impl World {
             now: BEFORE,
             ahead_s: 0,
             max: plan.max,
-            processes: (0..plan.processes).map(|_| Process::default()).collect(),
+            processes,
+            _root: root,
             conns: BTreeMap::new(),
             oracle: Oracle::new(streams),
             agenda: BTreeMap::new(),
@@ -112,9 +108,10 @@ impl World {
             plan,
         };
         world.trace(|| String::from("a run begins"));
+        world.show_time();
         for (stream, of) in world.plan.streams.clone().into_iter().enumerate() {
             for reader in of.readers {
-                world.processes[reader].disk.channels.insert(stream, Channel::Read(super::disk::Read::default()));
+                world.processes[reader].add_reader(stream);
             }
         }
         let wall = world.wall();
@@ -134,6 +131,23 @@ impl World {
         let wall = T0 + self.now;
         let ahead = Time::from_secs(self.ahead_s.unsigned_abs());
         if self.ahead_s < 0 { wall - ahead } else { wall + ahead }
+    }
+
+    /// Shows all stores the time.
+    fn show_time(&self) {
+        for process in &self.processes {
+            process.set_wall(self.wall());
+        }
+    }
+
+    /// The network, as it is when it can be used.
+    pub(super) fn network_view(&self) -> NetworkView {
+        NetworkView {
+            id: NetworkId::new([[9; 32]]),
+            max_plaintext: self.max,
+            pace: self.plan.pace.clone(),
+            replica_epoch: Some((self.wall().as_secs() - EPOCH_ZERO) / (7 * 86_400)),
+        }
     }
 
     pub(super) fn next_serial(&mut self) -> u64 {
@@ -186,12 +200,13 @@ impl World {
         self.steps += 1;
         let planned = self.agenda.first_key_value().map(|(&(at, _), _)| at);
         let lives = self.processes.iter().enumerate();
-        let rings = lives.filter_map(|(p, process)| Some((process.life.as_ref()?.next_timer(self.now)?, p)));
+        let rings = lives.filter_map(|(p, process)| Some((process.life.as_ref()?.delivery.next_timeout(self.now)?, p)));
         let ring = rings.min();
         let wall = self.wall();
         let net = self.net.next_deadline().map(|at| self.now + at.saturating_sub(wall));
         let Some(at) = planned.into_iter().chain(net).chain(ring.map(|(at, _)| at)).min() else { return false };
         self.now = self.now.max(at);
+        self.show_time();
         let micros = u64::try_from(self.now.as_micros()).unwrap_or(u64::MAX);
         self.digest = (self.digest.rotate_left(5) ^ micros).wrapping_mul(0x517c_c1b7_2722_0a95);
         if net.is_some_and(|net| net <= at) {
@@ -202,7 +217,7 @@ impl World {
                 self.happen(life, happening);
             }
         } else if let Some((_, p)) = ring {
-            self.ring(p);
+            self.drive(p, DeliveryEvent::Tick);
             self.may_crash(p);
         }
         true
@@ -251,7 +266,7 @@ impl World {
         }
         self.trace(|| format!("{p}: starts"));
         let tokens = [self.next_serial(), self.next_serial()];
-        self.processes[p].life = Some(Life::new(tokens, self.dice.random()));
+        self.processes[p].life = Some(Life::new(tokens, self.dice.random(), self.plan.prompt));
         self.begin(p);
         self.dial(p, 0);
     }
@@ -263,11 +278,12 @@ impl World {
         self.see("crashes");
         self.processes[p].lives += 1;
         self.processes[p].committing = false;
-        let synced = self.dice.random_range(0..=self.processes[p].disk.queue.len());
+        let synced = self.dice.random_range(0..=self.processes[p].queue.len());
         for _ in 0..synced {
-            self.processes[p].disk.commit_one();
+            self.processes[p].commit_one();
         }
-        self.processes[p].disk.queue.clear();
+        self.processes[p].queue.clear();
+        self.processes[p].killed();
         for conn in life.wires.iter().filter_map(Wire::conn) {
             self.conns.remove(&conn);
             let heard = self.net.disconnect(self.wall(), conn);
@@ -278,8 +294,8 @@ impl World {
     }
 
     /// A request to the store, which is committed in a moment.
-    pub(super) fn submit(&mut self, p: usize, channel: usize, change: Change, answer: Answer) {
-        self.processes[p].disk.queue.push_back(Request { channel, change, answer });
+    pub(super) fn submit(&mut self, p: usize, queued: Queued) {
+        self.processes[p].queue.push_back(queued);
         if !std::mem::replace(&mut self.processes[p].committing, true) {
             let slow = self.troubled && self.dice.random_bool(0.02);
             let after = if slow { self.millis(100..3000) } else { self.millis(0..8) };
@@ -290,39 +306,46 @@ impl World {
     /// A group is committed; its requests are answered, and the channels that it touched are told of.
     fn commit(&mut self, p: usize) {
         self.processes[p].committing = false;
-        let group = self.dice.random_range(1..=self.processes[p].disk.queue.len().max(1));
+        let group = self.dice.random_range(1..=self.processes[p].queue.len().max(1));
         let mut touched = Vec::new();
         for _ in 0..group {
             let fails = self.troubled && self.dice.random_bool(self.plan.disk_errors);
-            let made = match self.processes[p].disk.queue.front() {
-                // A person's writes fail before they are taken: that is no matter of the engine.
-                Some(Request { change, .. })
-                    if fails && !matches!(change, Change::Append { .. } | Change::Create { .. }) =>
-                {
-                    self.processes[p]
-                        .disk
-                        .queue
-                        .pop_front()
-                        .map(|request| (request.channel, request.answer, request.change, Err(DISK_FAILED)))
-                }
-                _ => self.processes[p].disk.commit_one(),
-            };
-            let Some((channel, answer, change, result)) = made else { break };
-            if result == Err(DISK_FAILED) {
+            // A person's writes fail before they are taken: that is no matter of the engine.
+            let fails = fails && matches!(self.processes[p].queue.front(), Some(Queued::Machine { .. }));
+            let made = if fails {
                 self.see("failures of the disk");
-            }
-            self.trace(|| format!("{p}: {channel} committed {change:?} {result:?}"));
+                let failed = Err(CommitFailure::Failed(DISK_FAILED.to_owned()));
+                self.processes[p].queue.pop_front().map(|queued| (queued, failed))
+            } else {
+                self.processes[p].commit_one()
+            };
+            let Some((queued, result)) = made else { break };
+            self.trace(|| format!("{p}: committed {queued:?} {result:?}"));
+            let id = match &queued {
+                Queued::Machine { channel, .. } => *channel,
+                Queued::Person { stream, .. } => self.processes[p].channel(*stream).map(|channel| channel.id),
+            };
             if result.is_ok() {
-                touched.push(channel);
-                self.oracle_committed(p, channel, &change);
+                touched.extend(id);
             }
-            self.settled(p, channel, answer, result);
+            if let Queued::Machine { commit, channel, request } = queued {
+                if let (Request::Record { seq, arrival, .. }, Some(id)) = (&request, channel)
+                    && let Some(stream) = self.processes[p].stream_of(id)
+                {
+                    if result.is_ok() {
+                        self.oracle_recorded(p, stream, *seq, arrival);
+                    } else {
+                        self.see("records that failed");
+                    }
+                }
+                self.tell(p, Message::Committed(commit, result));
+            }
         }
         touched.dedup();
         for channel in touched {
             self.tell(p, Message::Touched(channel));
         }
-        if !self.processes[p].disk.queue.is_empty() {
+        if !self.processes[p].queue.is_empty() {
             self.processes[p].committing = true;
             let after = self.millis(0..8);
             self.plan_of(p, after, Happening::Commit { p });
@@ -341,20 +364,17 @@ impl World {
         if self.processes[p].life.is_none() {
             return;
         }
-        let created = self.wall();
-        match self.processes[p].disk.written(stream) {
-            None => {
-                let max = self.plan.provisional;
-                self.submit(p, stream, Change::Create { max, created }, Answer::Nobody);
-            }
+        let deed = match self.processes[p].channel(stream) {
+            None => Deed::Create { durability: self.plan.streams[stream].durability, max: self.plan.provisional },
             // The spool is full: that is for the person to bear, and no run has to wait for a long backlog.
-            Some(written) if written.backlog() > SPOOL => {}
+            Some(written) if written.boxes - written.stored_boxes > SPOOL => return,
             Some(_) => match self.plan.deed(&mut self.dice) {
-                Deed::Append(bytes) => self.submit(p, stream, Change::Append { bytes }, Answer::Nobody),
-                Deed::Seal => self.submit(p, stream, Change::Seal, Answer::Nobody),
-                Deed::Truncate => self.submit(p, stream, Change::Truncate, Answer::Nobody),
+                plan::Deed::Append(bytes) => Deed::Append(bytes),
+                plan::Deed::Seal => Deed::Seal,
+                plan::Deed::Truncate => Deed::Truncate,
             },
-        }
+        };
+        self.submit(p, Queued::Person { stream, deed });
     }
 
     fn mishap(&mut self) {
@@ -389,7 +409,7 @@ impl World {
             Mishap::Jump(seconds) => self.jumped(seconds),
             Mishap::Foreign => return self.foreign(),
             Mishap::Backup => {
-                self.processes[p].backup = Some(self.processes[p].disk.channels.clone());
+                self.processes[p].back_up();
                 return;
             }
             Mishap::Restore => return self.restore(p),
@@ -408,21 +428,22 @@ impl World {
 
     /// A process is started with the state of its backup.
     fn restore(&mut self, p: usize) {
-        let Some(backup) = self.processes[p].backup.take() else { return };
+        if !self.processes[p].has_backup() {
+            return;
+        }
         self.see("restored states");
         self.crash(p);
         for stream in 0..self.plan.streams.len() {
             self.oracle.restored(p, stream, self.plan.streams[stream].writer == p);
         }
-        self.processes[p].disk.channels = backup;
+        self.processes[p].restore();
     }
 
     /// Another writer takes the next place of a stream that ours has not launched.
     fn foreign(&mut self) {
         let stream = self.dice.random_range(0..self.plan.streams.len());
-        let Some(written) = self.processes[self.plan.streams[stream].writer].disk.written(stream) else { return };
-        let launched = written.boxes.iter().filter(|row| row.state >= crate::store::BoxState::Launched).count();
-        let seq = u64::try_from(launched).unwrap_or(u64::MAX) + self.dice.random_range(0..3);
+        let Some(written) = self.processes[self.plan.streams[stream].writer].channel(stream) else { return };
+        let seq = written.launched_end.0 + self.dice.random_range(0..3);
         if self.oracle.foreign[stream].is_some() {
             return;
         }
@@ -443,4 +464,9 @@ impl World {
         heard.extend(self.net.link(wall, true));
         self.hear(heard);
     }
+}
+
+/// A directory in memory, where the system has such.
+fn root() -> TempDir {
+    tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).expect("a temporary directory")
 }
