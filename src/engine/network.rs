@@ -32,7 +32,7 @@ pub enum Daemon {
 pub(super) struct Lines {
     config: Config,
     traffic: Client,
-    /// Where envelopes are made; opened as they are needed, the first at once.
+    /// Where envelopes are made; opened as they are needed, once the daemon has greeted the first connection.
     crypto: Mutex<Vec<Client>>,
     /// Open while a short message waits beside a backlog: the daemon serves its connections in turn.
     second: Mutex<Option<Client>>,
@@ -40,13 +40,12 @@ pub(super) struct Lines {
 
 impl Lines {
     fn start(config: Config) -> Self {
-        let client = || Client::start(config.clone(), ClientOptions::default());
-        let (traffic, crypto) = (client(), Mutex::new(vec![client()]));
-        Self { config, traffic, crypto, second: Mutex::new(None) }
+        let traffic = Client::start(config.clone(), ClientOptions::default());
+        Self { config, traffic, crypto: Mutex::default(), second: Mutex::new(None) }
     }
 
     fn client(&self) -> Client {
-        Client::start(self.config.clone(), ClientOptions::default())
+        self.traffic.beside(self.config.clone(), ClientOptions::default())
     }
 
     /// The `at`-th connection that makes envelopes.
@@ -76,6 +75,13 @@ impl Lines {
     }
 
     async fn close(&self) {
+        // What waits for the first connection has nobody to say goodbye to.
+        if matches!(
+            self.traffic.status().borrow().link,
+            Link::NoDaemon { .. } | Link::Refused { .. } | Link::Connecting
+        ) {
+            return self.traffic.close().await;
+        }
         let crypto = std::mem::take(&mut *lock(&self.crypto));
         let second = lock(&self.second).take();
         let mut closing = tokio::task::JoinSet::new();
@@ -206,9 +212,9 @@ pub(super) async fn keep(daemon: Daemon, view: Arc<watch::Sender<View>>) {
                 told.link = LinkStatus::Refused;
                 told.error = Some(error.clone());
             }
-            Link::NoConsensus => {
+            Link::NoConsensus(absence) => {
                 told.link = LinkStatus::NoConsensus;
-                told.error = Some("the daemon has no connection to the mixnet yet".to_owned());
+                told.error = Some(absence.to_string());
             }
             Link::Connected => {
                 if checked.as_ref().is_none_or(|(generation, _)| *generation != status.generation) {

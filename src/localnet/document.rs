@@ -18,8 +18,9 @@ use crate::thin::message::{DirectoryAuthority, Octets, PigeonholeGeometry, Sphin
 
 /// The queue that couriers listen on.
 pub(super) const COURIER_QUEUE: &[u8] = b"courier";
-/// The queue of the service that sends a message back, at the first service node.
-const ECHO_QUEUE: &[u8] = b"+echo";
+/// The services that send a message back, with their queues: each service node has them, as in the networks that upstream's
+/// genconfig makes. Upstream's older tests ask for the second one.
+const ECHOES: [(&str, &[u8]); 2] = [("echo", b"+echo"), ("testdest", b"+testdest")];
 const AUTHORITIES: usize = 3;
 const GATEWAYS: usize = 2;
 const MIXES_PER_LAYER: usize = 2;
@@ -77,8 +78,9 @@ pub(super) fn courier_hashes(identity: &Identity, couriers: usize) -> Vec<[u8; 3
 }
 
 /// The services that send a legacy message back.
-pub(super) fn echoes(identity: &Identity) -> Vec<Echo> {
-    vec![Echo { node: hash256(&[&identity.service_key(0)]), queue: ECHO_QUEUE.to_vec() }]
+pub(super) fn echoes(couriers: &[[u8; 32]]) -> Vec<Echo> {
+    let of_node = |node: &[u8; 32]| ECHOES.map(|(_, queue)| Echo { node: *node, queue: queue.to_vec() });
+    couriers.iter().flat_map(of_node).collect()
 }
 
 /// The mixnet epoch at a time since the Unix epoch.
@@ -270,10 +272,10 @@ impl Node {
         let name = &self.name;
         let mix_key = |epoch: u64| bytes(identity.key(&format!("{name} mix {epoch}")));
         let (mut services, mut advertised) = (Value::Null, Value::Null);
-        if let Some(number) = self.service {
+        if self.service.is_some() {
             let endpoint = |queue: &[u8]| map([("endpoint", text(&String::from_utf8_lossy(queue)))]);
-            let courier = ("courier", endpoint(COURIER_QUEUE));
-            services = if number == 0 { map([("echo", endpoint(ECHO_QUEUE)), courier]) } else { map([courier]) };
+            let [echo, testdest] = ECHOES.map(|(name, queue)| (name, endpoint(queue)));
+            services = map([("courier", endpoint(COURIER_QUEUE)), echo, testdest]);
             let link = text(&pem("XWING", &identity.link_key(&format!("{name} courier link"))));
             advertised = map([("courier", map([("linkPublicKey", link)]))]);
         }
@@ -431,7 +433,7 @@ mod tests {
     }
 
     #[test]
-    fn couriers_and_an_echo_are_where_the_document_says_they_are() {
+    fn couriers_and_echoes_are_where_the_document_says_they_are() {
         let (identity, profile) = (identity(), Profile::docker());
         let document: Value = frame::decode(&document(Style::Canonical)).expect("CBOR");
         let couriers = courier_hashes(&identity, profile.couriers);
@@ -442,10 +444,12 @@ mod tests {
             assert_eq!(hash256(&[get(&node, "IdentityKey").as_bytes().expect("bytes")]), couriers[number]);
             let services = get(&node, "Kaetzchen");
             assert_eq!(get(get(services, "courier"), "endpoint").as_text(), Some("courier"));
-            assert_eq!(keys(services).contains(&"echo"), number == 0);
+            for (name, queue) in [("echo", "+echo"), ("testdest", "+testdest")] {
+                assert_eq!(get(get(services, name), "endpoint").as_text(), Some(queue));
+                let answers = |echo: &Echo| (echo.node, &echo.queue[..]) == (couriers[number], queue.as_bytes());
+                assert!(echoes(&couriers).iter().any(answers), "{name} of node {number}");
+            }
         }
-        let echo = &echoes(&identity)[0];
-        assert_eq!((echo.node, &echo.queue[..]), (couriers[0], &b"+echo"[..]));
     }
 
     #[test]

@@ -139,12 +139,11 @@ pub enum ConfigError {
     #[error(transparent)]
     Address(#[from] AddressError),
     /// Nothing was named and nothing was found.
-    #[error("no daemon was found: {looked}{hint}")]
+    /// Its text tells of a daemon that may listen at a usual address which is used only when it is named.
+    #[error("no daemon was found: {looked}{}", super::discovery::hint())]
     NotFound {
         /// Where it was looked for.
         looked: String,
-        /// What listens at a place that is used only when it is named.
-        hint: String,
     },
 }
 

@@ -5,17 +5,19 @@
 //! if the process behind it belongs to us, to root, or to the owner of the directory that it lies in (the service's
 //! user). Abstract and TCP addresses have no such owner, so they are used only when they are named.
 
-use std::os::linux::net::SocketAddrExt;
 use std::os::unix::fs::MetadataExt;
-use std::os::unix::net::{SocketAddr, UnixStream};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use super::{Address, Config, ConfigError};
 
 /// Where upstream's samples listen.
 const USUAL_ABSTRACT: &str = "katzenpost";
-const USUAL_TCP: &str = "127.0.0.1:64331";
+const USUAL_PORT: u16 = 64331;
+/// How the kernel's tables say that a socket is a stream, that it takes connections, and that it listens.
+const STREAM: &str = "0001";
+const ACCEPTS_CONNECTIONS: &str = "00010000";
+const LISTEN: &str = "0A";
 
 /// What was said about the daemon, and where to look if nothing was.
 #[derive(Clone, Debug, Default)]
@@ -83,7 +85,7 @@ impl Config {
                 Err(_) => looked.push(socket.display().to_string()),
             }
         }
-        Err(ConfigError::NotFound { looked: format!("looked at {}", looked.join(", ")), hint: hint() })
+        Err(ConfigError::NotFound { looked: format!("looked at {}", looked.join(", ")) })
     }
 }
 
@@ -95,25 +97,102 @@ fn trusted(socket: &Path) -> std::io::Result<bool> {
     Ok(peer == rustix::process::geteuid().as_raw() || peer == 0 || Some(peer) == directory)
 }
 
-fn hint() -> String {
-    let abstract_socket = SocketAddr::from_abstract_name(USUAL_ABSTRACT)
-        .and_then(|address| UnixStream::connect_addr(&address))
-        .map(|_| format!("@{USUAL_ABSTRACT}"));
-    let tcp = || {
-        let address = USUAL_TCP.parse().map_err(std::io::Error::other)?;
-        std::net::TcpStream::connect_timeout(&address, Duration::from_millis(200)).map(|_| USUAL_TCP.to_owned())
-    };
-    match abstract_socket.or_else(|_| tcp()) {
-        Ok(address) => format!(
+/// What to say of something that listens where upstream's samples do. It is looked up in the kernel's tables: a connection
+/// that says nothing would be an error in the daemon's log, and one that has no document would wait for it.
+pub(super) fn hint() -> String {
+    match listening(USUAL_ABSTRACT, USUAL_PORT) {
+        Some(address) => format!(
             ". Something listens at {address}, which any local user may do: name it with --daemon {address} if it is yours"
         ),
-        Err(_) => String::new(),
+        None => String::new(),
     }
+}
+
+/// The abstract socket of a name, or else 127.0.0.1 with a port, if a process of this network namespace listens there.
+fn listening(name: &str, port: u16) -> Option<String> {
+    let table = |path: &str| std::fs::read(path).map(|table| String::from_utf8_lossy(&table).into_owned());
+    let listens = |path: &str, by: &dyn Fn(&str) -> bool| table(path).is_ok_and(|table| table.lines().any(by));
+    if listens("/proc/net/unix", &|line| listens_by_name(line, name)) {
+        return Some(format!("@{name}"));
+    }
+    let tcp = ["/proc/net/tcp", "/proc/net/tcp6"].into_iter().any(|path| listens(path, &|line| listens_at(line, port)));
+    tcp.then(|| format!("127.0.0.1:{port}"))
+}
+
+/// Whether a line of /proc/net/unix is of a stream socket with an abstract name that takes connections.
+fn listens_by_name(line: &str, name: &str) -> bool {
+    let mut fields = line.split_ascii_whitespace().skip(3);
+    let (flags, kind) = (fields.next(), fields.next());
+    let path = fields.nth(2).and_then(|path| path.strip_prefix('@'));
+    (flags, kind, path) == (Some(ACCEPTS_CONNECTIONS), Some(STREAM), Some(name))
+}
+
+/// Whether a line of /proc/net/tcp or tcp6 is of a socket that takes connections to 127.0.0.1 and a port.
+fn listens_at(line: &str, port: u16) -> bool {
+    let mut fields = line.split_ascii_whitespace().skip(1);
+    let (Some(local), Some(LISTEN)) = (fields.next(), fields.nth(1)) else { return false };
+    let Some((address, local_port)) = local.split_once(':') else { return false };
+    let any = address.bytes().all(|digit| digit == b'0');
+    // The kernel writes each 32 bits in the machine's own order.
+    let loopback = format!("{:08X}", u32::from_ne_bytes([127, 0, 0, 1]));
+    let mapped = format!("{:024X}{loopback}", u128::from(u32::from_ne_bytes([0, 0, 0xff, 0xff])));
+    u16::from_str_radix(local_port, 16) == Ok(port) && (any || address == loopback || address == mapped)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::io::ErrorKind;
+    use std::net::TcpListener;
+    use std::os::linux::net::SocketAddrExt as _;
+    use std::os::unix::net::{SocketAddr, UnixListener};
+
     use super::*;
+
+    /// A verb without a daemon used to connect to the usual port and to hang up: over 800 error lines in a daemon's log.
+    #[test]
+    fn what_listens_at_a_usual_address_is_seen_without_a_connection() {
+        let nobody = "pigeonfs-nobody-listens-here";
+        for address in ["127.0.0.1:0", "0.0.0.0:0", "[::]:0", "[::ffff:127.0.0.1]:0"] {
+            let Ok(listener) = TcpListener::bind(address) else { continue };
+            let port = listener.local_addr().expect("bound").port();
+            assert_eq!(listening(nobody, port), Some(format!("127.0.0.1:{port}")), "{address}");
+            listener.set_nonblocking(true).expect("set");
+            assert_eq!(listener.accept().expect_err("nobody has connected").kind(), ErrorKind::WouldBlock);
+        }
+        let name = format!("pigeonfs-hint-{}", std::process::id());
+        let address = SocketAddr::from_abstract_name(&name).expect("a name");
+        let listener = UnixListener::bind_addr(&address).expect("bound");
+        let free = TcpListener::bind("127.0.0.1:0").and_then(|bound| bound.local_addr()).expect("a port").port();
+        assert_eq!(listening(&name, free), Some(format!("@{name}")));
+        listener.set_nonblocking(true).expect("set");
+        assert_eq!(listener.accept().expect_err("nobody has connected").kind(), ErrorKind::WouldBlock);
+        drop(listener);
+        assert_eq!(listening(&name, 1), None);
+    }
+
+    #[test]
+    fn only_a_socket_that_takes_local_connections_is_hinted_at() {
+        let line =
+            |local: &str, state: &str| format!("   0: {local} 00000000:0000 {state} 00000000:00000000 00:00000000 0 0");
+        for (local, state, listens) in [
+            ("00000000:FB4B", "0A", true),
+            ("00000000000000000000000000000000:FB4B", "0A", true),
+            ("00000000:FB4C", "0A", false),
+            ("00000000:FB4B", "01", false),
+            ("0101A8C0:FB4B", "0A", false),
+        ] {
+            assert_eq!(listens_at(&line(local, state), 64331), listens, "{local} {state}");
+        }
+        let line =
+            |flags: &str, path: &str| format!("000000002d0e1981: 00000002 00000000 {flags} 0001 01 47784 {path}");
+        assert!(listens_by_name(&line("00010000", "@katzenpost"), "katzenpost"));
+        for (flags, path) in
+            [("00000000", "@katzenpost"), ("00010000", "/run/katzenpost"), ("00010000", "@katzenpost2")]
+        {
+            assert!(!listens_by_name(&line(flags, path), "katzenpost"), "{flags} {path}");
+        }
+        assert!(!listens_by_name("Num RefCount Protocol Flags Type St Inode Path", "katzenpost"));
+    }
 
     #[test]
     fn what_is_named_wins_and_then_the_first_that_is_there() {

@@ -5,6 +5,8 @@
 
 use std::fmt;
 
+use super::session::Absence;
+
 /// What was asked of the daemon.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs)] // The names are the protocol's own.
@@ -72,8 +74,8 @@ pub enum ErrorKind {
     #[error("no daemon: {0}")]
     NoDaemon(String),
     /// The deadline passed while the daemon had no connection to the mixnet; nothing was sent.
-    #[error("the daemon has no connection to the mixnet yet; try again once it has")]
-    NoConsensus,
+    #[error("{0}; try again once it is connected")]
+    NoConsensus(Absence),
     /// The deadline passed while others took all the room; nothing was sent.
     #[error("no room within the deadline: too much is under way already")]
     Busy,
@@ -156,7 +158,7 @@ impl Error {
     pub fn is_retryable(&self) -> bool {
         match &self.kind {
             ErrorKind::NoDaemon(_)
-            | ErrorKind::NoConsensus
+            | ErrorKind::NoConsensus(_)
             | ErrorKind::Busy
             | ErrorKind::Timeout
             | ErrorKind::Lost(_)
@@ -346,7 +348,7 @@ mod tests {
     fn what_never_left_has_not_happened() {
         for (kind, may) in [
             (ErrorKind::NoDaemon(String::new()), false),
-            (ErrorKind::NoConsensus, false),
+            (ErrorKind::NoConsensus(Absence::Lost), false),
             (ErrorKind::Busy, false),
             (ErrorKind::NotSent(String::new()), false),
             (ErrorKind::Daemon(4), false),

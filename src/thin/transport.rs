@@ -22,6 +22,11 @@ pub trait Dial: Send + Sync + 'static {
     /// What carries the frames, whole and in order. Dropping it hangs up.
     type Stream: AsyncRead + AsyncWrite + Send + Unpin + 'static;
 
+    /// Resolves when an attempt makes sense, however long that takes. By default it does at once.
+    fn ready(&self) -> impl Future<Output = ()> + Send {
+        std::future::ready(())
+    }
+
     /// One attempt at a fresh stream.
     fn dial(&self) -> impl Future<Output = io::Result<Self::Stream>> + Send;
 

@@ -59,7 +59,7 @@ impl Peer {
     }
 
     pub async fn accept_raw(&mut self) -> DuplexStream {
-        timeout(Duration::from_secs(200), self.0.recv()).await.expect("the client dials").expect("a client")
+        timeout(Duration::from_secs(600), self.0.recv()).await.expect("the client dials").expect("a client")
     }
 
     /// Whether the client dials within `patience`.

@@ -170,6 +170,7 @@ class Peer:
             courier.to_destination() for courier in couriers
         }
         assert client.get_service("echo").recipient_queue_id == b"+echo"
+        assert client.get_service("testdest").recipient_queue_id == b"+testdest"
         with refused(Exception, "service not found"):
             client.get_service("nowhere")
         # It decodes the document's nodes where they stand, and prints nothing.
@@ -180,7 +181,7 @@ class Peer:
 
     async def legacy(self) -> None:
         client = self.client
-        node, queue = client.get_service("echo").to_destination()
+        node, queue = client.get_service("testdest").to_destination()
         assert len(client.new_message_id()) == len(client.new_surb_id()) == len(client.new_query_id()) == 16
         answer = await client.blocking_send_message(b"blocking", node, queue, timeout_seconds=PATIENCE)
         assert answer.rstrip(b"\0") == b"blocking", answer

@@ -278,7 +278,7 @@ impl Lane {
                 self.transcript.tell(&format!("{name}: {what}: {error}"));
                 let too_early = Instant::now() + Duration::from_millis(1) < deadline;
                 let allowed = match &error.kind {
-                    ErrorKind::NoDaemon(_) | ErrorKind::NoConsensus | ErrorKind::Busy | ErrorKind::Timeout => {
+                    ErrorKind::NoDaemon(_) | ErrorKind::NoConsensus(_) | ErrorKind::Busy | ErrorKind::Timeout => {
                         !too_early
                     }
                     ErrorKind::Lost(_) | ErrorKind::NotSent(_) | ErrorKind::CopyFailed { .. } => true,

@@ -1,12 +1,16 @@
 //! Commands to a running localnet: by the console of its process, by the control socket, and over the in-memory network.
 
 use std::os::unix::fs::PermissionsExt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use pigeonfs::bacap::WriteCap;
 use pigeonfs::localnet::{Answer, Command, CommandError, Faults, InMemory, Localnet, Options, Profile, Settings, ask};
 use pigeonfs::thin::message::{RequestFrame, ResponseFrame, SessionToken};
-use pigeonfs::thin::{Client, ClientOptions, ErrorKind, Missing, ReadOutcome, WriteMode, WriteOutcome, frame};
+use pigeonfs::thin::{
+    Client, ClientOptions, Dial, ErrorKind, Link, Missing, ReadOutcome, WriteMode, WriteOutcome, frame,
+};
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
 use tokio::time::{Instant, timeout};
@@ -227,4 +231,61 @@ fn a_deadline_follows_the_network_s_own_numbers() {
     assert!((Duration::from_secs(240)..Duration::from_secs(360)).contains(&docker), "{docker:?}");
     assert!(allowed(Profile::namenlos(), 7) > docker * 2);
     assert!(allowed(Profile::instant(), 0) < allowed(Profile::instant(), 100));
+}
+
+/// Counts the connections of a client.
+struct Counted {
+    network: InMemory,
+    dialled: Arc<AtomicUsize>,
+}
+
+impl Dial for Counted {
+    type Stream = tokio::io::DuplexStream;
+
+    async fn dial(&self) -> std::io::Result<Self::Stream> {
+        self.dialled.fetch_add(1, Ordering::Relaxed);
+        self.network.connect()
+    }
+
+    fn name(&self) -> String {
+        "memory".to_owned()
+    }
+}
+
+/// A daemon without a PKI document greets one client after the other, 30 s each. Two sessions of one program that dialled
+/// side by side and gave up after 75 s used to push each other, and everybody else, further and further back.
+#[test]
+fn a_daemon_without_a_document_greets_one_client_after_the_other_and_sessions_wait_for_the_first_of_them() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build();
+    runtime.expect("a runtime").block_on(async {
+        let network = InMemory::start(Settings::default()).expect("started");
+        network.console().tell(Command::Consensus { there: false }).await.expect("told");
+        let began = Instant::now();
+        let mut greeted = Vec::new();
+        let mut others: Vec<_> = (0..4).map(|_| network.connect().expect("connected")).collect();
+        let dialled = Arc::new(AtomicUsize::new(0));
+        let dialer = || Counted { network: network.clone(), dialled: Arc::clone(&dialled) };
+        let first = Client::over(dialer(), ClientOptions::default());
+        let second = first.beside(dialer(), ClientOptions::default());
+        for other in &mut others {
+            let body = frame::read_body(other).await.expect("read").expect("a greeting");
+            frame::decode::<ResponseFrame>(&body).expect("a response").connection_status_event.expect("its status");
+            greeted.push(began.elapsed().as_secs());
+        }
+        assert_eq!(greeted, [30, 60, 90, 120]);
+        assert_eq!(dialled.load(Ordering::Relaxed), 1, "the second session waits for the first");
+        let mut status = first.status();
+        status.wait_for(|status| matches!(status.link, Link::NoConsensus(_))).await.expect("greeted");
+        assert_eq!(began.elapsed().as_secs(), 150);
+        let mut status = second.status();
+        status.wait_for(|status| matches!(status.link, Link::NoConsensus(_))).await.expect("greeted");
+        assert_eq!((began.elapsed().as_secs(), dialled.load(Ordering::Relaxed)), (180, 2));
+        network.console().tell(Command::Consensus { there: true }).await.expect("told");
+        for client in [&first, &second] {
+            client.wait_connected(Instant::now() + SOON).await.expect("connected");
+            client.close().await;
+        }
+        assert_eq!(dialled.load(Ordering::Relaxed), 2, "no connection was given up");
+        network.shutdown().await;
+    });
 }

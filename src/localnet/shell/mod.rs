@@ -56,6 +56,8 @@ const DEFAULT_MAX_PLAINTEXT: usize = 1549;
 const MAX_PLAINTEXT: std::ops::RangeInclusive<usize> = 64..=1_000_000;
 /// Inputs that wait for the core; a connection with more waits for room.
 const INPUTS: usize = 1024;
+/// How long a client is not spoken to while there is no PKI document (§2.4).
+const CONSENSUS_WAIT: Duration = Duration::from_secs(30);
 const SESSION_GRACE: Duration = Duration::from_secs(600);
 /// How long the connections have to end when the network does.
 const ENDING: Duration = Duration::from_secs(5);
@@ -177,11 +179,20 @@ struct Front {
     /// Whether there is a PKI document.
     consensus: watch::Receiver<bool>,
     connections: AtomicU64,
+    /// Held by the client that is being let in.
+    door: tokio::sync::Mutex<()>,
     /// Decides, with a connection's number, what is random in its answers.
     seed: u64,
 }
 
 impl Front {
+    /// Lets a client in. While there is no PKI document one is let in after the other, each after its own wait, as
+    /// upstream's daemon accepts them; one that has hung up meanwhile keeps its place.
+    async fn admit(&self, consensus: &mut watch::Receiver<bool>) {
+        let _door = self.door.lock().await;
+        let _ = timeout(CONSENSUS_WAIT, consensus.wait_for(|&there| there)).await;
+    }
+
     fn next_conn(&self) -> u64 {
         self.connections.fetch_add(1, Ordering::Relaxed) + 1
     }
@@ -205,7 +216,7 @@ fn parts<S: Ledger>(store: S, network: Network, clock: Clock, settings: Settings
         faults: faults.clone(),
         grace: session_grace,
         couriers: network.couriers.clone(),
-        echoes: document::echoes(&network.identity),
+        echoes: document::echoes(&network.couriers),
         seed: seeds.random(),
     };
     let core = Core::new(backend, setup);
@@ -222,8 +233,15 @@ fn parts<S: Ledger>(store: S, network: Network, clock: Clock, settings: Settings
     let seed = seeds.random();
     let runner = Runner::new(core, Arc::clone(&shared), consensus, faults, seeds.random());
     let console = Console::new(&inputs);
-    let front =
-        Arc::new(Front { shared, inputs, stop: stopped, consensus: there, connections: AtomicU64::default(), seed });
+    let front = Arc::new(Front {
+        shared,
+        inputs,
+        stop: stopped,
+        consensus: there,
+        connections: AtomicU64::default(),
+        door: tokio::sync::Mutex::default(),
+        seed,
+    });
     Parts { front, runner, inbox, stop, console }
 }
 

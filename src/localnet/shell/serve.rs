@@ -38,8 +38,6 @@ const BACKLOG_KIB: usize = 64 * 1024;
 const WRITE_DEADLINE: Duration = Duration::from_secs(60);
 /// Most bytes of several frames that are written at once.
 const WRITE_BYTES: usize = 64 * 1024;
-/// How long a client is not spoken to while there is no PKI document (§2.4).
-const CONSENSUS_WAIT: Duration = Duration::from_secs(30);
 const READ_BUFFER: usize = 16 * 1024;
 
 /// One client, from its handshake to its end.
@@ -50,7 +48,7 @@ pub(super) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(front: Arc<Front>, 
     tokio::select! {
         biased;
         () = stopped(&mut stop) => return,
-        _ = timeout(CONSENSUS_WAIT, consensus.wait_for(|&there| there)) => {}
+        () = front.admit(&mut consensus) => {}
     }
     let (read, write) = tokio::io::split(Cut::new(stream, Arc::clone(&shared.cuts)));
     let (out, outgoing) = mpsc::channel(REPLIES);

@@ -94,6 +94,7 @@ async fn read<D: Dial>(
     wire: &mpsc::Sender<(u64, Wire)>,
     hand_over: oneshot::Sender<tokio::io::WriteHalf<D::Stream>>,
 ) -> (String, bool) {
+    dialer.ready().await;
     let stream = match timeout(DIAL, dialer.dial()).await {
         Ok(Ok(stream)) => stream,
         Ok(Err(error)) => return (format!("nothing answers at {address}: {error}"), false),

@@ -79,6 +79,7 @@ impl<D: Dial> Session<D> {
         if restarted {
             info!("the daemon was restarted");
             self.restarted = true;
+            self.was_connected = false;
             self.registered = false;
             let _ = self.events.send(Event::Restarted);
         }

@@ -40,7 +40,7 @@ use self::connection::{Connection, Wire};
 pub(super) use self::request::{Answer, Answered, Body, Call, CancelKey, Command, Id};
 use self::sends::Sends;
 pub(super) use self::sends::{Awaits, Send, Sending};
-pub use self::status::{Event, Events, Link, Status};
+pub use self::status::{Absence, Event, Events, Link, Status};
 pub(super) use self::timing::late;
 use self::tombstones::Tombstones;
 use self::vigil::Vigil;
@@ -106,6 +106,7 @@ pub(super) fn start<D: Dial>(dialer: D, options: &ClientOptions) -> Handle {
         failures: 0,
         consensus: false,
         document: false,
+        was_connected: false,
         restarted: false,
         registered: false,
         vigil: Vigil::new(now),
@@ -143,6 +144,8 @@ struct Session<D> {
     /// What the daemon says of its gateway, and whether it gave a document, on this connection.
     consensus: bool,
     document: bool,
+    /// Whether this daemon process was connected to the mixnet before.
+    was_connected: bool,
     /// Another daemon process than before was met.
     restarted: bool,
     /// Whether a daemon knows our token.
@@ -416,7 +419,14 @@ impl<D: Dial> Session<D> {
 
     fn show(&mut self) {
         if matches!(self.phase, Phase::Ready { .. }) {
-            self.tell(if self.consensus && self.document { Link::Connected } else { Link::NoConsensus });
+            let link = match (self.consensus, self.document) {
+                (true, true) => Link::Connected,
+                (true, false) => Link::NoConsensus(Absence::NoDocument),
+                (false, _) if self.was_connected => Link::NoConsensus(Absence::Lost),
+                (false, _) => Link::NoConsensus(Absence::NotYet),
+            };
+            self.was_connected |= link == Link::Connected;
+            self.tell(link);
         }
     }
 

@@ -1,5 +1,6 @@
 //! What a subscriber sees of the session: its state, and what happens in it.
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -50,8 +51,8 @@ pub enum Link {
         /// What it did.
         error: String,
     },
-    /// The daemon has no gateway, or no PKI document.
-    NoConsensus,
+    /// The daemon is there, and cannot use the mixnet.
+    NoConsensus(Absence),
     /// It can be used. A daemon that was just started may say so wrongly until its first attempt at a gateway has ended
     /// (`thin-client-protocol.md` §3.3); requests then wait in it.
     Connected,
@@ -61,7 +62,33 @@ pub enum Link {
     Disconnected,
 }
 
+/// Why a daemon cannot use the mixnet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Absence {
+    /// It has not connected since it was started, as far as this session saw.
+    NotYet,
+    /// It has a gateway, and no PKI document.
+    NoDocument,
+    /// It was connected before.
+    Lost,
+}
+
+impl fmt::Display for Absence {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(match self {
+            Self::NotYet => "the daemon has no connection to the mixnet yet",
+            Self::NoDocument => "the daemon has no PKI document, without which it cannot use the mixnet",
+            Self::Lost => "the daemon has lost its connection to the mixnet",
+        })
+    }
+}
+
 impl Link {
+    /// Whether the daemon has said its status on this connection.
+    pub(in crate::thin) fn is_greeted(&self) -> bool {
+        matches!(self, Self::Connected | Self::NoConsensus(_) | Self::ShuttingDown)
+    }
+
     /// Why no daemon can be spoken to, where that is so.
     pub(in crate::thin) fn trouble(&self) -> Option<&str> {
         match self {

@@ -10,7 +10,10 @@ use super::{Link, Phase, Session, small, vigil};
 use crate::thin::message::{IndexCounter, Octets};
 use crate::thin::{Dial, ErrorKind};
 
-/// The daemon may wait 30 s for a document before each client that it accepts.
+/// Without a document the daemon accepts one client after the other and waits 30 s before it greets each. A connection
+/// that is given up keeps its place among them, so giving up soon makes the wait longer for all.
+const GREETING: Duration = Duration::from_secs(300);
+/// From the greeting to the reply to our token.
 const HANDSHAKE: Duration = Duration::from_secs(75);
 /// After so long without a word after connecting, the status says so.
 const SILENCE: Duration = Duration::from_secs(5);
@@ -30,7 +33,7 @@ impl<D: Dial> Session<D> {
             // Bounded by the task's own patience.
             Phase::Idle | Phase::Dialling => far,
             Phase::Shaking { since, greeted: false, silence_told: false } => *since + SILENCE,
-            Phase::Shaking { since, .. } => *since + HANDSHAKE,
+            Phase::Shaking { since, greeted, .. } => *since + patience(*greeted),
             Phase::Ready { probe: None, .. } if self.is_idle() => far,
             Phase::Ready { heard, probe, .. } => {
                 probe.map_or(*heard + QUIET, |(_, until)| until).min(now + vigil::BEAT)
@@ -63,14 +66,15 @@ impl<D: Dial> Session<D> {
         }
         match &mut self.phase {
             Phase::Waiting { until, .. } if *until <= now => self.dial(),
-            Phase::Shaking { since, .. } if *since + HANDSHAKE <= now => {
+            Phase::Shaking { since, greeted, .. } if *since + patience(*greeted) <= now => {
                 let error = format!("{} accepted the connection and then did not greet as a daemon does", self.address);
                 self.lost(Link::Refused { error });
             }
             Phase::Shaking { since, greeted: false, silence_told: told @ false } if *since + SILENCE <= now => {
                 *told = true;
                 let error = format!(
-                    "{} is silent: it is no daemon, or one that waits for the network's document",
+                    "{} takes the connection and is silent. A daemon without the mixnet's PKI document waits 30 s for it \
+                     before it greets a client, one client after the other; else it is no daemon",
                     self.address
                 );
                 self.tell(Link::NoDaemon { error });
@@ -115,13 +119,20 @@ impl<D: Dial> Session<D> {
     }
 }
 
+/// How long a handshake may take, from the connection on.
+fn patience(greeted: bool) -> Duration {
+    if greeted { GREETING + HANDSHAKE } else { GREETING }
+}
+
 /// Why a deadline passed, as the link stands; `sent` is whether the daemon may have the request.
 pub(in crate::thin) fn late(link: &Link, sent: bool) -> ErrorKind {
     match (link.trouble(), sent) {
         (Some(error), false) => ErrorKind::NoDaemon(error.to_owned()),
         (Some(error), true) => ErrorKind::Lost(error.to_owned()),
-        (None, false) if *link == Link::NoConsensus => ErrorKind::NoConsensus,
-        (None, false) => ErrorKind::Busy,
+        (None, false) => match link {
+            Link::NoConsensus(absence) => ErrorKind::NoConsensus(*absence),
+            _ => ErrorKind::Busy,
+        },
         (None, true) => ErrorKind::Timeout,
     }
 }

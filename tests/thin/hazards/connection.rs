@@ -201,7 +201,7 @@ async fn r10_a_silent_peer_is_given_up_and_attempts_become_rare_with_jitter() {
         let since = Instant::now();
         // Held open and silent: a handshake ends all the same.
         let mut dialled = peer.accept_raw().await;
-        assert!((75..90).contains(&since.elapsed().as_secs()), "{:?}", since.elapsed());
+        assert!((300..315).contains(&since.elapsed().as_secs()), "{:?}", since.elapsed());
         drop(silent);
         let mut last = Instant::now();
         for _ in 0..16 {

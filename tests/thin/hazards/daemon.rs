@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use pigeonfs::bacap::WriteCap;
 use pigeonfs::thin::message::{MessageReplyEvent, MessageSentEvent, Octets, RequestFrame};
-use pigeonfs::thin::{CancelOutcome, Destination, ErrorKind, Event, Link, MAX_TOMBSTONES, Part, ReadOutcome, frame};
+use pigeonfs::thin::{
+    Absence, CancelOutcome, Destination, ErrorKind, Event, Link, MAX_TOMBSTONES, Part, ReadOutcome, frame,
+};
 use tokio::io::AsyncWriteExt;
 use tokio::time::{Instant, sleep};
 
@@ -260,7 +262,7 @@ async fn hd8_a_long_silence_before_the_greeting_and_a_wrong_first_status_are_sur
     daemon.hear().await.session_token.expect("not given up");
     daemon.welcome(false).await;
     // Connected, it says, before it has tried; without a document that is not believed.
-    client.status().wait_for(|status| status.link == Link::NoConsensus).await.expect("told");
+    client.status().wait_for(|status| status.link == Link::NoConsensus(Absence::NoDocument)).await.expect("told");
     daemon.say(status(1, false)).await;
     daemon.say(document()).await;
     // What would wait in its queue, where it could not be cancelled, waits here.
@@ -317,4 +319,30 @@ async fn hd10_a_range_of_tombstones_without_a_bound_is_not_asked_for() {
         .expect_err("refused");
     assert!(matches!(asked.kind, ErrorKind::InvalidArgument(_)), "{asked}");
     assert!(daemon.hears_nothing(Duration::from_secs(1)).await);
+}
+
+/// A connection that was there is not one that is awaited: the status and the error of a call say which it is.
+#[tokio::test(start_paused = true)]
+async fn a_lost_connection_to_the_mixnet_is_told_from_one_that_was_never_there() {
+    let (mut peer, client) = Peer::new();
+    let (mut daemon, _) = peer.accept_as(1, false, false).await;
+    let mut seen = client.status();
+    let mut absent = async |absence| {
+        seen.wait_for(|status| status.link == Link::NoConsensus(absence)).await.expect("told");
+        let error = client.wait_connected(Instant::now() + Duration::from_secs(1)).await.expect_err("not connected");
+        assert_eq!(error, ErrorKind::NoConsensus(absence));
+        error.to_string()
+    };
+    assert!(absent(Absence::NotYet).await.contains("no connection to the mixnet yet"));
+    daemon.say(status(1, true)).await;
+    assert!(absent(Absence::NoDocument).await.contains("no PKI document"));
+    daemon.say(document()).await;
+    client.wait_connected(soon()).await.expect("connected");
+    daemon.say(status(1, false)).await;
+    let lost = absent(Absence::Lost).await;
+    assert!(lost.contains("lost") && !lost.contains("yet"), "{lost}");
+    // Another process has lost nothing.
+    drop(daemon);
+    let (_daemon, _) = peer.accept_as(2, false, false).await;
+    absent(Absence::NotYet).await;
 }
