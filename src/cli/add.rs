@@ -56,8 +56,9 @@ pub(super) fn capability_from(path: &Path, index: Option<&str>) -> Result<Secret
     let secret = capability(&text)?;
     let Some(index) = index else { return Ok(secret) };
     let bad = |why: String| {
-        Failure::new(FailureKind::Usage, format!("this is not an index: {why}"))
-            .hint("an index is what `pigeonfs send` and `pigeonhole-cp genkey` print: 140 characters of base64")
+        Failure::new(FailureKind::Usage, format!("this is not an index: {why}")).hint(
+            "an index is what `pigeonfs send --show-index` and `pigeonhole-cp genkey` print: 140 characters of base64",
+        )
     };
     let index = STANDARD.decode(index.trim()).map_err(|_| bad("it is not base64".to_owned()))?;
     if index.len() != INDEX_BYTES {

@@ -4,6 +4,7 @@
 mod add;
 mod adopt;
 mod append;
+mod beneath;
 mod context;
 mod daemon;
 mod failure;

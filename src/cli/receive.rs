@@ -16,7 +16,7 @@ use super::add::capability_from;
 use super::context::{Context, channel_of, misunderstood};
 use super::daemon::DaemonArgs;
 use super::progress::Progress;
-use super::send::refuse_argv;
+use super::send::{index_from, refuse_argv};
 use super::status::display;
 use super::{Stop, name, output, seconds};
 use crate::engine::control::{Failure, FailureKind, Link, Request, Response, Secret};
@@ -52,7 +52,8 @@ A broken file is reported, and the next is read: broken is what the network lost
 machine could not write (a full disk, a directory that cannot be entered) is reported, kept, and tried again; exit code 1 says \
 that some of it is left. With `-o -` the bytes go to stdout, one file after another.
 
-What pigeonhole-cp sends is received: give its index with -i. A capability goes into a file, never into an argument.
+What pigeonhole-cp sends is received: give its index with --index-file. A capability and an index go into a file, never into an \
+argument.
 
 Progress is a bar on a terminal, and JSON lines on stdout otherwise (on stderr with `-o -`). Exit codes: 0 done, 1 a file is \
 broken or something failed, 2 usage, 3 the time of --timeout was up, 4 no daemon, 5 refused, 130 interrupted.
@@ -84,9 +85,12 @@ pub(super) struct Typed {
     /// Take the read capability of the drop from a file, and keep it under NAME; `-` is stdin
     #[arg(long, value_name = "FILE")]
     read_cap_file: Option<PathBuf>,
-    /// With --read-cap-file: the index to begin at, in base64
-    #[arg(short, long, value_name = "INDEX", requires = "read_cap_file")]
-    index: Option<String>,
+    /// With --read-cap-file: take the index to begin at, in base64, from a file; `-` is stdin
+    #[arg(long, value_name = "FILE", requires = "read_cap_file")]
+    index_file: Option<PathBuf>,
+    /// As pigeonhole-cp takes an index; refused
+    #[arg(short, long, hide = true, value_name = "INDEX")]
+    index: Option<OsString>,
     /// As pigeonhole-cp takes a capability; refused
     #[arg(short, long, hide = true, value_name = "CAP")]
     read_cap: Option<OsString>,
@@ -95,8 +99,16 @@ pub(super) struct Typed {
 }
 
 pub(super) async fn run(context: &Context, typed: Typed) -> Result<(), Stop> {
-    refuse_argv(typed.read_cap.as_ref(), "--read-cap-file")?;
-    let capability = typed.read_cap_file.as_deref().map(|path| capability_from(path, typed.index.as_deref()));
+    refuse_argv("a capability", typed.read_cap.as_ref(), "--read-cap-file")?;
+    refuse_argv("an index", typed.index.as_ref(), "--index-file")?;
+    if typed.index_file == typed.read_cap_file
+        && typed.index_file.as_deref().is_some_and(|path| path.as_os_str() == "-")
+    {
+        return Err(Failure::new(FailureKind::Usage, "stdin cannot be both the capability and the index").into());
+    }
+    let index = typed.index_file.as_deref().map(index_from).transpose()?;
+    let index = index.as_deref().map(String::as_str);
+    let capability = typed.read_cap_file.as_deref().map(|path| capability_from(path, index));
     let capability = capability.transpose()?;
     let to_stdout = typed.output.as_deref().is_some_and(|path| path.as_os_str() == "-");
     let policy = Policy { dotfiles: typed.dotfiles, keep_mode: typed.keep_mode };

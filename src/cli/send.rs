@@ -4,12 +4,14 @@ mod source;
 mod staging;
 
 use std::ffi::OsString;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
 use serde_json::json;
 use tokio::time::{Instant, sleep};
+use zeroize::Zeroizing;
 
 use super::add::capability_from;
 use super::context::{Context, channel_of, misunderstood};
@@ -22,6 +24,7 @@ use crate::drop::{Header, Part, Total};
 use crate::engine::control::{Failure, FailureKind, Link, Request, Response, Secret};
 use crate::engine::status::{DurabilityStatus, LinkStatus, RecordStatus};
 use crate::store::{ChannelName, Content};
+use crate::text::shown_path;
 use source::Source;
 use staging::Staging;
 
@@ -29,6 +32,9 @@ use staging::Staging;
 const LOOK: Duration = Duration::from_millis(250);
 /// Without a daemon it waits so long.
 const DAEMON_PATIENCE: Duration = Duration::from_secs(10);
+
+/// Most that is read of a file that holds an index.
+const LONGEST_INDEX_TEXT: u64 = 1024;
 
 /// Send files through a drop, and wait until replicas have them
 #[derive(Args, Debug)]
@@ -40,8 +46,9 @@ sent twice; one that has arrived is.
 
 `-` sends stdin, in parts of 1 MiB under the name that --name gives. Cut off, it never becomes a file at the reader's.
 
-pigeonhole-cp receives each file: give it the index that is printed. Its own options --no-copy and -f are understood here; \
-a capability goes into a file, never into an argument.
+pigeonhole-cp receives each file: it needs the index that --show-index prints. An index is a secret: with one box of the \
+network it gives the read capability. Its own options --no-copy and -f are understood here; a capability and an index go \
+into a file, never into an argument.
 
 Progress is a bar on a terminal, and JSON lines on stdout otherwise. Exit codes: 0 stored, 1 failed, 2 usage, 3 the time \
 of --timeout was up, 4 no daemon, 5 fenced or refused, 130 interrupted. With 3, 4 and 130 what was accepted is kept.
@@ -82,9 +89,15 @@ pub(super) struct Typed {
     /// Take the write capability of the drop from a file; `-` is stdin
     #[arg(long, value_name = "FILE")]
     write_cap_file: Option<PathBuf>,
-    /// With --write-cap-file: the index to begin at, in base64
-    #[arg(short, long, value_name = "INDEX", requires = "write_cap_file")]
-    index: Option<String>,
+    /// With --write-cap-file: take the index to begin at, in base64, from a file; `-` is stdin
+    #[arg(long, value_name = "FILE", requires = "write_cap_file")]
+    index_file: Option<PathBuf>,
+    /// Print the index of each file, as pigeonhole-cp needs it. Whoever sees it can read the drop from there on
+    #[arg(long)]
+    show_index: bool,
+    /// As pigeonhole-cp takes an index; refused
+    #[arg(short, long, hide = true, value_name = "INDEX")]
+    index: Option<OsString>,
     /// As pigeonhole-cp calls a FILE
     #[arg(short, long, hide = true, value_name = "FILE")]
     file: Option<PathBuf>,
@@ -99,20 +112,27 @@ pub(super) struct Typed {
 }
 
 pub(super) async fn run(context: &Context, mut typed: Typed) -> Result<(), Stop> {
-    refuse_argv(typed.write_cap.as_ref(), "--write-cap-file")?;
+    refuse_argv("a capability", typed.write_cap.as_ref(), "--write-cap-file")?;
+    refuse_argv("an index", typed.index.as_ref(), "--index-file")?;
     typed.files.extend(typed.file.take());
     let from_stdin = typed.files.iter().filter(|path| path.as_os_str() == "-").count();
-    let cap_from_stdin = typed.write_cap_file.as_deref().is_some_and(|path| path == Path::new("-"));
-    if from_stdin > 0 && (typed.files.len() > 1 || cap_from_stdin || typed.zstd) {
-        let text = "stdin can be sent only alone, as it is, and not where it is the capability";
+    let secrets = [&typed.write_cap_file, &typed.index_file];
+    let secrets = secrets.iter().filter(|path| path.as_deref() == Some(Path::new("-"))).count();
+    if from_stdin > 0 && (typed.files.len() > 1 || secrets > 0 || typed.zstd) {
+        let text = "stdin can be sent only alone, as it is, and not where it is the capability or the index";
         return Err(Failure::new(FailureKind::Usage, text).into());
+    }
+    if secrets > 1 {
+        return Err(Failure::new(FailureKind::Usage, "stdin cannot be both the capability and the index").into());
     }
     if from_stdin > 0 && typed.name.is_none() {
         return Err(Failure::new(FailureKind::Usage, "what comes from stdin needs a name")
             .hint("give the name that it is to have at the reader's with --name")
             .into());
     }
-    let capability = typed.write_cap_file.as_deref().map(|path| capability_from(path, typed.index.as_deref()));
+    let index = typed.index_file.as_deref().map(index_from).transpose()?;
+    let index = index.as_deref().map(String::as_str);
+    let capability = typed.write_cap_file.as_deref().map(|path| capability_from(path, index));
     let capability = capability.transpose()?;
     // What cannot be sent is told before anything is.
     let sources = if from_stdin > 0 { Vec::new() } else { source::all(&typed)? };
@@ -129,6 +149,7 @@ pub(super) async fn run(context: &Context, mut typed: Typed) -> Result<(), Stop>
                 drop: drop.to_string(),
                 progress: Progress::new(context.json, false),
                 staging: Staging::at(&context.state)?,
+                show_index: typed.show_index,
                 accepted: Vec::new(),
             };
             let result = sending.run(capability.clone(), &sources, &typed).await;
@@ -138,13 +159,26 @@ pub(super) async fn run(context: &Context, mut typed: Typed) -> Result<(), Stop>
         .await
 }
 
-/// A capability that was typed has been seen: it is not used.
-pub(super) fn refuse_argv(typed: Option<&OsString>, instead: &str) -> Result<(), Failure> {
+/// A secret that was typed has been seen: it is not used.
+pub(super) fn refuse_argv(what: &str, typed: Option<&OsString>, instead: &str) -> Result<(), Failure> {
     if typed.is_none() {
         return Ok(());
     }
-    let text = "a capability is not taken from an argument, where every user of this machine can read it";
+    let text = format!("{what} is not taken from an argument, where every user of this machine can read it");
     Err(Failure::new(FailureKind::Usage, text).hint(format!("put it into a file, or a pipe, and give {instead} FILE")))
+}
+
+/// The index that a file holds, `-` for stdin.
+pub(super) fn index_from(path: &Path) -> Result<Zeroizing<String>, Failure> {
+    let mut text = Zeroizing::new(String::with_capacity(LONGEST_INDEX_TEXT as usize + 1));
+    let read = if path.as_os_str() == "-" {
+        std::io::stdin().lock().take(LONGEST_INDEX_TEXT).read_to_string(&mut text)
+    } else {
+        std::fs::File::open(path).and_then(|file| file.take(LONGEST_INDEX_TEXT).read_to_string(&mut text))
+    };
+    read.map(|_| text).map_err(|error| {
+        Failure::new(FailureKind::Failed, format!("the index in {} cannot be read: {error}", shown_path(path)))
+    })
 }
 
 struct Sending<'a> {
@@ -152,6 +186,7 @@ struct Sending<'a> {
     drop: String,
     progress: Progress,
     staging: Staging,
+    show_index: bool,
     accepted: Vec<RecordStatus>,
 }
 
@@ -275,10 +310,14 @@ impl Sending<'_> {
 
     fn stored(&mut self, record: &RecordStatus) -> Result<(), Stop> {
         let boxes = record.boxes.unwrap_or_default();
-        let index = record.index.as_deref().unwrap_or("-");
-        let text = format!("{}: {} in {boxes} boxes at index {index}", display(record), output::size(record.size));
-        let event = json!({ "event": "stored", "file": display(record), "record": record.record, "size": record.size,
-                            "boxes": boxes, "index": record.index, "digest": record.digest, "part": record.part });
+        let mut text = format!("{}: {} in {boxes} boxes", display(record), output::size(record.size));
+        let mut event = json!({ "event": "stored", "file": display(record), "record": record.record,
+                                "size": record.size, "boxes": boxes, "digest": record.digest, "part": record.part });
+        if self.show_index {
+            let index = record.index.as_ref().map_or("-", |index| index.0.as_str());
+            text.push_str(&format!(" at index {index}"));
+            event["index"] = json!(record.index);
+        }
         self.progress.tell(&text, &event)
     }
 

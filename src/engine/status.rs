@@ -1,5 +1,6 @@
 //! The state of everything, as the status verb and the control directory show it. Names and numbers, no secrets.
 
+use std::fmt;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
@@ -208,6 +209,18 @@ pub struct FilesStatus {
     pub settled: bool,
 }
 
+/// A box index in base64. With one box of the network it gives the read capability, so it shows nothing of itself unless it
+/// is asked for.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct IndexText(pub String);
+
+impl fmt::Debug for IndexText {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str("IndexText(..)")
+    }
+}
+
 /// One file of a drop, or one part of one.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RecordStatus {
@@ -230,7 +243,7 @@ pub struct RecordStatus {
     /// Its first box, counted from 0.
     pub first_box: Option<u64>,
     /// The index of its first box in base64, for `pigeonhole-cp -i`; only where it was asked for one record.
-    pub index: Option<String>,
+    pub index: Option<IndexText>,
     /// How many boxes it takes, once that is known.
     pub boxes: Option<u64>,
     /// BLAKE3 of what travels, in hexadecimal.

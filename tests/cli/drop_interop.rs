@@ -95,8 +95,10 @@ impl World {
         let file = self.write(&format!("{tag}.from/{name}"), data);
         self.they_send(&keys, &keys.index, &file, by_boxes);
         let cap = self.write(&format!("{tag}.cap"), keys.read_cap.as_bytes());
+        let index = self.write(&format!("{tag}.index"), keys.index.as_bytes());
         let to = self.directory(&format!("{tag}.in"));
-        let received = self.ours(tag, &["receive", "x", "--read-cap-file", &cap, "-i", &keys.index, "-o", &to]).ok();
+        let received =
+            self.ours(tag, &["receive", "x", "--read-cap-file", &cap, "--index-file", &index, "-o", &to]).ok();
         let arrived = std::fs::read(self.work.path(&format!("{tag}.in/{name}"))).expect("the file");
         assert!(arrived == data, "{tag}: {} bytes, {}", arrived.len(), received.text());
     }
@@ -164,7 +166,7 @@ fn what_we_send_pigeonhole_cp_receives_each_by_its_index() {
         ("third", bytes(BOX_BYTES * 2 - 93, 3)),
         ("a hundred boxes.bin", bytes(150_000, 4)),
     ];
-    let mut arguments = vec!["send", "--to", "box"];
+    let mut arguments = vec!["send", "--show-index", "--to", "box"];
     for (name, data) in &files {
         world.write(name, data);
         arguments.push(name);

@@ -122,7 +122,7 @@ fn files_and_trees_are_sent_and_received_once() {
     let sent = world.send(&["a file ü.txt", "empty", "-r", "tree", "--to", "box", "--with-mtime"], b"").ok();
     let stored = events(&sent, "stored");
     assert_eq!(stored.len(), 5, "{}", sent.text());
-    assert!(stored.iter().all(|line| line["index"].as_str().is_some_and(|index| index.len() == 140)));
+    assert!(stored.iter().all(|line| line.get("index").is_none()), "it is a secret: {}", sent.text());
     assert_eq!(names(&world.work.path("alice/drops/incoming")), Vec::<String>::new());
 
     let received = world.receive(&["box", "-o", "in"]).ok();
@@ -240,11 +240,20 @@ fn capabilities_of_strangers_come_from_files_and_never_from_arguments() {
     let typed = world.receive(&["x", "-r", read_cap.trim()]).failed(2, &["--read-cap-file"]);
     assert!(!typed.stderr.contains(read_cap.trim()), "it is not repeated");
 
-    let mut command = world.verb("carol", "send", &["-f", "a", "--no-copy", "--write-cap-file", "write.cap", "--zstd"]);
+    let mut command = world.verb(
+        "carol",
+        "send",
+        &["-f", "a", "--no-copy", "--write-cap-file", "write.cap", "--zstd", "--show-index"],
+    );
     let sent = run(command.current_dir(world.work.path("")), b"").ok();
     let index = events(&sent, "stored")[0]["index"].as_str().expect("an index").to_owned();
     std::fs::create_dir(world.work.path("in")).expect("made");
-    let receive = ["friend", "--read-cap-file", "read.cap", "-i", &index, "-o", "in"];
+    let typed = world.receive(&["x", "--read-cap-file", "read.cap", "-i", &index]).failed(2, &["--index-file"]);
+    assert!(!typed.stderr.contains(&index[..40]), "it is not repeated");
+    let typed = world.send(&["a", "--write-cap-file", "write.cap", "-i", &index], b"").failed(2, &["--index-file"]);
+    assert!(!typed.stderr.contains(&index[..40]), "it is not repeated");
+    world.write("index", index.as_bytes());
+    let receive = ["friend", "--read-cap-file", "read.cap", "--index-file", "index", "-o", "in"];
     world.receive(&receive).ok();
     assert_eq!(world.read("in/a"), b"from a stranger", "it is unpacked");
     world.receive(&receive).ok();
@@ -410,4 +419,50 @@ fn a_verb_that_prints_to_nowhere_fails_and_does_nothing() {
         full(arguments).failed(1, &["standard output cannot be written to"]);
     }
     assert_eq!(world.receive(&["box", "-o", "-"]).ok().stdout, b"the file");
+}
+
+/// A link that is swapped in after `send -r` has looked showed the reader a file that was never meant for them.
+#[test]
+fn links_that_are_swapped_in_while_it_sends_are_not_followed() {
+    let world = World::new();
+    world.drop("box");
+    world.write("secret/file", b"SECRET");
+    for count in 0..20 {
+        world.write(&format!("tree/{count:03}/file"), b"harmless");
+        world.write(&format!("tree/{count:03}.txt"), b"harmless");
+    }
+    let (tree, secret) = (world.work.path("tree"), world.work.path("secret"));
+    let links = world.work.path("links");
+    std::fs::create_dir(&links).expect("made");
+    std::os::unix::fs::symlink(&secret, links.join("directory")).expect("made");
+    std::os::unix::fs::symlink(secret.join("file"), links.join("file")).expect("made");
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    let sent = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            use rustix::fs::{CWD, RenameFlags, renameat_with};
+            // Each pair is exchanged twice: a look may see either, and what it sees may be the other by now.
+            while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                for count in 0..20 {
+                    for (link, name) in [("directory", format!("{count:03}")), ("file", format!("{count:03}.txt"))] {
+                        for _ in 0..2 {
+                            let (link, name) = (links.join(link), tree.join(&name));
+                            renameat_with(CWD, link, CWD, name, RenameFlags::EXCHANGE).expect("exchanged");
+                        }
+                    }
+                }
+            }
+        });
+        let mut sent = Vec::new();
+        for _ in 0..8 {
+            // Some runs meet a link where a file was, and say so.
+            sent.push(world.send(&["-r", "tree", "--to", "box", "--no-wait"], b"").code);
+        }
+        stop.store(true, std::sync::atomic::Ordering::Relaxed);
+        sent
+    });
+    world.send(&["-r", "tree", "--to", "box"], b"").ok();
+    let received = world.receive(&["box", "-o", "-", "--quiet"]);
+    let text = String::from_utf8_lossy(&received.stdout).into_owned();
+    assert!(text.contains("harmless"), "{sent:?}");
+    assert!(!text.contains("SECRET"), "{sent:?}");
 }

@@ -7,9 +7,10 @@
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, Mode, OFlags, RenameFlags, ResolveFlags, XattrFlags};
+use rustix::fs::{AtFlags, Mode, OFlags, RenameFlags, XattrFlags};
 use rustix::io::Errno;
 
+use super::super::beneath;
 use crate::drop::SafeName;
 use crate::engine::control::{Failure, FailureKind};
 use crate::text::shown_path;
@@ -19,17 +20,6 @@ pub(super) const NUMBERED: u32 = 10_000;
 /// Marks a directory that `receive` made, as an extended attribute; where there are none, as a file in it.
 const MARK: &str = "user.pigeonfs.received";
 const MARK_FILE: &str = ".pigeonfs-received";
-
-/// Opens a directory that must not be a link, relative to one that is held.
-pub(super) fn open_below(directory: impl AsFd, name: &str) -> Result<OwnedFd, Errno> {
-    let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
-    match rustix::fs::openat2(&directory, name, flags, Mode::empty(), resolve) {
-        // An old kernel, or a sandbox that does not know the call. A name of one part with NOFOLLOW comes to the same.
-        Err(Errno::NOSYS | Errno::PERM) => rustix::fs::openat(&directory, name, flags, Mode::empty()),
-        opened => opened,
-    }
-}
 
 /// Whether a directory belongs to this user.
 pub(super) fn is_ours(directory: impl AsFd) -> Result<bool, Errno> {
@@ -43,7 +33,7 @@ pub(super) fn make_or_enter(directory: impl AsFd, name: &str) -> Result<Option<O
         Err(Errno::EXIST) => false,
         Err(error) => return Err(error),
     };
-    let below = match open_below(&directory, name) {
+    let below = match beneath::open(&directory, Path::new(name), OFlags::DIRECTORY | OFlags::RDONLY) {
         Err(Errno::NOTDIR | Errno::LOOP | Errno::XDEV | Errno::ACCESS) if !made => return Ok(None),
         opened => opened?,
     };

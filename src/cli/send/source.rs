@@ -1,25 +1,86 @@
 //! What is to be sent: files, directories with what is in them, and stdin in parts.
 
-use std::fs;
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::ffi::{OsStr, OsString};
+use std::fs::{self, File};
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use rustix::fs::{Dir, FileType, Mode, OFlags, Stat};
+use rustix::io::Errno;
 use tokio::sync::mpsc;
 
 use super::super::append::stdin_chunks;
+use super::super::beneath;
 use super::Typed;
 use crate::bacap::INDEX_BYTES;
 use crate::drop::chain::PART_BYTES;
 use crate::drop::{Header, Kind};
 use crate::engine::control::{Failure, FailureKind, Secret};
 use crate::store::ChannelName;
+use crate::text::shown_path;
 
 /// One file or empty directory to be sent.
 pub(super) struct Source {
-    pub(super) file: PathBuf,
-    /// What is said of it, without its size and digest.
-    pub(super) header: Header,
-    pub(super) zstd: bool,
+    place: Place,
+    /// What is said of it, without what its descriptor tells and without its size and digest.
+    header: Header,
+    zstd: bool,
+    with_mode: bool,
+    with_mtime: bool,
+}
+
+/// Where it is.
+#[derive(Clone)]
+enum Place {
+    /// The person typed its path. `is_link`: a link was typed, and is followed.
+    Typed { path: PathBuf, is_link: bool },
+    /// Below a directory that the person typed: no link is followed there, whoever may put one in.
+    Below { top: Arc<OwnedFd>, path: PathBuf, shown: PathBuf },
+}
+
+impl Place {
+    fn open(&self) -> Result<OwnedFd, Errno> {
+        // Without waiting for the other end of a pipe that was put in the file's place.
+        let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+        match self {
+            Self::Typed { path, is_link: true } => rustix::fs::open(path, flags, Mode::empty()),
+            Self::Typed { path, is_link: false } => rustix::fs::open(path, flags | OFlags::NOFOLLOW, Mode::empty()),
+            Self::Below { top, path, .. } => beneath::open(top, path, flags),
+        }
+    }
+
+    fn shown(&self) -> &Path {
+        match self {
+            Self::Typed { path, .. } | Self::Below { shown: path, .. } => path,
+        }
+    }
+}
+
+impl Source {
+    pub(super) fn is_zstd(&self) -> bool {
+        self.zstd
+    }
+
+    /// The bytes to be sent and what is said of them, decided on what is open now. An empty directory has no bytes.
+    pub(super) fn open(&self) -> Result<(Header, Option<File>), Failure> {
+        let unreadable = |error: Errno| cannot_be_read(self.place.shown(), error);
+        let held = self.place.open().map_err(unreadable)?;
+        let stat = rustix::fs::fstat(&held).map_err(unreadable)?;
+        let mut header = self.header.clone();
+        header.mode = self.with_mode.then(|| stat.st_mode & 0o777);
+        header.mtime = self.with_mtime.then_some(stat.st_mtime);
+        let found = FileType::from_raw_mode(stat.st_mode);
+        match (header.kind, found) {
+            (Kind::EmptyDirectory, FileType::Directory) => Ok((header, None)),
+            (Kind::File, FileType::RegularFile) => Ok((header, Some(File::from(held)))),
+            _ => {
+                let text = format!("{} was replaced by something else meanwhile", shown_path(self.place.shown()));
+                Err(Failure::new(FailureKind::Failed, text))
+            }
+        }
+    }
 }
 
 /// All that was typed, directories walked, in an order that is the same every time.
@@ -33,7 +94,7 @@ pub(super) fn all(typed: &Typed) -> Result<Vec<Source>, Failure> {
             Some(name) => name.clone(),
             None => base_name(path)?,
         };
-        add(path, "", name, typed, &mut sources)?;
+        add(path, name, typed, &mut sources)?;
     }
     Ok(sources)
 }
@@ -46,50 +107,105 @@ pub(super) fn name_of(capability: &Secret) -> Result<ChannelName, Failure> {
         .map_err(|error| Failure::new(FailureKind::Failed, error.to_string()))
 }
 
-fn add(path: &Path, above: &str, name: String, typed: &Typed, sources: &mut Vec<Source>) -> Result<(), Failure> {
-    let failed = |error| Failure::new(FailureKind::Failed, format!("{} cannot be read: {error}", path.display()));
-    let metadata = fs::metadata(path).map_err(failed)?;
-    let mut header = Header { name, path: above.to_owned(), ..Header::default() };
-    header.mode = typed.with_mode.then(|| metadata.permissions().mode() & 0o777);
-    header.mtime = typed.with_mtime.then(|| metadata.mtime());
-    if metadata.is_file() {
-        sources.push(Source { file: path.to_owned(), header, zstd: typed.zstd });
-        return Ok(());
-    }
-    if !metadata.is_dir() {
-        let text = format!("{} is neither a file nor a directory", path.display());
-        return Err(Failure::new(FailureKind::Usage, text).hint("what a pipe holds is sent with `-`, as stdin"));
-    }
-    if !typed.recursive {
-        return Err(Failure::new(FailureKind::Usage, format!("{} is a directory", path.display()))
-            .hint("-r sends it with all that is in it"));
-    }
-    let entries = fs::read_dir(path).map_err(failed)?;
-    let mut entries =
-        entries.map(|entry| entry.map(|entry| entry.path())).collect::<Result<Vec<_>, _>>().map_err(failed)?;
-    entries.sort();
-    if entries.is_empty() {
-        sources.push(Source {
-            file: path.to_owned(),
-            header: Header { kind: Kind::EmptyDirectory, ..header },
-            zstd: false,
-        });
-    }
-    let below = if above.is_empty() { header_name(path, typed)? } else { format!("{above}/{}", base_name(path)?) };
-    for entry in entries {
-        let found = fs::symlink_metadata(&entry).map_err(failed)?;
-        if !found.is_file() && !found.is_dir() {
-            // As `cp -r` would make a link into something else at the reader's: it is left out, and said so.
-            tracing::warn!(path = %entry.display(), "neither a file nor a directory: left out");
-            continue;
+/// What a person typed: a link is followed here, and nowhere below.
+fn add(path: &Path, name: String, typed: &Typed, sources: &mut Vec<Source>) -> Result<(), Failure> {
+    let failed = |error: Errno| cannot_be_read(path, error);
+    let is_link = fs::symlink_metadata(path).is_ok_and(|found| found.is_symlink());
+    // Looked at without opening it, which a device or a pipe would notice.
+    let look = OFlags::PATH | OFlags::CLOEXEC;
+    let look = if is_link { look } else { look | OFlags::NOFOLLOW };
+    let found = rustix::fs::open(path, look, Mode::empty()).and_then(rustix::fs::fstat).map_err(failed)?;
+    let place = Place::Typed { path: path.to_owned(), is_link };
+    match FileType::from_raw_mode(found.st_mode) {
+        FileType::RegularFile => {
+            sources.push(source(place, Header { name, ..Header::default() }, typed));
+            Ok(())
         }
-        add(&entry, &below, base_name(&entry)?, typed, sources)?;
+        FileType::Directory if typed.recursive => {
+            let top = Arc::new(place.open().map_err(failed)?);
+            let walk = Walk { top, typed, shown: path };
+            walk.directory(Path::new("."), "", &name, sources)
+        }
+        FileType::Directory => Err(Failure::new(FailureKind::Usage, format!("{} is a directory", shown_path(path)))
+            .hint("-r sends it with all that is in it")),
+        _ => {
+            let text = format!("{} is neither a file nor a directory", shown_path(path));
+            Err(Failure::new(FailureKind::Usage, text).hint("what a pipe holds is sent with `-`, as stdin"))
+        }
     }
-    Ok(())
 }
 
-fn header_name(path: &Path, typed: &Typed) -> Result<String, Failure> {
-    typed.name.clone().map_or_else(|| base_name(path), Ok)
+fn source(place: Place, header: Header, typed: &Typed) -> Source {
+    Source { place, header, zstd: typed.zstd, with_mode: typed.with_mode, with_mtime: typed.with_mtime }
+}
+
+/// A walk below a directory that is held.
+struct Walk<'a> {
+    top: Arc<OwnedFd>,
+    typed: &'a Typed,
+    shown: &'a Path,
+}
+
+impl Walk<'_> {
+    fn place(&self, path: &Path) -> Place {
+        Place::Below { top: Arc::clone(&self.top), path: path.to_owned(), shown: self.shown_as(path) }
+    }
+
+    fn shown_as(&self, path: &Path) -> PathBuf {
+        self.shown.join(path.strip_prefix(".").unwrap_or(path))
+    }
+
+    /// A directory that has the name `name` in the directory `above` at the reader's.
+    fn directory(&self, path: &Path, above: &str, name: &str, sources: &mut Vec<Source>) -> Result<(), Failure> {
+        let failed = |error: Errno| cannot_be_read(&self.shown_as(path), error);
+        let held = beneath::open(&self.top, path, OFlags::DIRECTORY | OFlags::RDONLY).map_err(failed)?;
+        let mut entries: Vec<OsString> = Vec::new();
+        for entry in Dir::read_from(&held).map_err(failed)? {
+            let name = entry.map_err(failed)?.file_name().to_bytes().to_vec();
+            if !matches!(&name[..], b"." | b"..") {
+                entries.push(OsString::from_vec(name));
+            }
+        }
+        entries.sort();
+        if entries.is_empty() {
+            let kind = Kind::EmptyDirectory;
+            let header = Header { name: name.to_owned(), path: above.to_owned(), kind, ..Header::default() };
+            sources.push(source(self.place(path), header, self.typed));
+        }
+        let inside = if above.is_empty() { name.to_owned() } else { format!("{above}/{name}") };
+        for entry in entries {
+            let path = path.join(&entry);
+            let found = match look(&held, &entry) {
+                Ok(found) => found,
+                // Deleted meanwhile.
+                Err(Errno::NOENT) => continue,
+                Err(error) => return Err(cannot_be_read(&self.shown_as(&path), error)),
+            };
+            let name = || text_of(&entry, &self.shown_as(&path));
+            match FileType::from_raw_mode(found.st_mode) {
+                FileType::RegularFile => {
+                    let header = Header { name: name()?, path: inside.clone(), ..Header::default() };
+                    sources.push(source(self.place(&path), header, self.typed));
+                }
+                FileType::Directory => self.directory(&path, &inside, &name()?, sources)?,
+                // As `cp -r` would make a link into something else at the reader's: it is left out, and said so.
+                _ => {
+                    let path = shown_path(&self.shown_as(&path));
+                    tracing::warn!(%path, "neither a file nor a directory: left out");
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What an entry of a directory is, and no link followed.
+fn look(directory: &OwnedFd, name: &OsStr) -> Result<Stat, Errno> {
+    rustix::fs::statat(directory, name, rustix::fs::AtFlags::SYMLINK_NOFOLLOW)
+}
+
+fn cannot_be_read(path: &Path, error: Errno) -> Failure {
+    Failure::new(FailureKind::Failed, format!("{} cannot be read: {error}", shown_path(path)))
 }
 
 /// The last part of a path, as `.` and `dir/..` have it too.
@@ -99,12 +215,15 @@ fn base_name(path: &Path) -> Result<String, Failure> {
         path
     } else {
         resolved = fs::canonicalize(path)
-            .map_err(|error| Failure::new(FailureKind::Failed, format!("{}: {error}", path.display())))?;
+            .map_err(|error| Failure::new(FailureKind::Failed, format!("{}: {error}", shown_path(path))))?;
         &resolved
     };
-    let name = path.file_name().unwrap_or(path.as_os_str());
+    text_of(path.file_name().unwrap_or(path.as_os_str()), path)
+}
+
+fn text_of(name: &OsStr, path: &Path) -> Result<String, Failure> {
     name.to_str().map(str::to_owned).ok_or_else(|| {
-        Failure::new(FailureKind::Usage, format!("the name of {} is not UTF-8", path.display()))
+        Failure::new(FailureKind::Usage, format!("the name of {} is not UTF-8", shown_path(path)))
             .hint("rename it, or give it a name with --name")
     })
 }

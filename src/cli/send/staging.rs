@@ -6,7 +6,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use super::source::Source;
-use crate::drop::{Header, Kind, Raw, pack};
+use crate::drop::{Header, Raw, pack};
 use crate::engine::control::{Failure, FailureKind};
 use crate::engine::drops::Drops;
 
@@ -50,11 +50,11 @@ impl Staging {
 
     /// Copies a file; what is said of it is then complete.
     pub(super) async fn stage(&self, source: &Source) -> Result<(Header, Option<Staged>), Failure> {
-        if source.header.kind == Kind::EmptyDirectory {
-            return Ok((source.header.clone(), None));
+        let (header, file) = source.open()?;
+        match file {
+            Some(file) => self.copy(header, source.is_zstd(), file).await,
+            None => Ok((header, None)),
         }
-        let (path, header, zstd) = (source.file.clone(), source.header.clone(), source.zstd);
-        self.copy(header, zstd, move || File::open(&path).map_err(|error| cannot("be read", &path, &error))).await
     }
 
     /// The same of bytes that are at hand.
@@ -63,20 +63,20 @@ impl Staging {
         header: Header,
         bytes: Vec<u8>,
     ) -> Result<(Header, Option<Staged>), Failure> {
-        self.copy(header, false, move || Ok(io::Cursor::new(bytes))).await
+        self.copy(header, false, io::Cursor::new(bytes)).await
     }
 
-    async fn copy<R: Read>(
+    async fn copy<R: Read + Send + 'static>(
         &self,
         header: Header,
         zstd: bool,
-        open: impl FnOnce() -> Result<R, Failure> + Send + 'static,
+        from: R,
     ) -> Result<(Header, Option<Staged>), Failure> {
         let directory = self.directory.clone();
         let copied = tokio::task::spawn_blocking(move || {
             let staged = create(&directory)?;
             let failed = |error| cannot("be written", &staged.path, &error);
-            let mut from = BufReader::new(open()?);
+            let mut from = BufReader::new(from);
             let mut to = BufWriter::new(&staged._file);
             let header = if zstd {
                 let packed = pack(&mut from, &mut to).map_err(failed)?;

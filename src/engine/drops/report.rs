@@ -6,7 +6,7 @@ use tracing::warn;
 
 use super::Drops;
 use crate::drop::Kind;
-use crate::engine::status::{FilesStatus, RecordStatus};
+use crate::engine::status::{FilesStatus, IndexText, RecordStatus};
 use crate::store::{Channel, DropRecord, RecordState, Role};
 
 /// Files that the status of a drop names.
@@ -84,7 +84,7 @@ impl Drops {
             sent_size: record.size,
             done,
             first_box: record.first.map(|first| first.0),
-            index: index.map(|index| STANDARD.encode(index.as_bytes())),
+            index: index.map(|index| IndexText(STANDARD.encode(index.as_bytes()))),
             boxes: record.first.zip(record.end).map(|(first, end)| end.0 - first.0),
             digest: record.digest.map(|digest| blake3::Hash::from(digest).to_hex().to_string()),
             part: record.part.map(|(_, part)| part),

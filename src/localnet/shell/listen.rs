@@ -4,11 +4,13 @@ use std::future::{Future, ready};
 use std::io;
 use std::net::SocketAddr;
 use std::os::linux::net::SocketAddrExt;
-use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustix::fs::Mode;
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream, UnixListener};
 use tokio::task::JoinSet;
@@ -25,6 +27,8 @@ use crate::thin::websocket::WebSocket;
 pub(super) const SOCKET_PATH: usize = 107;
 /// Clients of one address; further ones wait in the socket's backlog.
 const CLIENTS: usize = 1024;
+/// Connections that wait to be taken.
+const BACKLOG: i32 = 128;
 /// How long a client of a WebSocket has to ask for the upgrade.
 const UPGRADE: Duration = Duration::from_secs(10);
 /// How long clients have to take their last words.
@@ -77,14 +81,25 @@ pub(super) fn bind(path: &Path) -> Result<UnixListener, LocalnetError> {
         return Err(LocalnetError::PathTooLong { path: path.to_owned() });
     }
     let told = |error| LocalnetError::Listen { address: path.display().to_string(), error };
-    // A socket that nobody answers at is the leftover of a process that is gone. Nothing else is taken away.
-    let socket = path.symlink_metadata().is_ok_and(|found| found.file_type().is_socket());
-    if socket && std::os::unix::net::UnixStream::connect(path).is_err() {
+    // A socket of ours that nobody answers at is the leftover of a process that is gone. Nothing else is taken away.
+    let me = rustix::process::geteuid().as_raw();
+    let found = path.symlink_metadata();
+    let leftover = found.is_ok_and(|found| found.file_type().is_socket() && found.uid() == me);
+    if leftover && std::os::unix::net::UnixStream::connect(path).is_err() {
         std::fs::remove_file(path).map_err(told)?;
     }
-    let listener = UnixListener::bind(path).map_err(told)?;
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).map_err(told)?;
-    Ok(listener)
+    private_listener(path).and_then(UnixListener::from_std).map_err(told)
+}
+
+/// Listens at a path that nobody else may connect to. The file has its mode from the beginning: what stands at the path
+/// later may be something else.
+fn private_listener(path: &Path) -> io::Result<std::os::unix::net::UnixListener> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+    rustix::fs::fchmod(&socket, Mode::from_raw_mode(0o600))?;
+    rustix::net::bind(&socket, &SocketAddrUnix::new(path)?)?;
+    rustix::net::listen(&socket, BACKLOG)?;
+    Ok(socket.into())
 }
 
 async fn bind_tcp(
