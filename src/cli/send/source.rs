@@ -69,7 +69,7 @@ impl Source {
         let held = self.place.open().map_err(unreadable)?;
         let stat = rustix::fs::fstat(&held).map_err(unreadable)?;
         let mut header = self.header.clone();
-        header.mode = self.with_mode.then(|| stat.st_mode & 0o777);
+        header.mode = self.with_mode.then_some(stat.st_mode & 0o777);
         header.mtime = self.with_mtime.then_some(stat.st_mtime);
         let found = FileType::from_raw_mode(stat.st_mode);
         match (header.kind, found) {
