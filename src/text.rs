@@ -18,6 +18,36 @@ pub(crate) fn shown(text: &str) -> Cow<'_, str> {
     Cow::Owned(out)
 }
 
+/// The same of a line of the log, whose end and colours are its own.
+pub(crate) fn shown_line(line: &str) -> String {
+    let body = line.strip_suffix('\n').unwrap_or(line);
+    let mut out = String::with_capacity(line.len());
+    for c in body.chars() {
+        if is_unseen(c) && c != '\x1b' { out.extend(c.escape_default()) } else { out.push(c) }
+    }
+    out.push_str(&line[body.len()..]);
+    out
+}
+
+/// The same of JSON, which stays the same JSON: what cannot be seen stands inside of its strings only.
+pub(crate) fn shown_json(json: &str) -> Cow<'_, str> {
+    let is_hidden = |c: char| is_unseen(c) && c != '\n';
+    if !json.contains(is_hidden) {
+        return Cow::Borrowed(json);
+    }
+    let mut out = String::with_capacity(json.len() + 16);
+    for c in json.chars() {
+        if is_hidden(c) {
+            for unit in c.encode_utf16(&mut [0; 2]) {
+                out.push_str(&format!("\\u{unit:04x}"));
+            }
+        } else {
+            out.push(c);
+        }
+    }
+    Cow::Owned(out)
+}
+
 /// The same of a path. Bytes that are no UTF-8 are shown as U+FFFD.
 pub(crate) fn shown_path(path: &Path) -> String {
     shown(&path.to_string_lossy()).into_owned()
@@ -42,6 +72,16 @@ pub(crate) fn is_unseen(c: char) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn json_stays_the_same_json_and_a_line_of_the_log_stays_one() {
+        let value = serde_json::json!({ "name": "a\u{202e}b\u{e0041}\u{7f}\n\u{9b}" });
+        let text = value.to_string();
+        let seen = shown_json(&text);
+        assert!(!seen.contains(is_unseen), "{seen}");
+        assert_eq!(serde_json::from_str::<serde_json::Value>(&seen).expect("JSON"), value);
+        assert_eq!(shown_line("\x1b[1mINFO\x1b[0m a\nERROR forged\u{2066}\n"), "\x1b[1mINFO\x1b[0m a\\nERROR forged\\u{2066}\n");
+    }
 
     #[test]
     fn what_can_be_seen_stays_and_all_else_is_escaped() {

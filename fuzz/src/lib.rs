@@ -6,8 +6,11 @@
 use std::pin::pin;
 use std::task::{Context, Poll, Waker};
 
-use pigeonfs::localnet::decode_request;
-use pigeonfs::thin::Document;
+use pigeonfs::bacap::{ReadCap, WriteCap};
+use pigeonfs::drop::{Assembler, Header, Input, MAX_FILE_NAME_BYTES, SafeName, SafePath, SyncKey};
+use pigeonfs::engine::control::{Answer, Request};
+use pigeonfs::localnet::{Command, decode_request};
+use pigeonfs::thin::{Config, Document};
 use pigeonfs::thin::frame::{self, FrameError, MAX_BODY_BYTES};
 use pigeonfs::thin::message::{RequestFrame, ResponseFrame};
 
@@ -15,8 +18,17 @@ use pigeonfs::thin::message::{RequestFrame, ResponseFrame};
 pub type Target = (&'static str, fn(&[u8]));
 
 /// All targets.
-pub const TARGETS: [Target; 4] =
-    [("frames", frames), ("requests", requests), ("responses", responses), ("documents", documents)];
+pub const TARGETS: [Target; 9] = [
+    ("frames", frames),
+    ("requests", requests),
+    ("responses", responses),
+    ("documents", documents),
+    ("control", control),
+    ("ctl", ctl),
+    ("records", records),
+    ("capabilities", capabilities),
+    ("configs", configs),
+];
 
 /// A stream of frames, as either end reads it.
 pub fn frames(bytes: &[u8]) {
@@ -61,4 +73,65 @@ pub fn responses(bytes: &[u8]) {
 /// A PKI document.
 pub fn documents(bytes: &[u8]) {
     let _ = Document::parse(bytes);
+}
+
+/// A body on the control socket of a state: a question as the owner reads it, and an answer as the verb does.
+pub fn control(bytes: &[u8]) {
+    if let Ok(request) = frame::decode::<Request>(bytes) {
+        let again = frame::encode(&request).expect("no longer than what it was read from");
+        assert_eq!(frame::decode::<Request>(&again[4..]).expect("our own"), request);
+    }
+    let _ = frame::decode::<Answer>(bytes);
+}
+
+/// A line on the command socket of a localnet.
+pub fn ctl(bytes: &[u8]) {
+    if let Ok(command) = serde_json::from_slice::<Command>(bytes) {
+        let again = serde_json::to_vec(&command).expect("JSON");
+        serde_json::from_slice::<Command>(&again).expect("our own");
+    }
+}
+
+/// The boxes of a drop, each behind two bytes of its length: 0 is a tombstone, and the largest is a lost box.
+pub fn records(bytes: &[u8]) {
+    let cap = WriteCap::from_seed(&[7; 32]);
+    let mut assembler = Assembler::new(SyncKey::of(cap.read_cap()));
+    let (mut counter, mut rest) = (cap.read_cap().index().counter(), bytes);
+    while let Some((length, behind)) = rest.split_first_chunk::<2>() {
+        let length = u16::from_be_bytes(*length);
+        let (body, behind) = behind.split_at(usize::from(length).min(behind.len()));
+        let input = match length {
+            0 => Input::Tombstone,
+            u16::MAX => Input::Lost,
+            _ => Input::Box(body),
+        };
+        assembler.feed(counter, input);
+        if let Ok((header, length)) = Header::decode(body) {
+            assert!(length <= body.len());
+            let name = SafeName::outside(header.file_name(), false);
+            assert!((1..=MAX_FILE_NAME_BYTES).contains(&name.as_str().len()));
+            assert!(!name.as_str().starts_with(['.', '-']) && !name.as_str().contains('/'), "{name:?}");
+            let path = SafePath::outside(&header.path, false);
+            assert!(path.names().iter().all(|name| !name.as_str().starts_with(['.', '-'])), "{path:?}");
+        }
+        (counter, rest) = (counter.wrapping_add(1), behind);
+    }
+}
+
+/// The bytes of a capability, and its text.
+pub fn capabilities(bytes: &[u8]) {
+    if let Ok(cap) = ReadCap::from_bytes(bytes) {
+        assert_eq!(&cap.to_bytes()[..], bytes);
+    }
+    if let Ok(cap) = WriteCap::from_bytes(bytes) {
+        assert_eq!(&cap.to_bytes()[..], bytes);
+    }
+}
+
+/// A `thinclient.toml`.
+pub fn configs(bytes: &[u8]) {
+    let Ok(text) = std::str::from_utf8(bytes) else { return };
+    if let Ok(config) = Config::parse(text) {
+        assert_eq!(Config::parse(&config.to_toml()), Ok(config), "written and read again");
+    }
 }

@@ -9,7 +9,7 @@ use super::localnet::PaceArgs;
 use crate::engine::Daemon;
 use crate::engine::control::{Failure, FailureKind};
 use crate::localnet::{Localnet, LocalnetError, Options, Settings};
-use crate::thin::{Config, ConfigError, Discovery, Environment};
+use crate::thin::{Config, ConfigError, Discovery, Environment, Trust};
 
 /// What was typed.
 #[derive(Args, Clone, Debug, Default)]
@@ -21,6 +21,12 @@ pub(super) struct DaemonArgs {
     /// The daemon's address: tcp://HOST:PORT, unix:///PATH, @NAME or ws://HOST:PORT
     #[arg(long, value_name = "ADDR", conflicts_with = "localnet")]
     daemon: Option<String>,
+    /// The user that the daemon runs as, by name or number, where it is neither you nor root
+    #[arg(long, value_name = "USER", value_parser = user, conflicts_with = "localnet")]
+    daemon_user: Option<u32>,
+    /// Let the daemon be on another machine. Nothing encrypts the way there: whoever is on it can read everything
+    #[arg(long, conflicts_with = "localnet")]
+    allow_remote_daemon: bool,
     /// Run an embedded network, kept in the state directory. It gives no anonymity
     #[arg(long)]
     localnet: bool,
@@ -53,7 +59,8 @@ impl DaemonArgs {
             ));
         }
         let environment = Environment::of_process();
-        Ok(DaemonChoice::Found(Discovery { daemon: self.daemon, config: self.config, environment }))
+        let trust = Trust { user: self.daemon_user, remote: self.allow_remote_daemon };
+        Ok(DaemonChoice::Found(Discovery { daemon: self.daemon, config: self.config, trust, environment }))
     }
 }
 
@@ -73,6 +80,14 @@ impl DaemonChoice {
             Self::Found(discovery) => match Config::discover(&discovery) {
                 Ok(config) => Daemon::Fixed(config),
                 Err(ConfigError::NotFound { .. }) => Daemon::Discover(discovery),
+                Err(error @ ConfigError::Remote { .. }) => {
+                    return Err(Failure::new(FailureKind::Usage, error.to_string())
+                        .hint("--allow-remote-daemon allows it; a tunnel (ssh -L) to the daemon is safer"));
+                }
+                Err(error @ ConfigError::Foreign { .. }) => {
+                    return Err(Failure::new(FailureKind::Refused, error.to_string())
+                        .hint("name the file with --config if it is to be used; the environment may be another user's"));
+                }
                 Err(error) => {
                     return Err(Failure::new(FailureKind::Usage, error.to_string())
                         .hint("a thinclient.toml says how to dial the daemon; upstream's kpclientd comes with one"));
@@ -104,6 +119,19 @@ async fn localnet(context: &Context, settings: Settings) -> Result<Chosen, Failu
         }
         Err(error) => Err(localnet_failure(&error)),
     }
+}
+
+/// Reads a user: a number, or a name of /etc/passwd.
+fn user(text: &str) -> Result<u32, String> {
+    if let Ok(number) = text.parse() {
+        return Ok(number);
+    }
+    let users = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
+    let fields = |line: &str| line.split(':').map(str::to_owned).collect::<Vec<_>>();
+    let found = users.lines().map(fields).find(|fields| fields.first().is_some_and(|name| name == text));
+    found
+        .and_then(|fields| fields.get(2)?.parse().ok())
+        .ok_or_else(|| format!("{text:?} is no user of /etc/passwd; `id -u {text}` may tell the number, such as 1000"))
 }
 
 /// What is told of a network that did not start.

@@ -5,9 +5,10 @@ use std::process::ExitCode;
 
 use serde_json::json;
 
-use super::output::{self, printable};
+use super::output;
 use super::{Stop, log};
 use crate::engine::control::{Failure, FailureKind};
+use crate::text::{shown, shown_json};
 
 /// Prints a failure to stderr; its exit code.
 pub(super) fn tell(failure: &Failure, json: bool) -> ExitCode {
@@ -48,14 +49,14 @@ fn tell_text(out: &mut impl Write, failure: &Failure) -> std::io::Result<()> {
     let bold = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
     let word =
         |word: &str, colour: u8| if bold { format!("\x1b[1;{colour}m{word}:\x1b[0m") } else { format!("{word}:") };
-    writeln!(out, "{} {}", word("error", 31), printable(&failure.message))?;
+    writeln!(out, "{} {}", word("error", 31), shown(&failure.message))?;
     match &failure.hint {
-        Some(hint) => writeln!(out, "{} {}", word("hint", 36), printable(hint)),
+        Some(hint) => writeln!(out, "{} {}", word("hint", 36), shown(hint)),
         None => Ok(()),
     }
 }
 
 fn tell_json(out: &mut impl Write, failure: &Failure) -> std::io::Result<()> {
     let told = json!({ "error": { "kind": failure.kind, "message": failure.message, "hint": failure.hint } });
-    writeln!(out, "{told}")
+    writeln!(out, "{}", shown_json(&told.to_string()))
 }

@@ -18,6 +18,7 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::engine::control::{Failure, FailureKind};
+use crate::text::shown_line;
 
 /// A file is begun anew at this size, and the one before is kept as FILE.old.
 const LARGEST: u64 = 4 << 20;
@@ -226,7 +227,8 @@ struct Destination;
 
 impl Write for Destination {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        QUEUE.push(Entry::Line(line.to_vec()));
+        // One event comes at a time: what is a line within it was put there by whoever chose a name.
+        QUEUE.push(Entry::Line(shown_line(&String::from_utf8_lossy(line)).into_bytes()));
         Ok(line.len())
     }
 

@@ -1,6 +1,5 @@
 //! Standard output: text for people, one line of JSON for programs. A reader that went away is no failure.
 
-use std::borrow::Cow;
 use std::io::{self, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -9,6 +8,7 @@ use serde::Serialize;
 
 use super::Stop;
 use crate::engine::control::{Failure, FailureKind};
+use crate::text::{shown, shown_json};
 pub(super) use crate::units::show_size as size;
 
 impl From<io::Error> for Stop {
@@ -70,41 +70,26 @@ pub(super) fn json(value: &impl Serialize) -> Result<(), Stop> {
     let text = serde_json::to_string(value).map_err(|error| {
         Failure::new(FailureKind::Failed, format!("the result could not be put into JSON: {error}"))
     })?;
-    line(&text)
+    line(&shown_json(&text))
 }
 
 /// Writes rows with their columns aligned, the last one as long as it is.
 pub(super) fn table<const COLUMNS: usize>(rows: &[[String; COLUMNS]]) -> Result<(), Stop> {
     check()?;
-    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
+    let width = |column: usize| rows.iter().map(|row| shown(&row[column]).chars().count()).max().unwrap_or(0);
     let widths: Vec<usize> = (0..COLUMNS).map(width).collect();
     let mut stdout = io::stdout().lock();
     for row in rows {
         let mut text = String::new();
         for (cell, width) in row.iter().zip(&widths) {
-            text.push_str(&format!("{cell:<width$}  "));
+            text.push_str(&format!("{cell:<width$}  ", cell = shown(cell)));
         }
         writeln!(stdout, "{}", text.trim_end())?;
     }
     Ok(stdout.flush()?)
 }
 
-/// Text from elsewhere, with nothing in it that a terminal would obey.
-pub(super) fn printable(text: &str) -> Cow<'_, str> {
-    if text.chars().any(|c| c.is_control() && c != '\n') {
-        let shown = |c: char| if c.is_control() && c != '\n' { char::REPLACEMENT_CHARACTER } else { c };
-        return Cow::Owned(text.chars().map(shown).collect());
-    }
-    Cow::Borrowed(text)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn what_a_terminal_would_obey_is_not_printed() {
-        assert_eq!(printable("two\nlines"), "two\nlines");
-        assert_eq!(printable("\x1b[2Jgone"), "\u{fffd}[2Jgone");
-    }
 }

@@ -7,6 +7,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::{Value, json};
 
 use super::{Stop, output};
+use crate::text::{shown, shown_json};
 
 /// JSON tells of progress at most so often.
 const BEAT: Duration = Duration::from_secs(1);
@@ -40,7 +41,7 @@ impl Progress {
     pub(super) fn at(&mut self, what: &str, done: u64, total: u64) -> Result<(), Stop> {
         match self {
             Self::Bar(bar) => {
-                bar.set_message(output::printable(what).into_owned());
+                bar.set_message(shown(what).into_owned());
                 bar.set_length(total);
                 bar.set_position(done);
                 Ok(())
@@ -60,7 +61,7 @@ impl Progress {
         match self {
             // Above the bar, on stderr like it: stdout may carry files.
             Self::Bar(bar) => {
-                bar.suspend(|| writeln!(std::io::stderr(), "{}", output::printable(text)))?;
+                bar.suspend(|| writeln!(std::io::stderr(), "{}", shown(text)))?;
                 Ok(())
             }
             Self::Lines { to_stderr, .. } => line(*to_stderr, event),
@@ -77,7 +78,7 @@ impl Progress {
 
 fn line(to_stderr: bool, value: &Value) -> Result<(), Stop> {
     if to_stderr {
-        writeln!(std::io::stderr(), "{value}")?;
+        writeln!(std::io::stderr(), "{}", shown_json(&value.to_string()))?;
         return Ok(());
     }
     output::json(value)

@@ -3,11 +3,12 @@
 use clap::Args;
 
 use super::context::{Context, misunderstood};
-use super::output::{self, printable, size};
+use super::output::{self, size};
 use super::{Stop, name};
 use crate::engine::control::{Request, Response};
 use crate::engine::status::{ChannelStatus, DaemonStatus, DurabilityStatus, LinkStatus, RecordStatus, RoleStatus};
 use crate::store::ChannelName;
+use crate::text::shown;
 use crate::units::{show_date as utc, show_span as span};
 
 /// Show how the daemon, the spool and the channels stand
@@ -53,7 +54,7 @@ pub(super) fn table_of(channels: &[ChannelStatus]) -> Result<(), Stop> {
     let rows = channels.iter().map(|channel| {
         let slash = if channel.files.is_some() { "/" } else { "" };
         [
-            format!("{}{slash}", printable(&channel.name)),
+            format!("{}{slash}", shown(&channel.name)),
             access(channel).to_owned(),
             size(channel.size),
             standing(channel),
@@ -70,9 +71,9 @@ fn daemon(daemon: &DaemonStatus) -> String {
         LinkStatus::NoConsensus => "waiting for the network",
         LinkStatus::Connected => "connected",
     };
-    let mut text = format!("{link}{}", printable(&address));
+    let mut text = format!("{link}{}", shown(&address));
     if let Some(error) = &daemon.error {
-        text.push_str(&format!(": {}", printable(error)));
+        text.push_str(&format!(": {}", shown(error)));
     }
     if daemon.localnet {
         text.push_str(" (an embedded network: no anonymity)");
@@ -91,7 +92,7 @@ fn access(channel: &ChannelStatus) -> &'static str {
 fn standing(channel: &ChannelStatus) -> String {
     if let Some(reason) = &channel.fenced {
         let adopting = channel.adopting.map(|boxes| format!("being adopted ({boxes} boxes looked at); "));
-        return format!("{}fenced: {}", adopting.unwrap_or_default(), printable(reason));
+        return format!("{}fenced: {}", adopting.unwrap_or_default(), shown(reason));
     }
     let mut text = match channel.role {
         RoleStatus::Writer if pending(channel) > 0 => {
@@ -113,7 +114,7 @@ fn standing(channel: &ChannelStatus) -> String {
         RoleStatus::Reader => "catching up".to_owned(),
     };
     if let Some(error) = &channel.error {
-        text.push_str(&format!("; {}", printable(error)));
+        text.push_str(&format!("; {}", shown(error)));
     }
     text
 }
@@ -147,7 +148,7 @@ fn files_of(channel: &ChannelStatus, rows: &mut Vec<(&'static str, String)>) {
     }
     for file in &files.newest_broken {
         let reason = file.reason.as_deref().unwrap_or_default();
-        rows.push(("broken", format!("{}: {}", display(file), printable(reason))));
+        rows.push(("broken", format!("{}: {}", display(file), shown(reason))));
     }
 }
 
@@ -155,15 +156,15 @@ fn files_of(channel: &ChannelStatus, rows: &mut Vec<(&'static str, String)>) {
 pub(super) fn display(file: &RecordStatus) -> String {
     match (file.name.is_empty(), file.path.is_empty()) {
         (true, _) => format!("from box {} on", file.first_box.unwrap_or_default()),
-        (false, true) => printable(&file.name).into_owned(),
-        (false, false) => format!("{}/{}", printable(&file.path), printable(&file.name)),
+        (false, true) => shown(&file.name).into_owned(),
+        (false, false) => format!("{}/{}", shown(&file.path), shown(&file.name)),
     }
 }
 
 fn details(channel: &ChannelStatus) -> Vec<[String; 2]> {
     let mut rows = vec![
-        ("name", printable(&channel.name).into_owned()),
-        ("access", format!("{} ({})", access(channel), printable(&channel.kind))),
+        ("name", shown(&channel.name).into_owned()),
+        ("access", format!("{} ({})", access(channel), shown(&channel.kind))),
         ("state", standing(channel)),
         ("size", format!("{} bytes", channel.size)),
     ];
@@ -197,7 +198,7 @@ fn details(channel: &ChannelStatus) -> Vec<[String; 2]> {
         RoleStatus::Reader => {
             rows.push(("boxes", format!("{} arrived", channel.boxes)));
             if let Some(text) = channel.beginning() {
-                rows.push(("beginning", printable(&text).into_owned()));
+                rows.push(("beginning", shown(&text).into_owned()));
             }
             if channel.missing_boxes > 0 {
                 let what = if channel.lost { "gone from the network" } else { "asked for again" };
@@ -288,6 +289,6 @@ mod tests {
         let lost = ChannelStatus { lost: true, ..late };
         assert_eq!(standing(&lost), "2 boxes are lost; `pigeonfs skip` goes on behind them");
         let known = ChannelStatus { not_there_yet_at: Some(1), error: Some("no \x1b daemon".to_owned()), ..reader };
-        assert_eq!(standing(&known), "up to date; no \u{fffd} daemon");
+        assert_eq!(standing(&known), r"up to date; no \u{1b} daemon");
     }
 }

@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use super::{Fs, FsError, Node, Report};
 use crate::engine::status::{ChannelStatus, RoleStatus, unix_seconds};
 use crate::store::{Channel, ChannelId, Role};
+use crate::text::{shown, shown_json};
 use crate::units::{show_date as utc, show_span as span};
 
 impl Fs {
@@ -12,7 +13,7 @@ impl Fs {
     pub(super) fn report(&self, node: Node) -> Result<Option<Vec<u8>>, FsError> {
         let json = |result: Result<String, serde_json::Error>| {
             let text = result.map_err(|error| FsError::new(libc::EIO, error.to_string()))?;
-            Ok(Some((text + "\n").into_bytes()))
+            Ok(Some((shown_json(&text).into_owned() + "\n").into_bytes()))
         };
         match node {
             Node::Status => json(serde_json::to_string_pretty(&self.owner.engine().status()?)),
@@ -90,7 +91,7 @@ pub(super) fn outcome(channel: &Channel) -> String {
 fn for_a_person(status: &ChannelStatus, standing: &str) -> String {
     let mut text = String::new();
     let mut line = |key: &str, value: String| {
-        let _ = writeln!(text, "{key:<10} {value}");
+        let _ = writeln!(text, "{key:<10} {}", one_line(&value));
     };
     let boxes = |count: u64| if count == 1 { "1 box".to_owned() } else { format!("{count} boxes") };
     line("name", status.name.clone());
@@ -160,5 +161,5 @@ fn for_a_person(status: &ChannelStatus, standing: &str) -> String {
 }
 
 fn one_line(text: &str) -> String {
-    text.split_whitespace().collect::<Vec<_>>().join(" ")
+    shown(&text.split_whitespace().collect::<Vec<_>>().join(" ")).into_owned()
 }

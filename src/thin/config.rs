@@ -1,10 +1,15 @@
 //! `thinclient.toml`: exactly one way to dial the daemon (`thin-client-protocol.md` §1.2).
 
 use std::fmt;
+use std::io::Read;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
+
+/// Most that is read of a configuration.
+const LONGEST_FILE: u64 = 64 << 10;
 
 /// Where a daemon listens.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -88,6 +93,22 @@ pub(crate) fn web_host_port(url: &str) -> Option<String> {
 }
 
 impl Address {
+    /// Whether it names another machine, as far as that can be told without asking for a name: all names but `localhost`
+    /// may be of another.
+    pub fn is_remote(&self) -> bool {
+        let host_port = match self {
+            Self::Tcp { host_port, .. } => host_port.clone(),
+            Self::WebSocket(url) => web_host_port(url).unwrap_or_default(),
+            Self::Unix(_) | Self::Abstract(_) => return false,
+        };
+        let host = host_port.rsplit_once(':').map_or(host_port.as_str(), |(host, _)| host);
+        let host = host.trim_start_matches('[').trim_end_matches(']');
+        match host.parse::<IpAddr>() {
+            Ok(ip) => !is_here(ip),
+            Err(_) => !host.eq_ignore_ascii_case("localhost"),
+        }
+    }
+
     /// A path, or `@name`.
     fn unix(text: &str) -> Option<Self> {
         match text.strip_prefix('@') {
@@ -109,11 +130,29 @@ impl fmt::Display for Address {
     }
 }
 
+/// Whether an IP address is this machine's alone. The unspecified one connects to it.
+pub(super) fn is_here(ip: IpAddr) -> bool {
+    let ip = ip.to_canonical();
+    ip.is_loopback() || ip.is_unspecified()
+}
+
 /// How to reach the daemon. Everything else about the network comes from the daemon itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
     /// Where it listens.
     pub dial: Address,
+    /// Who may listen there.
+    pub trust: Trust,
+}
+
+/// Whom a connection may be made to: a daemon is given everything that goes through it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Trust {
+    /// The user of the daemon's process, besides oneself and root. Asked of each Unix and abstract socket when it is
+    /// connected, before the first byte.
+    pub user: Option<u32>,
+    /// Whether the daemon may be on another machine. Nothing encrypts the way to it.
+    pub remote: bool,
 }
 
 /// Why a configuration cannot be used.
@@ -138,6 +177,20 @@ pub enum ConfigError {
     /// An address on the command line or in the environment.
     #[error(transparent)]
     Address(#[from] AddressError),
+    /// A file that nobody named on the command line, and that another user can write.
+    #[error("{} is not used: {reason}", path.display())]
+    Foreign {
+        /// The file.
+        path: PathBuf,
+        /// Whose it is.
+        reason: String,
+    },
+    /// The daemon is not on this machine.
+    #[error("{address} is on another machine, and nothing encrypts the way to it")]
+    Remote {
+        /// Its address.
+        address: Address,
+    },
     /// Nothing was named and nothing was found.
     /// Its text tells of a daemon that may listen at a usual address which is used only when it is named.
     #[error("no daemon was found: {looked}{}", super::discovery::hint())]
@@ -181,13 +234,28 @@ struct Plain {
 impl Config {
     /// The configuration that dials `dial`.
     pub fn new(dial: Address) -> Self {
-        Self { dial }
+        Self { dial, trust: Trust::default() }
+    }
+
+    /// The same with other trust.
+    #[must_use]
+    pub fn trusting(mut self, trust: Trust) -> Self {
+        self.trust = trust;
+        self
     }
 
     /// Reads a `thinclient.toml`.
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
-        let text =
-            std::fs::read_to_string(path).map_err(|error| ConfigError::Unreadable { path: path.to_owned(), error })?;
+        let file = std::fs::File::open(path);
+        Self::read(path, file.map_err(|error| ConfigError::Unreadable { path: path.to_owned(), error })?)
+    }
+
+    pub(super) fn read(path: &Path, file: std::fs::File) -> Result<Self, ConfigError> {
+        let mut text = String::new();
+        // A device or a huge file is no configuration either.
+        file.take(LONGEST_FILE)
+            .read_to_string(&mut text)
+            .map_err(|error| ConfigError::Unreadable { path: path.to_owned(), error })?;
         Self::parse(&text).map_err(|reason| ConfigError::Malformed { path: path.to_owned(), reason })
     }
 
@@ -205,7 +273,7 @@ impl Config {
             },
             _ => return Err("[Dial] must have exactly one of [Dial.Tcp], [Dial.Unix] and [Dial.Ws]".to_owned()),
         };
-        Ok(Self { dial })
+        Ok(Self::new(dial))
     }
 
     fn tcp(tcp: Tcp) -> Result<Address, String> {
@@ -258,6 +326,26 @@ mod tests {
             let config = Config::parse(text).expect(text);
             assert_eq!(config.dial.to_string(), address);
             assert_eq!(Config::parse(&config.to_toml()), Ok(config), "written and read again");
+        }
+    }
+
+    #[test]
+    fn what_may_be_another_machine_is_remote() {
+        for (text, remote) in [
+            ("127.0.0.1:1", false),
+            ("tcp://[::1]:1", false),
+            ("localhost:1", false),
+            ("0.0.0.0:1", false),
+            ("tcp://[::ffff:127.0.0.1]:1", false),
+            ("ws://127.9.9.9:1/daemon", false),
+            ("@katzenpost", false),
+            ("/run/kpclientd.sock", false),
+            ("10.0.0.1:1", true),
+            ("tcp://[2001:db8::1]:1", true),
+            ("daemon.example:1", true),
+            ("ws://localhost.example:1", true),
+        ] {
+            assert_eq!(text.parse::<Address>().expect(text).is_remote(), remote, "{text}");
         }
     }
 

@@ -1,15 +1,16 @@
 //! Where a daemon is looked for when none is named, and which socket is trusted unasked.
 //!
 //! In this order: an address, a configuration file, `$PIGEONFS_THINCLIENT`, `$XDG_CONFIG_HOME/pigeonfs/thinclient.toml`,
-//! `/etc/katzenpost/thinclient.toml`, `$XDG_RUNTIME_DIR/katzenpost/kpclientd.sock`. A socket that nobody named is used only
-//! if the process behind it belongs to us, to root, or to the owner of the directory that it lies in (the service's
-//! user). Abstract and TCP addresses have no such owner, so they are used only when they are named.
+//! `/etc/katzenpost/thinclient.toml`, `$XDG_RUNTIME_DIR/katzenpost/kpclientd.sock`. A file that nobody named on the command
+//! line is used only if no other user but root can have written it: the environment may be another user's (`su`, `sudo -E`).
+//! Whoever listens at a socket is asked for at each connection ([`super::Trust`]). Abstract and TCP addresses anybody can
+//! take, so they are used only when they are named.
 
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
-use super::{Address, Config, ConfigError};
+use super::{Address, Config, ConfigError, Trust};
 
 /// Where upstream's samples listen.
 const USUAL_ABSTRACT: &str = "katzenpost";
@@ -26,6 +27,8 @@ pub struct Discovery {
     pub daemon: Option<String>,
     /// `--config`.
     pub config: Option<PathBuf>,
+    /// `--daemon-user`, `--allow-remote-daemon`.
+    pub trust: Trust,
     /// The environment.
     pub environment: Environment,
 }
@@ -59,12 +62,23 @@ impl Environment {
 impl Config {
     /// The daemon that was named, or the first that is found.
     pub fn discover(discovery: &Discovery) -> Result<Self, ConfigError> {
+        let found = Self::find(discovery)?.trusting(discovery.trust);
+        match found.dial.is_remote() && !discovery.trust.remote {
+            true => Err(ConfigError::Remote { address: found.dial }),
+            false => Ok(found),
+        }
+    }
+
+    fn find(discovery: &Discovery) -> Result<Self, ConfigError> {
         if let Some(address) = &discovery.daemon {
             return Ok(Self::new(address.parse()?));
         }
-        let environment = &discovery.environment;
-        if let Some(path) = discovery.config.as_ref().or(environment.thinclient.as_ref()) {
+        if let Some(path) = &discovery.config {
             return Self::load(path);
+        }
+        let environment = &discovery.environment;
+        if let Some(path) = &environment.thinclient {
+            return Self::load_unasked(path);
         }
         let mut looked = Vec::new();
         let files = [
@@ -73,13 +87,13 @@ impl Config {
         ];
         for path in files.into_iter().flatten() {
             if path.exists() {
-                return Self::load(&path);
+                return Self::load_unasked(&path);
             }
             looked.push(path.display().to_string());
         }
         if let Some(runtime) = &environment.runtime_dir {
             let socket = runtime.join("katzenpost/kpclientd.sock");
-            match trusted(&socket) {
+            match is_trusted(&socket) {
                 Ok(true) => return Ok(Self::new(Address::Unix(socket))),
                 Ok(false) => looked.push(format!("{} (another user's process listens there)", socket.display())),
                 Err(_) => looked.push(socket.display().to_string()),
@@ -89,12 +103,28 @@ impl Config {
     }
 }
 
-/// Whether the process behind a socket may be given what we hold.
-fn trusted(socket: &Path) -> std::io::Result<bool> {
-    let directory = socket.parent().map(std::fs::metadata).transpose()?.map(|metadata| metadata.uid());
+impl Config {
+    /// Reads a file that the command line did not name.
+    fn load_unasked(path: &Path) -> Result<Self, ConfigError> {
+        let unreadable = |error| ConfigError::Unreadable { path: path.to_owned(), error };
+        let file = std::fs::File::open(path).map_err(unreadable)?;
+        let found = file.metadata().map_err(unreadable)?;
+        let foreign = |reason| ConfigError::Foreign { path: path.to_owned(), reason };
+        if found.uid() != 0 && found.uid() != rustix::process::geteuid().as_raw() {
+            return Err(foreign(format!("it belongs to user {}", found.uid())));
+        }
+        if found.mode() & 0o002 != 0 {
+            return Err(foreign("every user may write to it".to_owned()));
+        }
+        Self::read(path, file)
+    }
+}
+
+/// Whether the process behind a socket is one's own, or root's. The connection that is used later is asked again.
+fn is_trusted(socket: &Path) -> std::io::Result<bool> {
     let stream = UnixStream::connect(socket)?;
     let peer = rustix::net::sockopt::socket_peercred(&stream)?.uid.as_raw();
-    Ok(peer == rustix::process::geteuid().as_raw() || peer == 0 || Some(peer) == directory)
+    Ok(peer == rustix::process::geteuid().as_raw() || peer == 0)
 }
 
 /// What to say of something that listens where upstream's samples do. It is looked up in the kernel's tables: a connection
@@ -223,5 +253,34 @@ mod tests {
         assert_eq!(found(&discovery).expect("a file"), "@named");
         discovery.daemon = Some("localhost:1".to_owned());
         assert_eq!(found(&discovery).expect("an address"), "tcp://localhost:1");
+        for address in ["10.0.0.1:1", "ws://daemon.example"] {
+            discovery.daemon = Some(address.to_owned());
+            discovery.trust.remote = false;
+            assert!(found(&discovery).expect_err("refused").to_string().contains("on another machine"));
+            discovery.trust.remote = true;
+            assert!(found(&discovery).is_ok());
+        }
+    }
+
+    #[test]
+    fn a_file_that_another_user_can_write_is_used_only_when_it_is_named() {
+        use std::os::unix::fs::PermissionsExt;
+        let root = tempfile::tempdir().expect("a directory");
+        let path = root.path().join("tc.toml");
+        std::fs::write(&path, "[Dial.Unix]\nAddress = \"@x\"\n").expect("written");
+        let environment = Environment { thinclient: Some(path.clone()), ..Environment::default() };
+        let discovery = Discovery { environment, ..Discovery::default() };
+        let named = Discovery { config: Some(path.clone()), ..Discovery::default() };
+        assert!(Config::discover(&discovery).is_ok());
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o666)).expect("ours");
+        let error = Config::discover(&discovery).expect_err("refused").to_string();
+        assert!(error.contains("every user may write to it"), "{error}");
+        assert!(Config::discover(&named).is_ok());
+        if rustix::process::geteuid().is_root() {
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).expect("ours");
+            std::os::unix::fs::chown(&path, Some(4242), None).expect("root");
+            let error = Config::discover(&discovery).expect_err("refused").to_string();
+            assert!(error.contains("belongs to user 4242"), "{error}");
+        }
     }
 }

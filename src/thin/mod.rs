@@ -121,7 +121,7 @@ pub use client::{
 };
 #[cfg(feature = "localnet")]
 pub(crate) use config::web_host_port;
-pub use config::{Address, AddressError, Config, ConfigError, TcpNetwork};
+pub use config::{Address, AddressError, Config, ConfigError, TcpNetwork, Trust};
 pub use discovery::{Discovery, Environment};
 #[cfg(test)]
 pub(crate) use error::started;

@@ -3,6 +3,8 @@
 use std::future::Future;
 use std::io;
 use std::os::linux::net::SocketAddrExt;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -11,7 +13,8 @@ use tokio::net::{TcpStream, UnixStream, lookup_host};
 
 use super::config::web_host_port;
 use super::websocket::WebSocket;
-use super::{Address, Config, TcpNetwork};
+use super::config::is_here;
+use super::{Address, Config, TcpNetwork, Trust};
 
 /// Gives a client its stream to the daemon, at the start and again after each loss. [`Config`] dials sockets; anything
 /// else that carries bytes both ways in order will do: a pipe in memory, a tunnel.
@@ -38,7 +41,7 @@ impl Dial for Config {
     type Stream = Socket;
 
     async fn dial(&self) -> io::Result<Socket> {
-        Stream::connect(&self.dial).await.map(Socket)
+        Stream::connect(&self.dial, self.trust).await.map(Socket)
     }
 
     fn name(&self) -> String {
@@ -58,10 +61,14 @@ enum Stream {
 }
 
 impl Stream {
-    async fn connect(address: &Address) -> io::Result<Self> {
+    async fn connect(address: &Address, trust: Trust) -> io::Result<Self> {
         match address {
-            Address::Tcp { host_port, network } => connect_tcp(host_port, *network).await.map(Self::Tcp),
-            Address::Unix(path) => UnixStream::connect(path).await.map(Self::Unix),
+            Address::Tcp { host_port, network } => connect_tcp(host_port, *network, trust).await.map(Self::Tcp),
+            Address::Unix(path) => {
+                let stream = UnixStream::connect(path).await?;
+                check_peer(&stream, trust, service_user(path))?;
+                Ok(Self::Unix(stream))
+            }
             Address::Abstract(name) => {
                 let address = std::os::unix::net::SocketAddr::from_abstract_name(name)?;
                 // Connecting to a local socket does not wait, but for a backlog that is full.
@@ -70,18 +77,47 @@ impl Stream {
                     stream.set_nonblocking(true)?;
                     Ok::<_, io::Error>(stream)
                 });
-                stream.await.map_err(io::Error::other)?.and_then(UnixStream::from_std).map(Self::Unix)
+                let stream = stream.await.map_err(io::Error::other)?.and_then(UnixStream::from_std)?;
+                check_peer(&stream, trust, None)?;
+                Ok(Self::Unix(stream))
             }
             Address::WebSocket(url) => {
                 let told = || io::Error::new(io::ErrorKind::InvalidInput, "no ws://HOST:PORT");
-                let stream = connect_tcp(&web_host_port(url).ok_or_else(told)?, TcpNetwork::Any).await?;
+                let stream = connect_tcp(&web_host_port(url).ok_or_else(told)?, TcpNetwork::Any, trust).await?;
                 WebSocket::connect(url, stream).await.map(Box::new).map(Self::WebSocket)
             }
         }
     }
 }
 
-async fn connect_tcp(host_port: &str, network: TcpNetwork) -> io::Result<TcpStream> {
+/// Asks the kernel whose process is at the other end of this very connection.
+fn check_peer(stream: &UnixStream, trust: Trust, service: Option<u32>) -> io::Result<()> {
+    let peer = rustix::net::sockopt::socket_peercred(stream)?.uid.as_raw();
+    let me = rustix::process::geteuid().as_raw();
+    if peer == me || peer == 0 || Some(peer) == trust.user || Some(peer) == service {
+        return Ok(());
+    }
+    let text = format!(
+        "the process that listens there belongs to user {peer}, and is given nothing; if the daemon runs as that user, say \
+         so with --daemon-user {peer}"
+    );
+    Err(io::Error::new(io::ErrorKind::PermissionDenied, text))
+}
+
+/// The user of a system service: root has made the directory of its socket for it, as `RuntimeDirectory=` does, and nobody
+/// else can have put the socket there.
+fn service_user(socket: &Path) -> Option<u32> {
+    let socket = std::path::absolute(socket).ok()?;
+    let directory = socket.parent()?;
+    let is_closed = |path: &Path| {
+        let found = std::fs::symlink_metadata(path).ok()?;
+        (found.is_dir() && found.mode() & 0o022 == 0).then_some(found.uid())
+    };
+    let mut above = directory.parent()?.ancestors();
+    above.all(|path| is_closed(path) == Some(0)).then(|| is_closed(directory))?
+}
+
+async fn connect_tcp(host_port: &str, network: TcpNetwork, trust: Trust) -> io::Result<TcpStream> {
     let mut last = io::Error::new(io::ErrorKind::NotFound, "the host has no address of that family");
     for address in lookup_host(host_port).await? {
         let fits = match network {
@@ -89,7 +125,13 @@ async fn connect_tcp(host_port: &str, network: TcpNetwork) -> io::Result<TcpStre
             TcpNetwork::V4 => address.is_ipv4(),
             TcpNetwork::V6 => address.is_ipv6(),
         };
-        if fits {
+        if fits && !trust.remote && !is_here(address.ip()) {
+            let text = format!("{} is on another machine: --allow-remote-daemon allows it", address.ip());
+            last = io::Error::new(io::ErrorKind::PermissionDenied, text);
+        } else if fits {
+            if !is_here(address.ip()) {
+                tracing::warn!(%address, "the daemon is on another machine: whoever is on the way can read everything");
+            }
             match TcpStream::connect(address).await {
                 Ok(stream) => {
                     // Frames leave whole, so waiting for more only costs time.
