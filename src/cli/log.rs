@@ -12,18 +12,22 @@ use std::path::{Path, PathBuf};
 use std::sync::{Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
+use rustix::fs::OFlags;
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::filter::{EnvFilter, filter_fn};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::engine::control::{Failure, FailureKind};
+use crate::store::PrivateDir;
 use crate::text::shown_line;
 
 /// A file is begun anew at this size, and the one before is kept as FILE.old.
 const LARGEST: u64 = 4 << 20;
 /// Lines that may wait to be written.
 const QUEUE_LINES: usize = 1024;
+/// The log of a mount in the background.
+const STATE_LOG: &str = "mount.log";
 /// What the log is given to be written before it goes elsewhere, or before a panic goes on.
 const PATIENCE: Duration = Duration::from_millis(500);
 /// What a mount that ends gives its last lines.
@@ -94,7 +98,18 @@ fn tells_payloads(target: &str) -> bool {
 
 /// From here on the log goes to this file, behind what is in it.
 pub(super) fn to_file(path: &Path) -> Result<(), Failure> {
-    let file = LogFile::open(path).map_err(|error| {
+    let place = std::path::absolute(path).map(Place::Path);
+    to(place.and_then(LogFile::open).map_err(|error| (path.to_owned(), error)))
+}
+
+/// From here on the log goes to `mount.log` in this state, behind what is in it. No link is followed there.
+pub(super) fn to_state(state: &Path) -> Result<(), Failure> {
+    let place = PrivateDir::open(state).map(Place::State).map_err(io::Error::from);
+    to(place.and_then(LogFile::open).map_err(|error| (state.join(STATE_LOG), error)))
+}
+
+fn to(file: Result<LogFile, (PathBuf, io::Error)>) -> Result<(), Failure> {
+    let file = file.map_err(|(path, error)| {
         Failure::new(FailureKind::Usage, format!("the log file {} cannot be written to: {error}", path.display()))
     })?;
     flush(Some(PATIENCE));
@@ -238,25 +253,51 @@ impl Write for Destination {
 }
 
 struct LogFile {
-    path: PathBuf,
+    place: Place,
     file: File,
     size: u64,
 }
 
+/// Where a log is kept.
+enum Place {
+    /// Where a person said.
+    Path(PathBuf),
+    /// In a state, whose directory may have been moved since.
+    State(PrivateDir),
+}
+
+impl Place {
+    fn open(&self) -> io::Result<File> {
+        match self {
+            Self::Path(path) => OpenOptions::new().create(true).append(true).mode(0o600).open(path),
+            Self::State(state) => Ok(state.file(STATE_LOG, OFlags::CREATE | OFlags::WRONLY | OFlags::APPEND)?),
+        }
+    }
+
+    fn keep_as_old(&self) -> io::Result<()> {
+        match self {
+            Self::Path(path) => {
+                let mut old = path.clone().into_os_string();
+                old.push(".old");
+                fs::rename(path, old)
+            }
+            Self::State(state) => Ok(state.rename(STATE_LOG, format!("{STATE_LOG}.old"))?),
+        }
+    }
+}
+
 impl LogFile {
-    fn open(path: &Path) -> io::Result<Self> {
-        let path = std::path::absolute(path)?;
-        let file = OpenOptions::new().create(true).append(true).mode(0o600).open(&path)?;
+    fn open(place: Place) -> io::Result<Self> {
+        let file = place.open()?;
         let size = file.metadata()?.len();
-        Ok(Self { path, file, size })
+        Ok(Self { place, file, size })
     }
 
     fn append(&mut self, line: &[u8]) -> io::Result<usize> {
         if self.size + line.len() as u64 > LARGEST && self.file.metadata()?.is_file() {
-            let mut old = self.path.clone().into_os_string();
-            old.push(".old");
-            fs::rename(&self.path, old)?;
-            *self = Self::open(&self.path)?;
+            self.place.keep_as_old()?;
+            self.file = self.place.open()?;
+            self.size = self.file.metadata()?.len();
         }
         // A line that is cut short by a full disk is not worth a second try.
         let written = self.file.write(line)?;
@@ -272,15 +313,29 @@ mod tests {
     #[test]
     fn a_log_file_is_begun_anew_and_the_one_before_is_kept() {
         let dir = tempfile::tempdir().expect("a directory");
-        let path = dir.path().join("log");
         let line = vec![b'x'; 1 << 20];
-        let mut file = LogFile::open(&path).expect("opened");
-        for _ in 0..5 {
-            file.append(&line).expect("written");
+        for name in ["log", STATE_LOG] {
+            let place = || match name {
+                STATE_LOG => Place::State(PrivateDir::open(dir.path()).expect("ours")),
+                _ => Place::Path(dir.path().join(name)),
+            };
+            let mut file = LogFile::open(place()).expect("opened");
+            for _ in 0..5 {
+                file.append(&line).expect("written");
+            }
+            let size = |name: &str| fs::metadata(dir.path().join(name)).expect("there").len();
+            assert_eq!((size(name), size(&format!("{name}.old"))), (1 << 20, 4 << 20));
+            assert_eq!(LogFile::open(place()).expect("opened again").size, 1 << 20);
         }
-        let size = |name: &str| fs::metadata(dir.path().join(name)).expect("there").len();
-        assert_eq!((size("log"), size("log.old")), (1 << 20, 4 << 20));
-        assert_eq!(LogFile::open(&path).expect("opened again").size, 1 << 20);
+    }
+
+    #[test]
+    fn a_link_that_was_planted_in_a_state_is_not_followed() {
+        let dir = tempfile::tempdir().expect("a directory");
+        fs::write(dir.path().join("target"), "untouched").expect("written");
+        std::os::unix::fs::symlink("target", dir.path().join(STATE_LOG)).expect("a link");
+        assert!(to_state(dir.path()).is_err());
+        assert_eq!(fs::read(dir.path().join("target")).expect("there"), b"untouched");
     }
 
     #[test]

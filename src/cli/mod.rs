@@ -157,7 +157,11 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>, stdout_was_closed: bo
     };
     let json = typed.common.json;
     let sound = hardened.and_then(|()| if typed.verb.prints(json) { output::check() } else { Ok(()) });
-    let result = sound.map_err(Stop::from).and_then(|()| match &typed.verb {
+    let entered = sound.and_then(|()| match &typed.verb {
+        Verb::Mount(_) => mount::as_owner::enter(&Context::new(typed.common.state.clone(), json)?.state, &arguments),
+        _ => Ok(()),
+    });
+    let result = entered.map_err(Stop::from).and_then(|()| match &typed.verb {
         Verb::Mount(mount) if mount.goes_to_background() && !mount::background::is_child() => {
             mount::background::run(&arguments)
         }

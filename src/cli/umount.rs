@@ -8,7 +8,7 @@ use tokio::task::block_in_place;
 
 use super::context::Context;
 use super::mount::mount_failure;
-use super::{Stop, output};
+use super::{Stop, log, output};
 use crate::mount::unmount;
 
 /// End a mount
@@ -28,7 +28,15 @@ pub(super) struct Typed {
 }
 
 pub(super) async fn run(context: &Context, typed: Typed) -> Result<(), Stop> {
-    block_in_place(|| unmount(&typed.mount_point, typed.lazy)).map_err(|error| mount_failure(&error))?;
-    let path = typed.mount_point.to_string_lossy();
-    if context.json { output::json(&json!({ "unmounted": path })) } else { Ok(()) }
+    let copies = block_in_place(|| unmount(&typed.mount_point, typed.lazy)).map_err(|error| mount_failure(&error))?;
+    if context.json {
+        let copies: Vec<_> =
+            copies.0.iter().map(|copy| json!({ "process": copy.process, "name": copy.name })).collect();
+        return output::json(&json!({ "unmounted": typed.mount_point.to_string_lossy(), "copies": copies }));
+    }
+    if !copies.0.is_empty() {
+        let text = "a copy of the mount is in another mount namespace, and ends with the mount's process: that of";
+        log::tell(format!("note: {text} {copies}\n").into_bytes());
+    }
+    Ok(())
 }

@@ -103,6 +103,10 @@ impl Handles {
         self.open.get_mut(&handle).ok_or_else(|| FsError::quiet(libc::EBADF, "the file is not open"))
     }
 
+    pub(super) fn is_empty(&self) -> bool {
+        self.open.is_empty()
+    }
+
     pub(super) fn reached(&mut self, handle: u64, position: u64) {
         if let Some(open) = self.open.get_mut(&handle) {
             open.position = position;

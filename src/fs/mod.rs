@@ -22,6 +22,7 @@ mod xattr;
 mod tests;
 
 use std::ffi::OsStr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 pub use change::{Change, Rename};
@@ -48,6 +49,8 @@ pub struct Fs {
     handles: Mutex<Handles>,
     /// What is in drops.
     room: Room,
+    /// The mount ends, and has no more time for files in drops.
+    is_hurried: AtomicBool,
 }
 
 /// An open file.
@@ -71,7 +74,7 @@ pub struct Capacity {
 impl Fs {
     /// The file system of what `owner` owns.
     pub fn new(owner: Arc<Owner>, options: Options) -> Self {
-        Self { owner, options, handles: Mutex::default(), room: Room::new() }
+        Self { owner, options, handles: Mutex::default(), room: Room::new(), is_hurried: AtomicBool::new(false) }
     }
 
     /// What was chosen.
@@ -82,6 +85,16 @@ impl Fs {
     /// Who owns the state.
     pub fn owner(&self) -> &Arc<Owner> {
         &self.owner
+    }
+
+    /// Whether a program has a file open.
+    pub fn has_open_files(&self) -> bool {
+        !self.handles().is_empty()
+    }
+
+    /// Leaves the files in drops that are not handed over yet to the next mount.
+    pub fn stop_settling(&self) {
+        self.is_hurried.store(true, Ordering::Relaxed);
     }
 
     fn handles(&self) -> MutexGuard<'_, Handles> {

@@ -1,4 +1,5 @@
-//! How a mount is made and taken out of the tree: by `mount(2)` where that is permitted, else by fusermount3.
+//! How a mount is made and taken out of the tree: by system calls where they are permitted, else by fusermount3. The
+//! system calls name the mount point by its descriptor.
 //!
 //! What is unmounted is looked up by its device number, so that nothing else goes that stands at the same path by then.
 
@@ -11,10 +12,17 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
-use rustix::mount::{MountFlags, UnmountFlags};
+use rustix::io::Errno;
+use rustix::mount::{
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MoveMountFlags, UnmountFlags, fsconfig_create,
+    fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, move_mount,
+};
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
+use tracing::debug;
 
-use super::{MountError, MountOptions, mounts};
+use super::mounts::Mounted;
+use super::point::Point;
+use super::{MountError, MountOptions, holders, mounts};
 
 const DEVICE: &str = "/dev/fuse";
 const HELPER: &str = "fusermount3";
@@ -28,18 +36,65 @@ pub(super) fn device() -> Result<OwnedFd, MountError> {
     }
 }
 
-/// Mounts at `path`, which was checked. What comes back is the device that serves it.
-pub(super) fn attach(path: &Path, options: &MountOptions) -> Result<OwnedFd, MountError> {
+/// A mount that was made.
+pub(super) struct Attached {
+    /// What serves it.
+    pub(super) device: OwnedFd,
+    /// As the mount table has it, where the system told of it.
+    pub(super) mounted: Option<Mounted>,
+}
+
+/// Mounts at a directory that was checked.
+pub(super) fn attach(point: &Point, options: &MountOptions) -> Result<Attached, MountError> {
     let device = device()?;
-    match by_system_call(path, options, &device) {
-        Ok(()) => Ok(device),
+    let at_path = |device| Attached { device, mounted: mounts::at(&point.path) };
+    match at_descriptor(point, options, &device) {
+        Ok(mounted) => return Ok(Attached { device, mounted }),
         // Not for us to do.
-        Err(error) if error.raw_os_error() == Some(libc::EPERM) => by_helper(path, options),
-        Err(error) => Err(MountError::System { path: path.to_owned(), what: "mounted", error }),
+        Err(Errno::PERM) => return by_helper(&point.path, options).map(at_path),
+        // A kernel or a sandbox without these calls.
+        Err(error) => debug!(%error, "the mount is made with the older call"),
+    }
+    match by_older_call(point, options, &device) {
+        Ok(()) => Ok(at_path(device)),
+        Err(Errno::PERM) => by_helper(&point.path, options).map(at_path),
+        Err(error) => Err(MountError::System { path: point.path.clone(), what: "mounted", error: error.into() }),
     }
 }
 
-fn by_system_call(path: &Path, options: &MountOptions, device: &OwnedFd) -> io::Result<()> {
+/// Makes the mount apart from the tree, and moves it to the directory.
+fn at_descriptor(point: &Point, options: &MountOptions, device: &OwnedFd) -> Result<Option<Mounted>, Errno> {
+    let (kind, subtype) = mounts::KIND.split_once('.').unwrap_or((mounts::KIND, ""));
+    let context = fsopen(kind, FsOpenFlags::FSOPEN_CLOEXEC)?;
+    let (user, group) = (rustix::process::getuid().as_raw(), rustix::process::getgid().as_raw());
+    fsconfig_set_string(&context, "source", options.source.as_os_str())?;
+    fsconfig_set_string(&context, "subtype", subtype)?;
+    fsconfig_set_string(&context, "fd", device.as_raw_fd().to_string())?;
+    fsconfig_set_string(&context, "rootmode", "40000")?;
+    fsconfig_set_string(&context, "user_id", user.to_string())?;
+    fsconfig_set_string(&context, "group_id", group.to_string())?;
+    fsconfig_set_flag(&context, "default_permissions")?;
+    if options.allow_other {
+        fsconfig_set_flag(&context, "allow_other")?;
+    }
+    if options.read_only {
+        fsconfig_set_flag(&context, "ro")?;
+    }
+    fsconfig_create(&context)?;
+    let mut attributes = MountAttrFlags::MOUNT_ATTR_NOSUID
+        | MountAttrFlags::MOUNT_ATTR_NODEV
+        | MountAttrFlags::MOUNT_ATTR_NOEXEC
+        | MountAttrFlags::MOUNT_ATTR_NOATIME;
+    attributes.set(MountAttrFlags::MOUNT_ATTR_RDONLY, options.read_only);
+    let mount = fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes)?;
+    let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
+    move_mount(&mount, "", &point.directory, "", flags)?;
+    let info = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", mount.as_raw_fd())).unwrap_or_default();
+    let number = info.lines().find_map(|line| line.strip_prefix("mnt_id:"));
+    Ok(number.and_then(|number| mounts::of_number(number.trim())))
+}
+
+fn by_older_call(point: &Point, options: &MountOptions, device: &OwnedFd) -> Result<(), Errno> {
     let mut flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC | MountFlags::NOATIME;
     flags.set(MountFlags::RDONLY, options.read_only);
     let (user, group) = (rustix::process::getuid().as_raw(), rustix::process::getgid().as_raw());
@@ -48,8 +103,10 @@ fn by_system_call(path: &Path, options: &MountOptions, device: &OwnedFd) -> io::
     if options.allow_other {
         data.push_str(",allow_other");
     }
-    let data = CString::new(data).map_err(io::Error::other)?;
-    Ok(rustix::mount::mount(options.source.as_os_str(), path, mounts::KIND, flags, Some(data.as_c_str()))?)
+    let data = CString::new(data).map_err(|_| Errno::INVAL)?;
+    // Through the descriptor: what has the name by now may be another directory.
+    let target = format!("/proc/self/fd/{}", point.directory.as_raw_fd());
+    rustix::mount::mount(options.source.as_os_str(), target, mounts::KIND, flags, Some(data.as_c_str()))
 }
 
 /// fusermount3 mounts for users, and hands the device back over a socket that it is told of: here, its standard input.
@@ -121,7 +178,7 @@ pub(super) fn detach(path: &Path, lazy: bool) -> Result<(), MountError> {
     let flags = if lazy { UnmountFlags::DETACH } else { UnmountFlags::empty() };
     match rustix::mount::unmount(path, flags | UnmountFlags::NOFOLLOW) {
         Ok(()) => return Ok(()),
-        Err(rustix::io::Errno::BUSY) => return Err(MountError::InUse(path.to_owned())),
+        Err(rustix::io::Errno::BUSY) => return Err(in_use(path)),
         // Not for us to do.
         Err(rustix::io::Errno::PERM) => {}
         Err(error) => return Err(told(error.into())),
@@ -133,7 +190,11 @@ pub(super) fn detach(path: &Path, lazy: bool) -> Result<(), MountError> {
         return Ok(());
     }
     let words = words(&output);
-    if words.contains("busy") { Err(MountError::InUse(path.to_owned())) } else { Err(told(io::Error::other(words))) }
+    if words.contains("busy") { Err(in_use(path)) } else { Err(told(io::Error::other(words))) }
+}
+
+fn in_use(path: &Path) -> MountError {
+    MountError::InUse { path: path.to_owned(), holders: holders::with_files_below(path) }
 }
 
 fn words(output: &Output) -> String {

@@ -3,6 +3,8 @@
 use std::io;
 use std::path::PathBuf;
 
+use super::holders::Holders;
+
 /// Why a mount could not be made or removed.
 #[derive(Debug, thiserror::Error)]
 pub enum MountError {
@@ -56,9 +58,18 @@ pub enum MountError {
         "--allow-other is not allowed to users here: root can allow it with a line `user_allow_other` in /etc/fuse.conf"
     )]
     NotShareable,
+    /// Nothing there to unmount.
+    #[error("{} does not exist, so nothing is mounted there: `pigeonfs status` names the mount of a state",
+        .0.display())]
+    NothingThere(PathBuf),
     /// Files are open.
-    #[error("{} is in use: close the programs that use it, or end it with --lazy", .0.display())]
-    InUse(PathBuf),
+    #[error("{} is in use{}: close the programs that use it, or end it with --lazy", path.display(), by(holders))]
+    InUse {
+        /// Where.
+        path: PathBuf,
+        /// By whom, as far as that can be seen.
+        holders: Holders,
+    },
     /// Anything else that the system said.
     #[error("{} cannot be {what}: {error}", path.display())]
     System {
@@ -69,4 +80,8 @@ pub enum MountError {
         /// What was said.
         error: io::Error,
     },
+}
+
+fn by(holders: &Holders) -> String {
+    if holders.0.is_empty() { String::new() } else { format!(" by {holders}") }
 }

@@ -7,7 +7,9 @@
 
 mod attach;
 mod death;
+mod departure;
 mod error;
+mod holders;
 mod interrupt;
 mod mounts;
 mod point;
@@ -17,5 +19,6 @@ mod session;
 mod waiting;
 
 pub use error::MountError;
+pub use holders::{Holder, Holders};
 pub use point::unmount;
 pub use session::{MountOptions, Session};

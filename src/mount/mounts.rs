@@ -38,9 +38,22 @@ pub(super) fn of_device(device: &str) -> Vec<PathBuf> {
     mounts.filter(is_on_top).map(|mounted| mounted.point).collect()
 }
 
+/// The mount of this number, as a descriptor of it has it in fdinfo.
+pub(super) fn of_number(number: &str) -> Option<Mounted> {
+    let table = table()?;
+    let mut lines = table.split(|&byte| byte == b'\n');
+    lines.find(|line| line.split(|&byte| byte == b' ').next() == Some(number.as_bytes())).and_then(line)
+}
+
 /// Whether a device is still mounted somewhere in this namespace. After all of [`of_device`] went, something covers it.
-pub(super) fn is_covered(device: &str) -> bool {
-    table().is_some_and(|table| lines(&table).any(|mounted| mounted.device == device))
+/// Where that cannot be known it is.
+pub(super) fn is_mounted(device: &str) -> bool {
+    table().is_none_or(|table| has_device(&table, device))
+}
+
+/// Whether a device is mounted by this table.
+pub(super) fn has_device(table: &[u8], device: &str) -> bool {
+    lines(table).any(|mounted| mounted.device == device)
 }
 
 fn table() -> Option<Vec<u8>> {

@@ -1,19 +1,28 @@
 //! The mount point: what must hold before anything is mounted there, and the dead mount of a killed process that may be
 //! in the way. Only what is surely ours is cleared.
 
+use std::ffi::CStr;
 use std::io;
-use std::os::unix::fs::MetadataExt;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::Access;
+use rustix::fs::{Access, AtFlags, CWD, Dir, Mode, OFlags};
 use rustix::process::geteuid;
 use tracing::warn;
 
 use super::mounts::Mounted;
-use super::{MountError, attach, mounts};
+use super::{Holders, MountError, attach, holders, mounts};
 
-/// Checks the mount point, and clears a dead mount of ours there. Its path comes back as the mount table will have it.
-pub(super) fn prepare(path: &Path) -> Result<PathBuf, MountError> {
+/// A directory that was found fit to be mounted at. What is mounted is mounted at this directory, whatever has its name
+/// by then.
+pub(super) struct Point {
+    /// As the mount table will have it, if nobody moves it.
+    pub(super) path: PathBuf,
+    pub(super) directory: OwnedFd,
+}
+
+/// Checks the mount point, and clears a dead mount of ours there.
+pub(super) fn prepare(path: &Path) -> Result<Point, MountError> {
     attach::device()?;
     let path = resolved(path)?;
     if let Some(mounted) = mounts::at(&path) {
@@ -28,32 +37,49 @@ pub(super) fn prepare(path: &Path) -> Result<PathBuf, MountError> {
         io::ErrorKind::NotFound => MountError::Missing(path.clone()),
         _ => MountError::System { path: path.clone(), what: "looked at", error },
     };
-    let metadata = std::fs::metadata(&path).map_err(told)?;
-    if !metadata.is_dir() {
-        return Err(MountError::NotADirectory(path));
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let directory = match rustix::fs::openat(CWD, &path, flags, Mode::empty()) {
+        Ok(directory) => directory,
+        Err(rustix::io::Errno::NOTDIR | rustix::io::Errno::LOOP) => return Err(MountError::NotADirectory(path)),
+        Err(error) => return Err(told(error.into())),
+    };
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let listing = rustix::fs::openat(&directory, ".", flags, Mode::empty()).map_err(|error| told(error.into()))?;
+    let is_own_name = |name: &CStr| matches!(name.to_bytes(), b"." | b"..");
+    for entry in Dir::new(listing).map_err(|error| told(error.into()))? {
+        if !is_own_name(entry.map_err(|error| told(error.into()))?.file_name()) {
+            return Err(MountError::NotEmpty(path));
+        }
     }
-    if std::fs::read_dir(&path).map_err(told)?.next().is_some() {
-        return Err(MountError::NotEmpty(path));
-    }
-    // What fusermount3 asks for.
-    let is_sticky = metadata.mode() & libc::S_ISVTX != 0;
-    let is_ours = metadata.uid() == geteuid().as_raw();
-    if !geteuid().is_root() && !is_ours && (is_sticky || rustix::fs::access(&path, Access::WRITE_OK).is_err()) {
+    // What fusermount3 asks for. It looks at what has the name when it does, so a user who may rename the directory can
+    // have it mount elsewhere, where that user may write.
+    let found = rustix::fs::fstat(&directory).map_err(|error| told(error.into()))?;
+    let is_sticky = found.st_mode & libc::S_ISVTX != 0;
+    let is_ours = found.st_uid == geteuid().as_raw();
+    if !geteuid().is_root()
+        && !is_ours
+        && (is_sticky || rustix::fs::accessat(&directory, ".", Access::WRITE_OK, AtFlags::EACCESS).is_err())
+    {
         return Err(MountError::NotYours(path));
     }
-    Ok(path)
+    Ok(Point { path, directory })
 }
 
-/// Ends the mount of another process, or a dead one. `lazy` takes it out of the tree while files are open.
+/// Ends the mount of another process, or a dead one. `lazy` takes it out of the tree while files are open. Says in whose
+/// mount namespaces a copy of it is left.
 ///
 /// [`MountError::NotMounted`] where nothing of ours is mounted, [`MountError::InUse`] where files are open and `lazy` is
 /// not set, or what the system said. Blocks shortly.
-pub fn unmount(path: &Path, lazy: bool) -> Result<(), MountError> {
-    let path = resolved(path)?;
-    if !mounts::at(&path).is_some_and(|mounted| mounted.is_ours()) {
+pub fn unmount(path: &Path, lazy: bool) -> Result<Holders, MountError> {
+    let path = resolved(path).map_err(|error| match error {
+        MountError::Missing(path) => MountError::NothingThere(path),
+        error => error,
+    })?;
+    let Some(mounted) = mounts::at(&path).filter(Mounted::is_ours) else {
         return Err(MountError::NotMounted(path));
-    }
-    attach::detach(&path, lazy || is_dead(&path))
+    };
+    attach::detach(&path, lazy || is_dead(&path))?;
+    Ok(holders::in_other_namespaces(&mounted.device))
 }
 
 fn resolved(path: &Path) -> Result<PathBuf, MountError> {

@@ -14,7 +14,7 @@ use tracing::{info, warn};
 use super::interrupt::Interrupts;
 use super::relay::Relay;
 use super::serve::Server;
-use super::{MountError, attach, mounts, point};
+use super::{MountError, attach, departure, mounts, point};
 use crate::fs::{Fs, drop as drops};
 
 /// Threads that take requests from the kernel. They wait for nothing but the disk, where it has to be read.
@@ -47,14 +47,17 @@ pub struct Session {
     /// What is in drops is looked after until this is said.
     leave: watch::Sender<bool>,
     settled: watch::Receiver<bool>,
+    fs: Arc<Fs>,
 }
 
 impl Session {
     /// Mounts `fs` at an empty directory and serves it. A dead mount of ours that is in the way is cleared first. Its
     /// requests are answered on `runtime`. Blocks shortly.
     pub fn start(path: &Path, fs: Arc<Fs>, runtime: Handle, options: &MountOptions) -> Result<Self, MountError> {
-        let path = point::prepare(path)?;
-        let fuse = attach::attach(&path, options)?;
+        let point = point::prepare(path)?;
+        let attached = attach::attach(&point, options)?;
+        // It may have been moved since it was looked at.
+        let path = attached.mounted.as_ref().map_or_else(|| point.path.clone(), |mounted| mounted.point.clone());
         let told = |error: io::Error| {
             // Mounted and not served: everything that looks there would wait.
             if let Err(error) = attach::detach(&path, true) {
@@ -62,11 +65,24 @@ impl Session {
             }
             MountError::System { path: path.clone(), what: "served", error }
         };
-        let device = mounts::at(&path).filter(mounts::Mounted::is_ours).map(|mounted| mounted.device);
+        let device = attached.mounted.filter(mounts::Mounted::is_ours).map(|mounted| mounted.device);
         let device = device.ok_or_else(|| told(io::Error::other("it is not in the mount table")))?;
         let looked_after = Arc::clone(&fs);
-        let served = serve(fuse, fs, runtime.clone()).map_err(told)?;
+        let served = serve(attached.device, fs, runtime.clone()).map_err(told)?;
         let (end, ended) = watch::channel(false);
+        let end = Arc::new(end);
+        let departed = departure::departed(device.clone(), {
+            let fs = Arc::clone(&looked_after);
+            move || fs.has_open_files()
+        });
+        let gone = Arc::clone(&end);
+        let mut over = ended.clone();
+        runtime.spawn(async move {
+            tokio::select! {
+                () = departed => drop(gone.send_replace(true)),
+                _ = over.wait_for(|&over| over) => {}
+            }
+        });
         let serve = std::thread::Builder::new().name("mount".to_owned()).spawn(move || {
             if let Err(error) = served.run() {
                 warn!(%error, "the mount ended with an error");
@@ -76,6 +92,7 @@ impl Session {
         let serve = serve.map_err(told)?;
         let (leave, mut left) = watch::channel(false);
         let (settle, settled) = watch::channel(false);
+        let fs = Arc::clone(&looked_after);
         let mut over = ended.clone();
         runtime.spawn(async move {
             let until = async move {
@@ -88,7 +105,7 @@ impl Session {
             settle.send_replace(true);
         });
         info!(path = %path.display(), "mounted");
-        Ok(Self { path, device, serve: Mutex::new(Some(serve)), ended, leave, settled })
+        Ok(Self { path, device, serve: Mutex::new(Some(serve)), ended, leave, settled, fs })
     }
 
     /// Where it is mounted.
@@ -97,7 +114,7 @@ impl Session {
     }
 
     /// Resolves when the mount has ended, from outside or by [`Self::unmount`]: it is out of the tree, and all of its
-    /// files are closed.
+    /// files are closed, or what is open is so through a copy in another mount namespace.
     pub async fn ended(&self) {
         let mut ended = self.ended.clone();
         let _ = ended.wait_for(|&ended| ended).await;
@@ -109,26 +126,31 @@ impl Session {
         let _ = settled.wait_for(|&settled| settled).await;
     }
 
+    /// Leaves the files that are not handed over yet to the next mount.
+    pub fn stop_settling(&self) {
+        self.fs.stop_settling();
+    }
+
     /// Takes the mount out of the tree, wherever it was moved or bound to. Files that are open stay usable until they
     /// are closed, or this process ends. Nothing else that is mounted there is touched. Blocks shortly.
     pub fn unmount(&self) -> Result<(), MountError> {
         self.leave.send_replace(true);
         for point in mounts::of_device(&self.device) {
             match attach::detach(&point, false) {
-                Err(MountError::InUse(_)) => {
+                Err(MountError::InUse { .. }) => {
                     info!("files are open; the mount goes, and they stay usable until they are closed");
                     attach::detach(&point, true)?;
                 }
                 result => result?,
             }
         }
-        if mounts::is_covered(&self.device) {
+        if mounts::is_mounted(&self.device) {
             return Err(MountError::Covered(self.path.clone()));
         }
         // A program that keeps a file open keeps the thread; it ends with the process then.
         let serve = self.serve.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(serve) = serve
-            && *self.ended.borrow()
+            && serve.is_finished()
         {
             let _ = serve.join();
         }

@@ -489,8 +489,9 @@ fn check_outside_mounts(dir: impl AsFd, path: &Path) -> Result<(), PrivateDirErr
     }
     let device = rustix::fs::fstat(&dir).map_err(failed)?.st_dev;
     let device = format!("{}:{}", rustix::fs::major(device), rustix::fs::minor(device));
-    let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-    let is_ours = mounts.lines().any(|line| {
+    // Somebody may have mounted at a path that is no text.
+    let mounts = std::fs::read("/proc/self/mountinfo").unwrap_or_default();
+    let is_ours = String::from_utf8_lossy(&mounts).lines().any(|line| {
         let kind = line.split_once(" - ").and_then(|(_, rest)| rest.split(' ').next());
         line.split(' ').nth(2) == Some(&device) && kind == Some("fuse.pigeonfs")
     });

@@ -204,7 +204,8 @@ impl Work {
             stdout.read_line(&mut ready).expect("a pipe");
         }
         assert!(ready.starts_with("listening tcp://127.0.0.1:"), "{ready:?}");
-        Localnet { child, tcp_config: config, unix_config: self.path(name).join("thinclient.toml") }
+        let addresses = ready.lines().filter_map(|line| line.strip_prefix("listening ")).map(str::to_owned).collect();
+        Localnet { child, tcp_config: config, unix_config: self.path(name).join("thinclient.toml"), addresses }
     }
 
     /// Mounts `state` at MNT named `name`, with these further arguments.
@@ -261,6 +262,8 @@ pub struct Localnet {
     child: Kill,
     tcp_config: PathBuf,
     unix_config: PathBuf,
+    /// Where it listens besides the socket in its directory, in the order in which it was asked to.
+    pub addresses: Vec<String>,
 }
 
 impl Localnet {

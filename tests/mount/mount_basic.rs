@@ -128,7 +128,7 @@ fn an_umount_from_outside_ends_the_session_and_one_with_open_files_ends_too() {
     let Some(mounted) = Mounted::new(false) else { return };
     let open = std::fs::File::create(mounted.path.join("f")).expect("made");
     let busy = pigeonfs::mount::unmount(&mounted.path, false).expect_err("a file is open");
-    assert!(matches!(busy, MountError::InUse(_)), "{busy}");
+    assert!(matches!(busy, MountError::InUse { .. }), "{busy}");
     pigeonfs::mount::unmount(&mounted.path, true).expect("out of the tree");
     drop(open);
     mounted

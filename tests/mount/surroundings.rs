@@ -305,3 +305,175 @@ fn a_terminal_that_is_stopped_holds_no_mount_up() {
     mount.signal(Signal::TERM);
     assert_eq!(mount.ends(), Some(0));
 }
+
+#[test]
+fn a_copy_of_the_mount_elsewhere_keeps_neither_process_nor_state() {
+    if no_fuse() {
+        return;
+    }
+    let work = Work::new();
+    let _ = apart(
+        &work,
+        r#"
+        for user in "" as_user; do
+            if [ "$user" ]; then state=$PWD/home/state; chown 65534 mnt; else state=$PWD/state; chown 0 mnt; fi
+            for open in "" "exec 3<mnt/f;"; do
+                $user pigeonfs mount --daemonize --state $state mnt
+                echo kept | $user tee mnt/f >/dev/null
+                # Another namespace takes a copy, as a container does.
+                mkfifo there$user; chmod 666 there$user
+                $user unshare --map-root-user --mount --propagation private bash -c "$open echo >there$user; exec sleep 1000" &
+                copy=$!
+                read _ <there$user; rm there$user
+                $user pigeonfs umount mnt 2>said
+                grep -q "a copy of the mount is in another mount namespace.* process [0-9]* (sleep)" said || { cat said; exit 98; }
+                gone $state/control.sock
+                flock -n $state/lock true
+                pkill -P $copy || kill $copy; wait $copy || true
+            done
+            # Taken out lazily, with a file that is open: it stays usable until it is closed.
+            $user pigeonfs mount --daemonize --state $state mnt
+            $user bash -c 'exec 4<mnt/f; pigeonfs umount --lazy mnt; sleep 3; [ "$(cat <&4)" = kept ]'
+            gone $state/control.sock
+        done
+        [ -z "$(ours)" ]
+        "#,
+    );
+}
+
+#[test]
+fn the_end_of_a_mount_does_not_wait_for_all_that_is_staged_and_loses_none() {
+    const FILES: usize = 1000;
+    if no_fuse() {
+        return;
+    }
+    let work = Work::new();
+    let slow = ["--settle-ms", "3600000", "--drain-timeout", "0"];
+    let mount = work.mount("m", "s", &slow);
+    fs::create_dir(mount.file("drop")).expect("a drop");
+    for n in 0..FILES {
+        fs::write(mount.file(&format!("drop/{n}")), n.to_string()).expect("written");
+    }
+    mount.signal(Signal::TERM);
+    let mount = work.mount("m", "s", &slow);
+    for n in 0..FILES {
+        assert_eq!(fs::read(mount.file(&format!("drop/{n}"))).expect("kept"), n.to_string().as_bytes());
+    }
+    assert_eq!(fs::read_dir(mount.file("drop")).expect("listed").count(), FILES);
+    let status = fs::read_to_string(mount.file(".pigeonfs/drop/status")).expect("a status");
+    assert!(!status.contains("unfinished"), "{status}");
+    assert!(mount.log().contains("the next mount prepares the files that are left"), "{}", mount.log());
+    mount.signal(Signal::TERM);
+}
+
+#[test]
+fn a_mount_point_that_is_swapped_is_the_one_that_was_looked_at() {
+    if no_fuse() || !rustix::process::geteuid().is_root() {
+        return;
+    }
+    let work = Work::new();
+    let (point, full) = (work.path("m"), work.path("full"));
+    fs::create_dir(&point).expect("a mount point");
+    fs::create_dir(&full).expect("a directory");
+    fs::write(full.join("file"), "in the way").expect("written");
+    // Both belong to another user, who swaps them all the time.
+    for path in [&point, &full] {
+        std::os::unix::fs::chown(path, Some(65534), Some(65534)).expect("root may");
+    }
+    let mut mounts = 0;
+    let until = Instant::now() + crate::common::PATIENCE;
+    while mounts < 8 {
+        assert!(Instant::now() < until, "too few mounts could be made: {mounts}");
+        let stop = std::sync::atomic::AtomicBool::new(false);
+        let ran = std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                    let (cwd, flags) = (rustix::fs::CWD, rustix::fs::RenameFlags::EXCHANGE);
+                    // A mount point stays where it is.
+                    let _ = rustix::fs::renameat_with(cwd, &point, cwd, &full, flags);
+                }
+            });
+            let ran = work.verb("s", &["mount", "--daemonize", point.to_str().expect("text")]);
+            stop.store(true, std::sync::atomic::Ordering::Relaxed);
+            ran
+        });
+        if ran.code == Some(0) {
+            mounts += 1;
+            let hidden = ![&point, &full].iter().any(|path| path.join("file").exists());
+            for path in [&point, &full] {
+                if is_mounted(path) {
+                    work.verb("s", &["umount", "--lazy", path.to_str().expect("text")]).ok();
+                }
+            }
+            assert!(!hidden, "it was mounted over the file");
+            eventually("the end of the process", || fs::File::open(work.path("s/lock")).ok()?.try_lock().ok());
+        } else {
+            // It was looked at while the other had its name.
+            ran.failed(2, &["is not empty"]);
+        }
+    }
+}
+
+#[test]
+fn root_mounts_the_state_of_a_user_as_that_user() {
+    if no_fuse() {
+        return;
+    }
+    let work = Work::new();
+    let _ = apart(
+        &work,
+        r#"
+        # What a user could plant for root to write to.
+        echo untouched >target
+        as_user mkdir -m 700 home/state
+        as_user ln -s $PWD/target home/state/mount.log
+        fails 2 "mount.log" pigeonfs mount --daemonize --state $PWD/home/state mnt
+        [ "$(cat target)" = untouched ]
+        as_user rm home/state/mount.log
+        as_user ln -s $PWD home/state/drops
+        # As that user it may be mounted or not; nothing is written where root alone may write.
+        if pigeonfs mount --daemonize --state $PWD/home/state mnt 2>/dev/null; then
+            mkdir mnt/drop 2>/dev/null || as_user mkdir mnt/drop; as_user sh -c 'echo text >mnt/drop/file' || true
+            pigeonfs umount mnt; gone home/state/control.sock
+        fi
+        [ "$(ls | sort | tr '\n' ' ')" = "bin fuse home mnt said target " ] || { ls; exit 97; }
+        rm -rf home/state
+        # A state that is to be made, and one that is there.
+        for n in 1 2; do
+            pigeonfs mount --daemonize --state $PWD/home/state mnt
+            pid=$(cat home/state/lock)
+            [ "$(stat -c %u /proc/$pid/task)" = 65534 ] || grep -q '^Uid:.65534.65534.65534.65534$' /proc/$pid/status
+            grep -q '^Groups:.*[^0-9]0 ' /proc/$pid/status && exit 96
+            as_user sh -c 'echo hello >>mnt/log'
+            [ "$(find home/state ! -user 65534 | wc -l)" = 0 ]
+            # Root may end it.
+            pigeonfs umount mnt
+            gone home/state/control.sock
+        done
+        as_user pigeonfs mount --daemonize --state $PWD/home/state mnt
+        [ "$(as_user cat mnt/log | wc -l)" = 2 ]
+        as_user pigeonfs umount mnt
+        gone home/state/control.sock
+        "#,
+    );
+}
+
+#[test]
+fn refusals_of_one_kind_are_told_once_and_counted() {
+    if no_fuse() {
+        return;
+    }
+    let work = Work::new();
+    let mut mount = work.mount("m", "s", &[]);
+    for n in 0..300 {
+        let link = std::os::unix::fs::symlink("nowhere", mount.file(&format!("link-{n}")));
+        assert_eq!(link.expect_err("there are no links").raw_os_error(), Some(libc::EPERM));
+    }
+    work.verb("s", &["umount", mount.path.to_str().expect("text")]).ok();
+    mount.wait();
+    let log = mount.log();
+    let lines: Vec<_> = log.lines().filter(|line| line.contains("symlink")).collect();
+    assert_eq!(lines.len(), 2, "{log}");
+    assert!(lines[0].contains("link-0"), "{log}");
+    assert!(lines[1].contains("refused 299 more times") && lines[1].contains("link-299"), "{log}");
+}

@@ -26,20 +26,49 @@ const NOTHING: &[&str] = &[
     "nosuid",
     "nodev",
     "noexec",
+    "atime",
     "noatime",
+    "diratime",
     "nodiratime",
     "relatime",
     "norelatime",
-    "async",
+    "strictatime",
     "nostrictatime",
     "lazytime",
     "nolazytime",
+    // What was written is on the disk when the write returns, and so is a name.
+    "sync",
+    "async",
+    "dirsync",
+    "noiversion",
+    "nomand",
+    "symfollow",
+    "nosymfollow",
     "silent",
     "loud",
     "default_permissions",
 ];
-/// Options that would ask for what this mount never does.
-const NEVER: &[&str] = &["suid", "dev", "exec", "remount", "bind", "rbind", "sync", "dirsync", "mand"];
+/// Options that would ask for what this mount never does, and why.
+const NEVER: &[(&str, &str)] = &[
+    ("suid", "files of a mount never run as another user"),
+    ("dev", "there are no devices in a mount"),
+    ("exec", "what comes from the network is never run from a mount"),
+    ("remount", "unmount it, and mount it with the other options"),
+    ("bind", "a mount is no other directory"),
+    ("rbind", "a mount is no other directory"),
+    ("move", "a mount is no other directory"),
+    ("iversion", "files have no version number"),
+    ("mand", "locks are advisory"),
+    ("nonempty", "files at the mount point would be hidden"),
+    ("context", "files have no security labels"),
+    ("fscontext", "files have no security labels"),
+    ("defcontext", "files have no security labels"),
+    ("rootcontext", "files have no security labels"),
+    ("usrquota", "`spool_limit` bounds what is written"),
+    ("grpquota", "`spool_limit` bounds what is written"),
+    ("quota", "`spool_limit` bounds what is written"),
+    ("acl", "permissions are those of `umask`"),
+];
 /// Options with other names here.
 const OTHERWISE: &[(&str, &str)] = &[("ro", "read-only")];
 
@@ -132,8 +161,8 @@ fn meaning(option: &[u8], sloppy: bool, known: impl Fn(&str) -> Option<bool>) ->
     if NOTHING.contains(&name) || name.starts_with("x-") || name.starts_with("X-") || name == "comment" {
         return Ok(None);
     }
-    if NEVER.contains(&name) {
-        return if sloppy { Ok(None) } else { Err(usage(&format!("-o {name} cannot be had here"))) };
+    if let Some((_, why)) = NEVER.iter().find(|(never, _)| *never == name) {
+        return if sloppy { Ok(None) } else { Err(usage(&format!("-o {name} cannot be had here: {why}"))) };
     }
     let flag = OTHERWISE.iter().find(|(theirs, _)| *theirs == name).map_or(name, |(_, ours)| ours).replace('_', "-");
     match (known(&flag), value) {
@@ -207,7 +236,10 @@ mod tests {
     fn what_cannot_be_meant_says_so() {
         for (options, told) in [
             ("what", "there is no option \"what\""),
-            ("exec", "cannot be had"),
+            ("exec", "cannot be had here: what comes from the network"),
+            ("sync,dev", "-o dev cannot be had here: there are no devices"),
+            ("iversion", "-o iversion cannot be had"),
+            ("remount", "unmount it, and mount it"),
             ("spool_limit", "wants a value"),
             ("localnet=1", "takes no value"),
         ] {

@@ -1,5 +1,6 @@
 //! `pigeonfs mount`
 
+pub(super) mod as_owner;
 pub(super) mod background;
 pub(super) mod helper;
 mod notify;
@@ -32,6 +33,10 @@ use options::{DiskArgs, FileArgs};
 
 /// How often a drain looks at what is left.
 const LOOK: Duration = Duration::from_millis(50);
+/// After this time a person is told what the end of a mount waits for.
+const SOON: Duration = Duration::from_millis(300);
+/// How long files that are being prepared when the time is up may take.
+const IN_HAND: Duration = Duration::from_secs(2);
 /// Channels that are looked at at a time.
 const PAGE: usize = 256;
 
@@ -152,7 +157,7 @@ async fn serve(
     let ready = match background {
         Some(background) => ready.and_then(|()| {
             if typed.process.log_file.is_none() {
-                log::to_file(&context.state.join("mount.log"))?;
+                log::to_state(&context.state)?;
             }
             Ok(background.detach()?)
         }),
@@ -161,6 +166,8 @@ async fn serve(
     if ready.is_ok() {
         owner.mounted_at(session.path());
         notify::ready(session.path());
+        let point = session.path().display();
+        info!("mounted at {point}, from {}; `pigeonfs umount {point}` ends it", context.state.display());
         tokio::select! {
             () = session.ended() => info!("unmounted from outside"),
             () = signals.came() => info!("ending on a signal"),
@@ -173,18 +180,35 @@ async fn serve(
         warn!(%error, "the mount is left behind");
     }
     if ready.is_ok() {
-        tokio::select! {
-            () = session.settled() => {}
-            () = signals.came() => {}
-        }
-        drain(owner, typed.process.drain_timeout).await;
+        let until = Instant::now() + typed.process.drain_timeout;
+        hand_over(&session, owner, until).await;
+        drain(owner, until).await;
     }
     ready
 }
 
+/// Gives files in drops that were closed some time to become what is sent.
+async fn hand_over(session: &Session, owner: &Owner, until: Instant) {
+    let mut settled = std::pin::pin!(session.settled());
+    tokio::select! {
+        () = &mut settled => return,
+        () = sleep(SOON) => info!("preparing files that were closed; a second signal ends it now"),
+    }
+    tokio::select! {
+        () = &mut settled => return,
+        () = owner.asked_to_yield() => {}
+        () = sleep_until(until) => info!("the time is up: the next mount prepares the files that are left"),
+    }
+    session.stop_settling();
+    // Those that are in hand.
+    tokio::select! {
+        () = settled => {}
+        () = sleep(IN_HAND) => {}
+    }
+}
+
 /// Gives what was accepted some time to leave, where there is a network to take it.
-async fn drain(owner: &Owner, timeout: Duration) {
-    let until = Instant::now() + timeout;
+async fn drain(owner: &Owner, until: Instant) {
     let mut told = false;
     let finish = async {
         if let Err(error) = seal_tails(owner).await {
@@ -195,6 +219,7 @@ async fn drain(owner: &Owner, timeout: Duration) {
                 return info!(bytes = left, "there is no network: what is left goes out with the next mount");
             }
             if !std::mem::replace(&mut told, true) {
+                let timeout = until.saturating_duration_since(Instant::now());
                 info!(bytes = left, ?timeout, "sending what is left; a second signal ends it now");
             }
             sleep(LOOK).await;
@@ -224,12 +249,15 @@ async fn seal_tails(owner: &Owner) -> Result<(), StoreError> {
 /// What is told of a mount that could not be made or removed.
 pub(super) fn mount_failure(error: &MountError) -> Failure {
     let kind = match error {
-        MountError::Missing(_) | MountError::NotADirectory(_) | MountError::NotEmpty(_) | MountError::NotYours(_) => {
-            FailureKind::Usage
-        }
-        MountError::AlreadyMounted(_) | MountError::InUse(_) | MountError::Stranger { .. } | MountError::Covered(_) => {
-            FailureKind::Busy
-        }
+        MountError::Missing(_)
+        | MountError::NothingThere(_)
+        | MountError::NotADirectory(_)
+        | MountError::NotEmpty(_)
+        | MountError::NotYours(_) => FailureKind::Usage,
+        MountError::AlreadyMounted(_)
+        | MountError::InUse { .. }
+        | MountError::Stranger { .. }
+        | MountError::Covered(_) => FailureKind::Busy,
         _ => FailureKind::Failed,
     };
     Failure::new(kind, error.to_string())

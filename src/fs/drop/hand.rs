@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::Read;
 use std::path::PathBuf;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant, SystemTime};
 
 use tracing::{debug, warn};
@@ -53,7 +54,7 @@ impl Fs {
         self.meet_drops()?;
         loop {
             let (due, next) = self.due(now, rest);
-            if due.is_empty() {
+            if due.is_empty() || self.is_hurried.load(Ordering::Relaxed) {
                 return Ok(next);
             }
             let handing: Vec<Handing> = due.into_iter().filter_map(|due| self.hand_over(due)).collect();
