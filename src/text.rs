@@ -80,7 +80,10 @@ mod tests {
         let seen = shown_json(&text);
         assert!(!seen.contains(is_unseen), "{seen}");
         assert_eq!(serde_json::from_str::<serde_json::Value>(&seen).expect("JSON"), value);
-        assert_eq!(shown_line("\x1b[1mINFO\x1b[0m a\nERROR forged\u{2066}\n"), "\x1b[1mINFO\x1b[0m a\\nERROR forged\\u{2066}\n");
+        assert_eq!(
+            shown_line("\x1b[1mINFO\x1b[0m a\nERROR forged\u{2066}\n"),
+            "\x1b[1mINFO\x1b[0m a\\nERROR forged\\u{2066}\n"
+        );
     }
 
     #[test]

@@ -10,9 +10,9 @@ use pigeonfs::bacap::{ReadCap, WriteCap};
 use pigeonfs::drop::{Assembler, Header, Input, MAX_FILE_NAME_BYTES, SafeName, SafePath, SyncKey};
 use pigeonfs::engine::control::{Answer, Request};
 use pigeonfs::localnet::{Command, decode_request};
-use pigeonfs::thin::{Config, Document};
 use pigeonfs::thin::frame::{self, FrameError, MAX_BODY_BYTES};
 use pigeonfs::thin::message::{RequestFrame, ResponseFrame};
+use pigeonfs::thin::{Config, Document};
 
 /// A target: its name, and what it does.
 pub type Target = (&'static str, fn(&[u8]));

@@ -85,8 +85,9 @@ impl DaemonChoice {
                         .hint("--allow-remote-daemon allows it; a tunnel (ssh -L) to the daemon is safer"));
                 }
                 Err(error @ ConfigError::Foreign { .. }) => {
-                    return Err(Failure::new(FailureKind::Refused, error.to_string())
-                        .hint("name the file with --config if it is to be used; the environment may be another user's"));
+                    return Err(Failure::new(FailureKind::Refused, error.to_string()).hint(
+                        "name the file with --config if it is to be used; the environment may be another user's",
+                    ));
                 }
                 Err(error) => {
                     return Err(Failure::new(FailureKind::Usage, error.to_string())

@@ -53,12 +53,7 @@ pub(super) fn table_of(channels: &[ChannelStatus]) -> Result<(), Stop> {
     let head = ["NAME", "ACCESS", "SIZE", "STATE"].map(str::to_owned);
     let rows = channels.iter().map(|channel| {
         let slash = if channel.files.is_some() { "/" } else { "" };
-        [
-            format!("{}{slash}", shown(&channel.name)),
-            access(channel).to_owned(),
-            size(channel.size),
-            standing(channel),
-        ]
+        [format!("{}{slash}", shown(&channel.name)), access(channel).to_owned(), size(channel.size), standing(channel)]
     });
     output::table(&std::iter::once(head).chain(rows).collect::<Vec<_>>())
 }

@@ -11,9 +11,9 @@ use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream, lookup_host};
 
+use super::config::is_here;
 use super::config::web_host_port;
 use super::websocket::WebSocket;
-use super::config::is_here;
 use super::{Address, Config, TcpNetwork, Trust};
 
 /// Gives a client its stream to the daemon, at the start and again after each loss. [`Config`] dials sockets; anything
