@@ -88,8 +88,3 @@ pub(super) fn table<const COLUMNS: usize>(rows: &[[String; COLUMNS]]) -> Result<
     }
     Ok(stdout.flush()?)
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-}
