@@ -3,7 +3,9 @@
 use std::time::SystemTime;
 
 use crate::channel::{CommitFailure, DeliveryEvent, Done, Fetched, Request, Time};
-use crate::store::{Binding, BoxSeq, BoxState, ChannelId, Commit, Frontier, Store, StoreError};
+use crate::store::{
+    Binding, BoxSeq, BoxState, Channel, ChannelId, Commit, Frontier, NetworkId, Role, Store, StoreError,
+};
 
 /// A request that is on its way to the disk.
 pub(super) enum Submitted {
@@ -116,6 +118,15 @@ pub(super) fn load(store: &Store, id: ChannelId) -> DeliveryEvent {
     match store.arrived_past(id, channel.frontier) {
         Ok(arrived) => DeliveryEvent::Loaded { channel: Box::new(channel), arrived },
         Err(_) => DeliveryEvent::NotLoaded(id),
+    }
+}
+
+/// Whether operations of a channel may reach this network (design §5). What a channel writes, it writes to the network that
+/// it is bound to; what it reads, it may ask of any network until its first box has bound it.
+pub(super) fn admits(present: &NetworkId, channel: &Channel) -> bool {
+    match &channel.network {
+        Some(bound) => bound.is_same_network_as(present),
+        None => channel.role == Role::Reader,
     }
 }
 

@@ -7,10 +7,11 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 use tracing::{info, warn};
 
+use super::carry;
 use super::status::{DaemonStatus, LinkStatus};
 use crate::bacap::WriteCap;
 use crate::channel::{Line, OTHER_NETWORK, Pace};
-use crate::store::{Channel, ChannelId, NetworkId, Role, Store, StoreError};
+use crate::store::{Channel, ChannelId, NetworkId, Store, StoreError};
 use crate::thin::{self, Client, ClientOptions, Config, Discovery, Document, Link};
 
 /// How long a local question to the daemon may take.
@@ -123,15 +124,10 @@ pub(super) enum Refusal {
 
 impl Network {
     /// The one gate between channels and the network (design §5): every operation of a channel, whatever it is for, takes
-    /// its connections from the [`Pass`] that this gives. What a channel writes, it writes to the network that it is bound
-    /// to; what it reads, it may ask of any network until its first box has bound it.
+    /// its connections from the [`Pass`] that this gives. What passes says [`carry::admits`].
     pub(super) fn admit(self: &Arc<Self>, store: &Store, id: ChannelId) -> Result<Pass, Refusal> {
         let channel = store.channel(id)?.ok_or(StoreError::NoChannel)?;
-        let bound = channel.network.is_some() || channel.role == Role::Reader;
-        if !bound || self.is_foreign_to(&channel) {
-            return Err(Refusal::OtherNetwork);
-        }
-        Ok(Pass(Arc::clone(self)))
+        if carry::admits(&self.id, &channel) { Ok(Pass(Arc::clone(self))) } else { Err(Refusal::OtherNetwork) }
     }
 
     /// Whether the channel is bound to another network.

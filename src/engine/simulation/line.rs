@@ -7,7 +7,7 @@ use super::super::transfer;
 use super::process::Message;
 use super::world::{Happening, World};
 use crate::bacap::SealedBox;
-use crate::channel::{Answer, End, Ending, Line, Operation, OperationId, Outcome, ReadBack, Time};
+use crate::channel::{Answer, End, Ending, Foreign, Line, Operation, OperationId, Outcome, ReadBack, Time};
 use crate::localnet::simulated::{Conn, Envelope, Heard};
 use crate::store::BoxSeq;
 use crate::thin::{self, Error, ErrorKind, ReadOutcome, WriteOutcome};
@@ -126,17 +126,33 @@ impl World {
     }
 
     pub(super) fn dial(&mut self, p: usize, n: usize) {
+        let elsewhere = self.processes[p].elsewhere;
         let Some(wire) = self.wire(p, n) else { return };
-        if wire.conn.is_none() && !std::mem::replace(&mut wire.dialling, true) {
+        if wire.conn.is_none() && !elsewhere && !std::mem::replace(&mut wire.dialling, true) {
             let after = self.millis(1..300);
             self.plan_of(p, after, Happening::Dial { p, n });
         }
     }
 
+    /// Dials anew, whatever was under way.
+    pub(super) fn redial(&mut self, p: usize, n: usize) {
+        let needed = n == 0;
+        if let Some(wire) = self.wire(p, n)
+            && (needed || !wire.started.is_empty())
+        {
+            wire.dialling = false;
+            self.dial(p, n);
+        }
+    }
+
     pub(super) fn dialled(&mut self, p: usize, n: usize) {
         let (conn, wall) = (self.next_serial(), self.wall());
+        let elsewhere = self.processes[p].elsewhere;
         let Some(wire) = self.wire(p, n) else { return };
         wire.dialling = false;
+        if elsewhere || wire.conn.is_some() {
+            return;
+        }
         wire.conn = Some(conn);
         let token = wire.token;
         self.conns.insert(conn, (p, n));
@@ -242,7 +258,9 @@ impl World {
         }
     }
 
-    fn view(&mut self, p: usize, there: bool) {
+    /// What is known of the network changes; the other network is always there.
+    pub(super) fn view(&mut self, p: usize, there: bool) {
+        let there = there || self.processes[p].elsewhere;
         if let Some(life) = &mut self.processes[p].life {
             life.view = there;
             self.tell(p, Message::View);
@@ -292,11 +310,13 @@ impl World {
             )
         } else {
             let found = match result {
+                Ok(Some(sealed)) if sealed.payload.is_empty() => Ok(ReadOutcome::Tombstone),
                 Ok(sealed) => sealed
                     .and_then(|sealed| self.boxes.open(channel, seq.0, &sealed))
                     .map(ReadOutcome::Box)
                     .ok_or(ErrorKind::Unauthentic(22)),
                 Err(ErrorKind::Replica(1)) => Ok(ReadOutcome::NotFound),
+                Err(ErrorKind::Replica(11)) => Ok(ReadOutcome::Tombstone),
                 Err(kind) => Err(kind),
             };
             transfer::read(what, &payload, found.map_err(|kind| error(thin::Operation::Read, kind)))
@@ -307,7 +327,8 @@ impl World {
             End::Written(Outcome::Occupied) => Some("places that were taken"),
             End::Written(Outcome::Stale) => Some("stale envelopes"),
             End::WasRead(ReadBack::Ours) => Some("places that were taken by ourselves"),
-            End::WasRead(ReadBack::Foreign(_)) => Some("places that were taken by others"),
+            End::WasRead(ReadBack::Foreign(Foreign::Bytes)) => Some("places that were taken by others"),
+            End::WasRead(ReadBack::Foreign(Foreign::Tombstone)) => Some("places that others deleted"),
             End::Answered(Answer::NotYet) => Some("boxes that were not there"),
             _ => None,
         } {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::plan::Deed;
 use super::world::World;
 use crate::channel::Time;
 use crate::store::{Arrival, BoxSeq, BoxState};
@@ -28,6 +29,8 @@ pub(super) struct Oracle {
     pub(super) foreign: Vec<Option<u64>>,
     /// Streams whose writer was restored from a backup: there are two of it, one after the other.
     pub(super) forked: Vec<bool>,
+    /// The bytes of each stream, as they were accepted.
+    accepted: Vec<Vec<u8>>,
     /// The first law that was broken.
     pub(super) broken: Option<String>,
 }
@@ -39,6 +42,7 @@ impl Oracle {
             compared: BTreeMap::new(),
             foreign: vec![None; streams],
             forked: vec![false; streams],
+            accepted: vec![Vec::new(); streams],
             broken: None,
         }
     }
@@ -104,17 +108,46 @@ impl World {
             return;
         }
         let Some(read) = self.processes[p].channel(stream) else { return };
-        let compared = self.oracle.compared.get(&(p, stream)).copied().unwrap_or_default();
-        if read.size == compared {
+        self.oracle.law(!read.is_lost() && read.stale_since.is_none(), || {
+            format!("{p} calls boxes of {stream} lost, or its end unknown, and the network has them")
+        });
+        let compared = self.oracle.compared.get(&(p, stream)).copied().unwrap_or_default().max(read.dropped_bytes);
+        // What was skipped is missing from then on.
+        if read.size <= compared || read.skipped_boxes > 0 {
             return;
         }
         let arrived = self.processes[p].read(stream, compared);
-        let mut expected = self.processes[self.plan.streams[stream].writer].read(stream, compared);
-        expected.truncate(arrived.len());
+        let from = usize::try_from(compared).unwrap_or(usize::MAX);
+        let expected = self.oracle.accepted[stream].iter().skip(from).take(arrived.len());
+        let same = expected.eq(&arrived);
         self.oracle.compared.insert((p, stream), read.size);
-        self.oracle.law(arrived == expected, || {
-            format!("{p} reads other bytes of {stream} than were written, from {compared} on")
-        });
+        self.oracle.law(same, || format!("{p} reads other bytes of {stream} than were written, from {compared} on"));
+    }
+
+    /// What a person had done is on the disk.
+    pub(super) fn oracle_done(&mut self, p: usize, stream: usize, deed: &Deed) {
+        match deed {
+            Deed::Append(bytes) => self.oracle.accepted[stream].extend_from_slice(bytes),
+            Deed::Truncate => self.oracle.accepted[stream].clear(),
+            Deed::Unlink => {
+                self.see("streams that were unlinked");
+                self.oracle.accepted[stream].clear();
+            }
+            Deed::Forget => {
+                self.see("streams that were forgotten");
+                self.oracle.compared.remove(&(p, stream));
+            }
+            Deed::Rename => self.see("streams that were renamed"),
+            Deed::Durability(_) => self.see("changes of durability"),
+            Deed::Trim { .. } => self.see("streams that were trimmed"),
+            Deed::Skip => self.see("boxes that were skipped"),
+            Deed::Create { .. } | Deed::Seal | Deed::Add => {}
+        }
+    }
+
+    /// An operation has reached the other network.
+    pub(super) fn oracle_elsewhere(&mut self, stream: usize, is_bound_here: bool) {
+        self.oracle.law(!is_bound_here, || format!("{stream} is sent or asked for on a network that is not its own"));
     }
 
     /// Looks at everything that has a bound.
@@ -147,7 +180,15 @@ impl World {
                 return Some(format!("requests to the store of {}", of.writer));
             }
             let Some(written) = writer.channel(stream) else { continue };
-            if written.fence.is_some() || self.oracle.foreign[stream].is_some() {
+            let home = self.network_view(false).id;
+            let elsewhere = written.network.as_ref().is_some_and(|bound| *bound != home);
+            if written.fence.is_some() || elsewhere {
+                continue;
+            }
+            if let Some(foreign) = self.oracle.foreign[stream] {
+                if written.boxes > foreign {
+                    return Some(format!("{stream} is not fenced, and box {foreign} is another writer's"));
+                }
                 continue;
             }
             if written.boxes != written.stored_boxes {
@@ -157,6 +198,12 @@ impl World {
             let readers = if self.oracle.forked[stream] { &[][..] } else { &of.readers };
             for &p in readers {
                 let Some(read) = self.processes[p].channel(stream) else { continue };
+                if read.network.as_ref().is_some_and(|bound| *bound != home) {
+                    continue;
+                }
+                if read.skipped_boxes > 0 && read.frontier.0 == written.boxes {
+                    continue;
+                }
                 if read.size != written.size {
                     return Some(format!("{p} has {} of {} bytes of {stream}", read.size, written.size));
                 }
@@ -176,9 +223,12 @@ impl World {
             if writer.channel(stream).is_none() || self.oracle.foreign[stream].is_some() || self.oracle.forked[stream] {
                 continue;
             }
-            let boxes: Vec<_> = writer.boxes(stream).into_iter().map(|(_, bytes)| Some(bytes)).collect();
-            let boxes = boxes.into_iter().chain([None, None]);
-            for (seq, bytes) in (0..).zip(boxes) {
+            let Some(written) = writer.channel(stream) else { continue };
+            if written.network.as_ref().is_some_and(|bound| *bound != self.network_view(false).id) {
+                continue;
+            }
+            let boxes: Vec<_> = writer.boxes(stream).into_iter().map(|(seq, _, bytes)| (seq.0, Some(bytes))).collect();
+            for (seq, bytes) in boxes.into_iter().chain([(written.boxes, None), (written.boxes + 1, None)]) {
                 let held = self.net.held(wall, &self.boxes.id(stream, seq));
                 let right = match &bytes {
                     Some(_) => !held.is_empty(),

@@ -14,11 +14,21 @@ pub(super) struct Stream {
     pub(super) durability: Durability,
 }
 
-/// What a person does to a stream.
+/// What a person has the store of a writer do with a stream.
+#[derive(Clone, Debug)]
 pub(super) enum Deed {
+    Create { durability: Durability, max: usize },
     Append(Vec<u8>),
     Seal,
     Truncate,
+    Unlink,
+    Rename,
+    Durability(Durability),
+    Trim { keep: u64 },
+    // What a reader does.
+    Skip,
+    Forget,
+    Add,
 }
 
 /// What goes wrong at an instant.
@@ -30,9 +40,21 @@ pub(super) enum Mishap {
     Link(bool),
     Faults(Box<Faults>),
     Jump(i64),
-    Foreign,
+    Foreign {
+        tombstone: bool,
+    },
     Backup,
     Restore,
+    /// A copy of a state goes on beside it.
+    Twin,
+    /// The daemon is another network's.
+    Elsewhere,
+    /// And it is the right one's again.
+    Home,
+    /// The wall clock of one machine is wrong by so much.
+    WrongClock(i64),
+    /// The network has another document.
+    Document,
 }
 
 /// A run, before it begins.
@@ -40,6 +62,8 @@ pub(super) struct Plan {
     pub(super) seed: u64,
     pub(super) profile: Profile,
     pub(super) pace: Pace,
+    /// What every other document says.
+    pub(super) other_pace: Pace,
     /// M of the network, and what channels assume before they know it.
     pub(super) max: usize,
     pub(super) provisional: usize,
@@ -70,6 +94,14 @@ pub(super) struct Plan {
     backed_up: bool,
     /// Which faults this network has at all.
     gentle: bool,
+    /// Whether a process meets another network.
+    elsewhere: bool,
+    /// Whether a state is copied.
+    twins: bool,
+    /// Whether clocks are wrong.
+    wrong_clocks: bool,
+    /// Whether there are other verbs than those that write.
+    verbs: bool,
     pub(super) link_up: bool,
     appended: u64,
 }
@@ -101,6 +133,7 @@ impl Plan {
         Self {
             seed,
             pace: Pace::from_document(profile.lambda_p(), profile.mu(), profile.layers),
+            other_pace: Pace::from_document(profile.lambda_p() * 0.9, profile.mu(), profile.layers),
             max,
             provisional: if dice.random_bool(0.5) { max } else { dice.random_range(4..=16) },
             processes,
@@ -119,6 +152,10 @@ impl Plan {
             restores: dice.random_bool(0.15),
             backed_up: false,
             gentle: dice.random_bool(0.2),
+            elsewhere: dice.random_bool(0.15),
+            twins: dice.random_bool(0.1),
+            wrong_clocks: dice.random_bool(0.2),
+            verbs: dice.random_bool(0.5),
             link_up: true,
             appended: 0,
             profile,
@@ -148,6 +185,9 @@ impl Plan {
             mishaps_every: Time::from_secs(1200),
             foreign: false,
             restores: false,
+            elsewhere: false,
+            twins: false,
+            verbs: false,
             ..Self::of(seed)
         }
     }
@@ -160,7 +200,33 @@ impl Plan {
         exponential(dice, self.mishaps_every)
     }
 
+    /// The same with less of what goes wrong; `None`: there is no such part.
+    pub(super) fn without(self, part: usize) -> Option<Self> {
+        Some(match part {
+            0 => Self { twins: false, ..self },
+            1 => Self { restores: false, ..self },
+            2 => Self { elsewhere: false, ..self },
+            3 => Self { foreign: false, ..self },
+            4 => Self { verbs: false, ..self },
+            5 => Self { wrong_clocks: false, ..self },
+            6 => Self { disk_errors: 0.0, ..self },
+            7 => Self { crash_at_step: 0.0, ..self },
+            8 => Self { gentle: true, ..self },
+            9..=13 => Self { trouble: self.trouble / 2, ..self },
+            _ => return None,
+        })
+    }
+
+    /// What is done next to a stream that we write.
     pub(super) fn deed(&mut self, dice: &mut StdRng) -> Deed {
+        if self.verbs && dice.random_bool(0.2) {
+            return match dice.random_range(0..4) {
+                0 => Deed::Unlink,
+                1 => Deed::Rename,
+                2 => Deed::Durability(if dice.random() { Durability::Stored } else { Durability::Couriered }),
+                _ => Deed::Trim { keep: dice.random_range(0..3 * self.max as u64) },
+            };
+        }
         match dice.random_range(0..20) {
             0..=2 => Deed::Seal,
             3..=4 => Deed::Truncate,
@@ -176,13 +242,36 @@ impl Plan {
         }
     }
 
+    /// What is done next to a stream that we read; mostly nothing.
+    pub(super) fn deed_of_reader(&self, dice: &mut StdRng) -> Option<Deed> {
+        (self.verbs && dice.random_bool(0.3)).then(|| match dice.random_range(0..5) {
+            0..=1 => Deed::Skip,
+            2..=3 => Deed::Trim { keep: dice.random_range(0..3 * self.max as u64) },
+            _ => Deed::Forget,
+        })
+    }
+
     pub(super) fn mishap(&mut self, dice: &mut StdRng) -> Mishap {
         if self.foreign && dice.random_bool(0.6) {
-            return Mishap::Foreign;
+            return Mishap::Foreign { tombstone: dice.random() };
         }
         if self.restores && dice.random_bool(0.6) {
             self.backed_up = !self.backed_up;
             return if self.backed_up { Mishap::Backup } else { Mishap::Restore };
+        }
+        if self.twins && dice.random_bool(0.4) {
+            self.twins = false;
+            return Mishap::Twin;
+        }
+        if self.elsewhere && dice.random_bool(0.4) {
+            return if dice.random() { Mishap::Elsewhere } else { Mishap::Home };
+        }
+        if self.wrong_clocks && dice.random_bool(0.3) {
+            let years = 3600 * 24 * 365 * 10;
+            return Mishap::WrongClock(if dice.random_bool(0.4) { 0 } else { dice.random_range(-years..years) });
+        }
+        if dice.random_bool(0.15) {
+            return Mishap::Document;
         }
         match dice.random_range(0..20) {
             0..=4 => Mishap::Crash,

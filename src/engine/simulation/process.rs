@@ -10,6 +10,7 @@ use rand::RngExt as _;
 
 use super::super::carry;
 use super::line::{Parcel, Wire};
+use super::plan::Deed;
 use super::world::{Happening, World};
 use crate::bacap::WriteCap;
 use crate::channel::{
@@ -18,7 +19,7 @@ use crate::channel::{
 };
 use crate::localnet::simulated::Envelope;
 use crate::store::{
-    BoxSeq, BoxState, Channel, ChannelId, ChannelName, Clock, Content, Durability, Limits, StateDir, Store,
+    BoxSeq, BoxState, Channel, ChannelId, ChannelName, Clock, Content, Limits, NetworkId, StateDir, Store,
 };
 
 /// The first time is not the beginning, so that what happened within a while before has a time too.
@@ -46,15 +47,6 @@ pub(super) enum Queued {
     Person { stream: usize, deed: Deed },
 }
 
-/// What a person has the store do with a stream.
-#[derive(Clone, Debug)]
-pub(super) enum Deed {
-    Create { durability: Durability, max: usize },
-    Append(Vec<u8>),
-    Seal,
-    Truncate,
-}
-
 /// A process: its store, and the life that it is in.
 pub(super) struct Process {
     /// Below it, each state of each life has a directory of its own.
@@ -63,6 +55,12 @@ pub(super) struct Process {
     clock: Clock,
     store: Store,
     backup: Option<PathBuf>,
+    /// Which channel is which stream's.
+    channels: BTreeMap<usize, ChannelId>,
+    /// What its wall clock is ahead of the others', in seconds.
+    pub(super) wrong_s: i64,
+    /// The daemon is another network's.
+    pub(super) elsewhere: bool,
     pub(super) queue: VecDeque<Queued>,
     pub(super) life: Option<Life>,
     /// Counts its lives: what was planned in one does not happen in the next.
@@ -115,6 +113,10 @@ fn name(stream: usize) -> ChannelName {
     ChannelName::parse(&format!("s{stream}")).expect("a name")
 }
 
+fn other_name(stream: usize) -> ChannelName {
+    ChannelName::parse(&format!("renamed-{stream}")).expect("a name")
+}
+
 impl Process {
     pub(super) fn new(root: PathBuf) -> Self {
         std::fs::create_dir(&root).expect("a directory of its own");
@@ -126,6 +128,9 @@ impl Process {
             clock,
             store,
             backup: None,
+            channels: BTreeMap::new(),
+            wrong_s: 0,
+            elsewhere: false,
             queue: VecDeque::new(),
             life: None,
             lives: 0,
@@ -133,32 +138,42 @@ impl Process {
         }
     }
 
-    pub(super) fn add_reader(&self, stream: usize) {
-        self.store.add_reader(name(stream), cap(stream).read_cap().clone()).wait().expect("added");
+    /// A copy of a process's state goes on as another process.
+    pub(super) fn twin_of(other: &Self, root: PathBuf) -> Self {
+        let mut twin = Self::new(root);
+        twin.go_on_with(&other.root.join(other.states.to_string()));
+        twin
     }
 
-    pub(super) fn set_wall(&self, wall: Time) {
-        self.clock.set(std::time::UNIX_EPOCH + wall);
+    pub(super) fn add_reader(&mut self, stream: usize) {
+        let id = self.store.add_reader(name(stream), cap(stream).read_cap().clone()).wait().expect("added");
+        self.channels.insert(stream, id);
+    }
+
+    /// Its wall clock, where the others' shows this.
+    pub(super) fn wall(&self, others: Time) -> std::time::SystemTime {
+        let others = std::time::UNIX_EPOCH + others;
+        let wrong = Time::from_secs(self.wrong_s.unsigned_abs());
+        if self.wrong_s < 0 { others - wrong } else { others + wrong }
+    }
+
+    pub(super) fn set_wall(&self, others: Time) {
+        self.clock.set(self.wall(others));
     }
 
     /// The channel of a stream, where the process has it.
     pub(super) fn channel(&self, stream: usize) -> Option<Channel> {
-        self.store.by_name(&name(stream)).expect("an open store")
+        self.store.channel(*self.channels.get(&stream)?).expect("an open store")
     }
 
-    /// The boxes of a stream: how far each is, and its bytes.
-    pub(super) fn boxes(&self, stream: usize) -> Vec<(BoxState, Vec<u8>)> {
-        self.rows(stream, 0, usize::MAX >> 1)
+    /// The boxes of a stream that are here.
+    pub(super) fn boxes(&self, stream: usize) -> Vec<(BoxSeq, BoxState, Vec<u8>)> {
+        self.channel(stream).map(|channel| self.store.rows(channel.id, BoxSeq(0), usize::MAX >> 1)).unwrap_or_default()
     }
 
     pub(super) fn row(&self, stream: usize, seq: BoxSeq) -> Option<(BoxState, Vec<u8>)> {
-        self.rows(stream, seq.0, 1).pop()
-    }
-
-    fn rows(&self, stream: usize, from: u64, limit: usize) -> Vec<(BoxState, Vec<u8>)> {
-        let Some(channel) = self.channel(stream) else { return Vec::new() };
-        let rows = self.store.rows(channel.id, BoxSeq(from), limit);
-        rows.into_iter().map(|(_, state, bytes)| (state, bytes)).collect()
+        let rows = self.store.rows(self.channel(stream)?.id, seq, 1);
+        rows.into_iter().find(|(of, ..)| *of == seq).map(|(_, state, bytes)| (state, bytes))
     }
 
     /// Bytes of a stream from an offset on.
@@ -168,8 +183,12 @@ impl Process {
     }
 
     pub(super) fn stream_of(&self, id: ChannelId) -> Option<usize> {
-        let channel = self.store.channel(id).expect("an open store")?;
-        channel.name.as_str().strip_prefix('s')?.parse().ok()
+        self.channels.iter().find(|(_, of)| **of == id).map(|(&stream, _)| stream)
+    }
+
+    /// Whether operations of a channel may reach this network.
+    pub(super) fn admits(&self, network: &NetworkId, id: ChannelId) -> bool {
+        self.store.channel(id).expect("an open store").is_some_and(|channel| carry::admits(network, &channel))
     }
 
     /// Commits the next thing that waits, and says what came of it.
@@ -182,20 +201,36 @@ impl Process {
         Some((queued, result))
     }
 
-    fn deed(&self, stream: usize, deed: Deed) -> Result<Done, CommitFailure> {
+    fn deed(&mut self, stream: usize, deed: Deed) -> Result<Done, CommitFailure> {
         let refused = |error: crate::store::StoreError| CommitFailure::Failed(error.to_string());
+        let store = self.store.clone();
         match (deed, self.channel(stream)) {
             (Deed::Create { durability, max }, None) => {
-                let id = self.store.create(name(stream), cap(stream), Content::Stream).wait().map_err(refused)?;
-                self.store.set_max_plaintext(id, max).wait().map_err(refused)?;
-                self.store.set_durability(id, durability).wait().map_err(refused)?;
+                let id = store.create(name(stream), cap(stream), Content::Stream).wait().map_err(refused)?;
+                self.channels.insert(stream, id);
+                store.set_max_plaintext(id, max).wait().map_err(refused)?;
+                store.set_durability(id, durability).wait().map_err(refused)?;
+            }
+            (Deed::Add, None) => self.add_reader(stream),
+            (_, None) | (Deed::Create { .. } | Deed::Add, _) => {
+                return Err(CommitFailure::Failed("there is none, or there is one".to_owned()));
             }
             (Deed::Append(bytes), Some(channel)) => {
-                self.store.append(channel.id, bytes, None).wait().map_err(refused)?;
+                store.append(channel.id, bytes, None).wait().map_err(refused)?;
             }
-            (Deed::Seal, Some(channel)) => drop(self.store.seal_tail(channel.id).wait().map_err(refused)?),
-            (Deed::Truncate, Some(channel)) => self.store.truncate(channel.id).wait().map_err(refused)?,
-            _ => {}
+            (Deed::Seal, Some(channel)) => drop(store.seal_tail(channel.id).wait().map_err(refused)?),
+            (Deed::Truncate, Some(channel)) => store.truncate(channel.id).wait().map_err(refused)?,
+            (Deed::Unlink, Some(channel)) => store.unlink(channel.id).wait().map_err(refused)?,
+            (Deed::Rename, Some(channel)) => {
+                let other = if channel.name == name(stream) { other_name(stream) } else { name(stream) };
+                store.rename(channel.name, other).wait().map_err(refused)?;
+            }
+            (Deed::Durability(durability), Some(channel)) => {
+                store.set_durability(channel.id, durability).wait().map_err(refused)?;
+            }
+            (Deed::Trim { keep }, Some(channel)) => drop(store.trim(channel.id, keep).wait().map_err(refused)?),
+            (Deed::Skip, Some(channel)) => drop(store.skip(channel.id).wait().map_err(refused)?),
+            (Deed::Forget, Some(channel)) => store.forget(channel.name).wait().map_err(refused)?,
         }
         Ok(Done::Made)
     }
@@ -213,6 +248,10 @@ impl Process {
         copy(from, &to);
         self.store.close();
         self.store = open(&to, &self.clock);
+        // Names are of the stream, whatever the channel's number is.
+        let channels = self.store.channels(None, 100).expect("an open store").into_iter();
+        let stream = |name: &str| name.trim_start_matches(|c: char| !c.is_ascii_digit()).parse().expect("a stream's");
+        self.channels = channels.map(|channel| (stream(channel.name.as_str()), channel.id)).collect();
         std::fs::remove_dir_all(old).expect("ours");
     }
 
@@ -299,7 +338,7 @@ impl World {
     }
 
     fn network_changed(&mut self, p: usize) {
-        let view = self.network_view();
+        let view = self.network_view(self.processes[p].elsewhere);
         let Some(life) = self.life(p) else { return };
         life.online = life.view;
         let told = life.view.then_some(view);
@@ -330,7 +369,7 @@ impl World {
 
     fn do_one(&mut self, p: usize, action: Action, events: &mut VecDeque<Event>) {
         self.trace(|| format!("{p}: {action:?}"));
-        let (now, wall) = (self.now, std::time::UNIX_EPOCH + self.wall());
+        let (now, wall) = (self.now, self.processes[p].wall(self.wall()));
         let fails = self.troubled && self.dice.random_bool(self.plan.disk_errors);
         let store = self.processes[p].store.clone();
         match action {
@@ -355,10 +394,13 @@ impl World {
             Action::Transmit { operation, line } => {
                 let Some(life) = self.life(p) else { return };
                 let Some((parcel, envelope)) = life.prepared.remove(&operation) else { return };
-                if life.online {
-                    self.start_operation(p, operation, line, parcel, envelope);
-                } else {
+                let online = life.online;
+                if !online || !self.admits(p, parcel.channel) {
                     self.vain(p, operation, parcel.what);
+                } else if self.processes[p].elsewhere {
+                    self.go_nowhere(p, operation, &parcel);
+                } else {
+                    self.start_operation(p, operation, line, parcel, envelope);
                 }
             }
             Action::CloseSecond => self.hang_up_second(p),
@@ -388,11 +430,30 @@ impl World {
         let encrypt = self.plan.encrypt.mul_f64(self.dice.random_range(0.5..1.5));
         let online = self.life(p).is_some_and(|life| life.online);
         let content = carry::content(&self.processes[p].store, id, seq, what == Operation::Read);
-        let (Some(stream), Ok(content), true) = (self.processes[p].stream_of(id), content, online) else {
+        let stream = self.processes[p].stream_of(id).filter(|&stream| self.admits(p, stream));
+        let (Some(stream), Ok(content), true) = (stream, content, online) else {
             return self.vain(p, operation, what);
         };
         let parcel = Parcel { channel: stream, seq, what, payload: content.payload };
         self.plan_of(p, encrypt, Happening::Encrypted { p, id: operation, parcel });
+    }
+
+    /// The gate of the driver.
+    fn admits(&self, p: usize, stream: usize) -> bool {
+        let process = &self.processes[p];
+        let network = self.network_view(process.elsewhere).id;
+        process.channel(stream).is_some_and(|channel| process.admits(&network, channel.id))
+    }
+
+    /// An operation reaches the other network, which never answers.
+    fn go_nowhere(&mut self, p: usize, operation: OperationId, parcel: &Parcel) {
+        self.see("operations on another network");
+        let home = self.network_view(false).id;
+        let bound = self.processes[p].channel(parcel.channel).and_then(|channel| channel.network);
+        self.oracle_elsewhere(parcel.channel, bound.as_ref() == Some(&home));
+        let after = self.life(p).map_or(Time::ZERO, |life| life.deadline());
+        let message = Message::Ended(operation, Ending::vain(parcel.what, "nobody answers".to_owned()));
+        self.plan_of(p, after, Happening::Message { p, message });
     }
 
     pub(super) fn encrypted(&mut self, p: usize, operation: OperationId, parcel: Parcel) {

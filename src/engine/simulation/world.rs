@@ -1,6 +1,6 @@
 //! The world of a run: its clock, what is planned, its processes, and the network between them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::ops::Range;
 
 use rand::RngExt as _;
@@ -10,8 +10,8 @@ use tempfile::TempDir;
 use super::boxes::Boxes;
 use super::line::{Parcel, Wire};
 use super::oracle::Oracle;
-use super::plan::{self, Mishap, Plan};
-use super::process::{BEFORE, Deed, Life, Message, Process, Queued};
+use super::plan::{Deed, Mishap, Plan};
+use super::process::{BEFORE, Life, Message, Process, Queued};
 use crate::channel::{CommitFailure, DeliveryEvent, NetworkView, OperationId, Request, Time};
 use crate::localnet::simulated::{Conn, Simulated};
 use crate::store::NetworkId;
@@ -20,6 +20,8 @@ use crate::store::NetworkId;
 const T0: Time = Time::from_secs(1_795_800_000);
 const DISK_FAILED: &str = "the disk failed";
 /// Boxes of a stream that may wait to be stored.
+/// What is told of a run that ended badly, in lines.
+const HISTORY: usize = 300;
 const SPOOL: u64 = 12;
 /// When replica epochs began to be counted, in seconds of Unix time.
 const EPOCH_ZERO: u64 = 1_496_275_200;
@@ -64,7 +66,11 @@ pub(super) struct World {
     pub(super) max: usize,
     pub(super) processes: Vec<Process>,
     /// What the processes have on their disks; it goes with the run.
-    _root: TempDir,
+    root: TempDir,
+    /// Of which process another is a copy.
+    twin: Option<(usize, usize)>,
+    /// How many documents the network has had.
+    documents: u64,
     pub(super) conns: BTreeMap<Conn, (usize, usize)>,
     pub(super) oracle: Oracle,
     agenda: BTreeMap<(Time, u64), (Option<u64>, Happening)>,
@@ -77,6 +83,8 @@ pub(super) struct World {
     pub(super) steps: u64,
     /// Tells what happens, for a person who looks into one run.
     aloud: bool,
+    /// The newest of what happened, for a person who looks into a run that ended badly.
+    pub(super) history: Option<VecDeque<String>>,
     /// Sums up all that was told, whether aloud or not.
     pub(super) digest: u64,
 }
@@ -95,7 +103,10 @@ impl World {
             ahead_s: 0,
             max: plan.max,
             processes,
-            _root: root,
+            root,
+            twin: None,
+            documents: 0,
+            history: None,
             conns: BTreeMap::new(),
             oracle: Oracle::new(streams),
             agenda: BTreeMap::new(),
@@ -140,13 +151,15 @@ impl World {
         }
     }
 
-    /// The network, as it is when it can be used.
-    pub(super) fn network_view(&self) -> NetworkView {
+    /// The network of the streams, or the other one, as it is when it can be used.
+    pub(super) fn network_view(&self, elsewhere: bool) -> NetworkView {
+        let epoch = (self.wall().as_secs() - EPOCH_ZERO) / (7 * 86_400);
         NetworkView {
-            id: NetworkId::new([[9; 32]]),
-            max_plaintext: self.max,
-            pace: self.plan.pace.clone(),
-            replica_epoch: Some((self.wall().as_secs() - EPOCH_ZERO) / (7 * 86_400)),
+            id: NetworkId::new([[if elsewhere { 8 } else { 9 }; 32]]),
+            max_plaintext: if elsewhere { self.max + 3 } else { self.max },
+            // Each document says it a little differently.
+            pace: if self.documents.is_multiple_of(2) { self.plan.pace.clone() } else { self.plan.other_pace.clone() },
+            replica_epoch: Some(epoch),
         }
     }
 
@@ -165,7 +178,12 @@ impl World {
 
     /// Tells what happens. The words are made only for who reads them.
     pub(super) fn trace(&mut self, words: impl FnOnce() -> String) {
-        if self.aloud {
+        if let Some(history) = &mut self.history {
+            if history.len() >= HISTORY {
+                history.pop_front();
+            }
+            history.push_back(format!("{:>12.3} {}", self.now.as_secs_f64(), words()));
+        } else if self.aloud {
             #[allow(clippy::print_stderr)] // For the person who asked for this one run.
             {
                 eprintln!("{:>12.3} {}", self.now.as_secs_f64(), words());
@@ -280,7 +298,9 @@ impl World {
         self.processes[p].committing = false;
         let synced = self.dice.random_range(0..=self.processes[p].queue.len());
         for _ in 0..synced {
-            self.processes[p].commit_one();
+            if let Some((Queued::Person { stream, deed }, Ok(_))) = self.processes[p].commit_one() {
+                self.oracle_done(p, stream, &deed);
+            }
         }
         self.processes[p].queue.clear();
         self.processes[p].killed();
@@ -312,6 +332,10 @@ impl World {
             let fails = self.troubled && self.dice.random_bool(self.plan.disk_errors);
             // A person's writes fail before they are taken: that is no matter of the engine.
             let fails = fails && matches!(self.processes[p].queue.front(), Some(Queued::Machine { .. }));
+            let before = match self.processes[p].queue.front() {
+                Some(Queued::Person { stream, .. }) => self.processes[p].channel(*stream).map(|channel| channel.id),
+                _ => None,
+            };
             let made = if fails {
                 self.see("failures of the disk");
                 let failed = Err(CommitFailure::Failed(DISK_FAILED.to_owned()));
@@ -327,6 +351,10 @@ impl World {
             };
             if result.is_ok() {
                 touched.extend(id);
+                if let Queued::Person { stream, deed } = &queued {
+                    touched.extend(before);
+                    self.oracle_done(p, *stream, deed);
+                }
             }
             if let Queued::Machine { commit, channel, request } = queued {
                 if let (Request::Record { seq, arrival, .. }, Some(id)) = (&request, channel)
@@ -360,7 +388,14 @@ impl World {
         let after = self.plan.until_deed(&mut self.dice);
         self.plan_at(after, None, Happening::Deed);
         let stream = self.dice.random_range(0..self.plan.streams.len());
-        let p = self.plan.streams[stream].writer;
+        self.deed_of_reader(stream);
+        let mut p = self.plan.streams[stream].writer;
+        if let Some((of, twin)) = self.twin
+            && of == p
+            && self.dice.random()
+        {
+            p = twin;
+        }
         if self.processes[p].life.is_none() {
             return;
         }
@@ -368,13 +403,24 @@ impl World {
             None => Deed::Create { durability: self.plan.streams[stream].durability, max: self.plan.provisional },
             // The spool is full: that is for the person to bear, and no run has to wait for a long backlog.
             Some(written) if written.boxes - written.stored_boxes > SPOOL => return,
-            Some(_) => match self.plan.deed(&mut self.dice) {
-                plan::Deed::Append(bytes) => Deed::Append(bytes),
-                plan::Deed::Seal => Deed::Seal,
-                plan::Deed::Truncate => Deed::Truncate,
-            },
+            Some(_) => self.plan.deed(&mut self.dice),
         };
         self.submit(p, Queued::Person { stream, deed });
+    }
+
+    fn deed_of_reader(&mut self, stream: usize) {
+        let readers = &self.plan.streams[stream].readers;
+        let p = readers[self.dice.random_range(0..readers.len())];
+        if self.processes[p].life.is_none() {
+            return;
+        }
+        let deed = match self.processes[p].channel(stream) {
+            None => Some(Deed::Add),
+            Some(_) => self.plan.deed_of_reader(&mut self.dice),
+        };
+        if let Some(deed) = deed {
+            self.submit(p, Queued::Person { stream, deed });
+        }
     }
 
     fn mishap(&mut self) {
@@ -407,7 +453,23 @@ impl World {
             }
             Mishap::Faults(faults) => self.net.set_faults(wall, *faults),
             Mishap::Jump(seconds) => self.jumped(seconds),
-            Mishap::Foreign => return self.foreign(),
+            Mishap::Foreign { tombstone } => return self.foreign(tombstone),
+            Mishap::Twin => return self.twin(),
+            Mishap::Elsewhere => return self.elsewhere(p),
+            Mishap::Home => return self.home(p),
+            Mishap::WrongClock(seconds) => {
+                self.see("wrong clocks");
+                self.processes[p].wrong_s = seconds;
+                return;
+            }
+            Mishap::Document => {
+                self.see("documents");
+                self.documents += 1;
+                for p in 0..self.processes.len() {
+                    self.tell(p, Message::View);
+                }
+                return;
+            }
             Mishap::Backup => {
                 self.processes[p].back_up();
                 return;
@@ -432,6 +494,7 @@ impl World {
             return;
         }
         self.see("restored states");
+        // What the restored state writes goes where readers of the other life are.
         self.crash(p);
         for stream in 0..self.plan.streams.len() {
             self.oracle.restored(p, stream, self.plan.streams[stream].writer == p);
@@ -439,8 +502,54 @@ impl World {
         self.processes[p].restore();
     }
 
-    /// Another writer takes the next place of a stream that ours has not launched.
-    fn foreign(&mut self) {
+    /// A copy of a writer's state goes on beside it.
+    fn twin(&mut self) {
+        let of = self.plan.streams[0].writer;
+        if self.twin.is_some() {
+            return;
+        }
+        self.see("states that were copied");
+        let p = self.processes.len();
+        let twin = Process::twin_of(&self.processes[of], self.root.path().join(p.to_string()));
+        self.processes.push(twin);
+        self.twin = Some((of, p));
+        for stream in 0..self.plan.streams.len() {
+            self.oracle.forked[stream] |= self.plan.streams[stream].writer == of;
+        }
+        let after = self.millis(DOWN_MS);
+        self.plan_at(after, None, Happening::Start { p });
+    }
+
+    /// The daemon of a process is another network's from now on.
+    fn elsewhere(&mut self, p: usize) {
+        if self.processes[p].elsewhere || self.processes[p].life.is_none() {
+            return;
+        }
+        self.see("other networks");
+        let wall = self.wall();
+        for n in 0..2 {
+            if let Some(conn) = self.processes[p].life.as_ref().and_then(|life| life.wires[n].conn()) {
+                let heard = self.net.disconnect(wall, conn);
+                self.lost(p, n);
+                self.hear(heard);
+            }
+        }
+        self.processes[p].elsewhere = true;
+        self.view(p, true);
+    }
+
+    /// And it is the right one's again.
+    fn home(&mut self, p: usize) {
+        if std::mem::take(&mut self.processes[p].elsewhere) {
+            self.view(p, false);
+            for n in 0..2 {
+                self.redial(p, n);
+            }
+        }
+    }
+
+    /// Another writer takes the next place of a stream that ours has not launched, or deletes it.
+    fn foreign(&mut self, tombstone: bool) {
         let stream = self.dice.random_range(0..self.plan.streams.len());
         let Some(written) = self.processes[self.plan.streams[stream].writer].channel(stream) else { return };
         let seq = written.launched_end.0 + self.dice.random_range(0..3);
@@ -448,7 +557,11 @@ impl World {
             return;
         }
         self.oracle.foreign[stream] = Some(seq);
-        let sealed = self.boxes.seal(stream, seq, &[0xff; 3], self.max);
+        let mut sealed = self.boxes.seal(stream, seq, &[0xff; 3], self.max);
+        if tombstone {
+            sealed.payload.clear();
+        }
+        self.see(if tombstone { "foreign tombstones" } else { "foreign boxes" });
         let heard = self.net.plant(self.wall(), sealed);
         self.hear(heard);
     }
@@ -458,6 +571,10 @@ impl World {
         self.troubled = false;
         self.see("runs that were mended");
         self.plan.link_up = true;
+        for p in 0..self.processes.len() {
+            self.home(p);
+            self.processes[p].wrong_s = 0;
+        }
         let wall = self.wall();
         self.trace(|| String::from("all is mended"));
         let mut heard = self.net.set_faults(wall, crate::localnet::Faults::default());
