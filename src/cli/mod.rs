@@ -7,6 +7,7 @@ mod append;
 mod beneath;
 mod context;
 mod daemon;
+mod doctor;
 mod failure;
 mod follow;
 mod forget;
@@ -108,6 +109,7 @@ enum Verb {
     Read(read::Typed),
     Send(send::Typed),
     Receive(receive::Typed),
+    Doctor(doctor::Typed),
 }
 
 impl Verb {
@@ -217,6 +219,7 @@ async fn run(context: &Context, verb: Verb) -> Result<(), Stop> {
         Verb::Read(typed) => read::run(context, typed).await,
         Verb::Send(typed) => Box::pin(send::run(context, typed)).await,
         Verb::Receive(typed) => Box::pin(receive::run(context, typed)).await,
+        Verb::Doctor(typed) => Box::pin(doctor::run(context, typed)).await,
     }
 }
 

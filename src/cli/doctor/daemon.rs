@@ -52,7 +52,9 @@ fn whose(config: &Config) -> Check {
                     format!("{address} is on another machine, and nothing encrypts the way there"),
                     "run kpclientd on this machine, or reach it through a tunnel",
                 ),
-                false => Check::note("daemon", format!("{address}: any user of this machine may listen there or use it")),
+                false => {
+                    Check::note("daemon", format!("{address}: any user of this machine may listen there or use it"))
+                }
             };
         }
     };
@@ -67,9 +69,12 @@ async fn network(config: Config) -> Option<Vec<Check>> {
     let client = Client::start(config, ClientOptions::default());
     let until = Instant::now() + PATIENCE;
     let mut seen = client.status();
-    let status = timeout_at(until, seen.wait_for(|status| {
-        matches!(&status.link, Link::Refused { .. } | Link::NoDaemon { .. }) || status.pki.is_some()
-    }));
+    let status = timeout_at(
+        until,
+        seen.wait_for(|status| {
+            matches!(&status.link, Link::Refused { .. } | Link::NoDaemon { .. }) || status.pki.is_some()
+        }),
+    );
     let status = status.await.ok().and_then(|found| Some(found.ok()?.clone()));
     client.close().await;
     let Some(status) = status else {
@@ -89,11 +94,17 @@ async fn network(config: Config) -> Option<Vec<Check>> {
             );
             let mut checks = vec![Check::ok("network", found)];
             if replicas < REPLICAS {
-                checks.push(Check::note("replicas", format!("{replicas} are few: they may see more of what belongs together")));
+                checks.push(Check::note(
+                    "replicas",
+                    format!("{replicas} are few: they may see more of what belongs together"),
+                ));
             }
             if let Some(geometry) = &status.pigeonhole {
                 let bytes = geometry.max_plaintext_payload_length;
-                checks.push(Check::ok("versions", format!("pigeonfs {}, boxes of {bytes} bytes", env!("CARGO_PKG_VERSION"))));
+                checks.push(Check::ok(
+                    "versions",
+                    format!("pigeonfs {}, boxes of {bytes} bytes", env!("CARGO_PKG_VERSION")),
+                ));
             }
             Some(checks)
         }

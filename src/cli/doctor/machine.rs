@@ -51,14 +51,20 @@ fn memory() -> Check {
     let core = getrlimit(Resource::Core);
     let kept = dumpable_behavior().is_ok_and(|behavior| matches!(behavior, DumpableBehavior::NotDumpable));
     match kept && core.maximum == Some(0) {
-        true => Check::ok("core dumps", "none: the memory of this program is in no core file, and closed to other processes"),
-        false => Check::todo("core dumps", "this program's memory may get into core files", "report this: it is a fault"),
+        true => Check::ok(
+            "core dumps",
+            "none: the memory of this program is in no core file, and closed to other processes",
+        ),
+        false => {
+            Check::todo("core dumps", "this program's memory may get into core files", "report this: it is a fault")
+        }
     }
 }
 
 fn swap() -> Check {
     let table = fs::read_to_string("/proc/swaps").unwrap_or_default();
-    let spaces: Vec<PathBuf> = table.lines().skip(1).filter_map(|line| line.split_whitespace().next()).map(PathBuf::from).collect();
+    let spaces: Vec<PathBuf> =
+        table.lines().skip(1).filter_map(|line| line.split_whitespace().next()).map(PathBuf::from).collect();
     let open: Vec<String> = spaces.iter().filter(|space| !is_safe_swap(space)).map(|space| shown_path(space)).collect();
     match (spaces.is_empty(), open.is_empty()) {
         (true, _) => Check::ok("swap", "none"),
@@ -119,10 +125,17 @@ fn clock() -> Check {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
     match now >= EARLIEST {
         true => Check::ok("clock", show_date(now)),
-        false => Check::todo("clock", format!("it shows {}, which is past", show_date(now)), "set it: the daemon finds no network with it"),
+        false => Check::todo(
+            "clock",
+            format!("it shows {}, which is past", show_date(now)),
+            "set it: the daemon finds no network with it",
+        ),
     }
 }
 
 fn sandbox() -> Check {
-    Check::note("sandbox", "there is no landlock: with it a mount could not tell a writer that was killed from one that ended")
+    Check::note(
+        "sandbox",
+        "there is no landlock: with it a mount could not tell a writer that was killed from one that ended",
+    )
 }

@@ -50,7 +50,11 @@ fn owner(path: &Path, found: &fs::Metadata) -> Check {
         );
     }
     if mode & 0o077 != 0 {
-        return Check::todo("state", format!("others may enter {shown}: its mode is {mode:o}"), format!("chmod 700 {shown}"));
+        return Check::todo(
+            "state",
+            format!("others may enter {shown}: its mode is {mode:o}"),
+            format!("chmod 700 {shown}"),
+        );
     }
     Check::ok("state", shown)
 }
@@ -172,7 +176,8 @@ mod tests {
     fn what_is_wrong_in_a_state_is_told_and_left_alone() {
         let dir = tempfile::tempdir().expect("a directory");
         let state = dir.path().join("state");
-        let standing = |state: &Path| checks(state).into_iter().map(|check| (check.name, check.status)).collect::<Vec<_>>();
+        let standing =
+            |state: &Path| checks(state).into_iter().map(|check| (check.name, check.status)).collect::<Vec<_>>();
         assert!(standing(&state).contains(&("state", super::super::Standing::Do)));
         assert!(!state.exists(), "nothing is made");
         fs::create_dir(&state).expect("made");
