@@ -6,6 +6,7 @@ mod adopt;
 mod append;
 mod beneath;
 mod context;
+mod cp_compat;
 mod daemon;
 mod doctor;
 mod failure;
@@ -110,6 +111,7 @@ enum Verb {
     Send(send::Typed),
     Receive(receive::Typed),
     Doctor(doctor::Typed),
+    CpCompat(cp_compat::Typed),
 }
 
 impl Verb {
@@ -153,6 +155,9 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>, stdout_was_closed: bo
             Err(failure) => return failure::tell(&failure, false),
         }
     }
+    if arguments.first().is_some_and(|program| cp_compat::is_called(program)) {
+        arguments.insert(1, "cp-compat".into());
+    }
     let typed = match CommandLine::try_parse_from(&arguments) {
         Ok(typed) => typed,
         Err(error) => return failure::usage(&error),
@@ -167,6 +172,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>, stdout_was_closed: bo
         Verb::Mount(mount) if mount.goes_to_background() && !mount::background::is_child() => {
             mount::background::run(&arguments)
         }
+        Verb::CpCompat(copy) if copy.has_secrets() => Err(copy.hide_secrets().into()),
         _ => meant(&typed.common, &typed.verb)?.run(typed.verb).map(|()| ExitCode::SUCCESS),
     });
     log::finish();
@@ -220,6 +226,7 @@ async fn run(context: &Context, verb: Verb) -> Result<(), Stop> {
         Verb::Send(typed) => Box::pin(send::run(context, typed)).await,
         Verb::Receive(typed) => Box::pin(receive::run(context, typed)).await,
         Verb::Doctor(typed) => Box::pin(doctor::run(context, typed)).await,
+        Verb::CpCompat(typed) => Box::pin(cp_compat::run(context, typed)).await,
     }
 }
 

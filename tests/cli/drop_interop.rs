@@ -28,6 +28,18 @@ struct Keys {
     index: String,
 }
 
+impl Keys {
+    /// Of what `genkey` prints.
+    fn of(printed: &str) -> Self {
+        let value = |head: &str| {
+            let mut lines = printed.lines().skip_while(|line| !line.starts_with(head));
+            lines.nth(1).unwrap_or_else(|| panic!("no {head:?} in {printed:?}")).to_owned()
+        };
+        let (read_cap, write_cap) = (value("Read Capability"), value("Write Capability"));
+        Self { read_cap, write_cap, index: value("First Index") }
+    }
+}
+
 impl World {
     fn new() -> Option<Self> {
         let Some(program) = std::env::var_os("PIGEONFS_TEST_PIGEONHOLE_CP") else {
@@ -63,13 +75,7 @@ impl World {
     }
 
     fn keys(&self) -> Keys {
-        let keys = self.theirs("genkey", &[]).text();
-        let value = |head: &str| {
-            let mut lines = keys.lines().skip_while(|line| !line.starts_with(head));
-            lines.nth(1).unwrap_or_else(|| panic!("no {head:?} in {keys:?}")).to_owned()
-        };
-        let (read_cap, write_cap) = (value("Read Capability"), value("Write Capability"));
-        Keys { read_cap, write_cap, index: value("First Index") }
+        Keys::of(&self.theirs("genkey", &[]).text())
     }
 
     /// They send a file from an index on, box by box or by a courier's copy command. What they say of it.
@@ -293,4 +299,123 @@ fn what_is_copied_into_a_mount_pigeonhole_cp_receives() {
             }
         }
     });
+}
+
+/// Our program under upstream's name.
+struct CopyTool<'a> {
+    world: &'a World,
+    link: std::path::PathBuf,
+}
+
+impl<'a> CopyTool<'a> {
+    fn new(world: &'a World) -> Self {
+        let link = world.work.path("pigeonhole-cp");
+        std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_pigeonfs"), &link).expect("a link");
+        Self { world, link }
+    }
+
+    fn command(&self, verb: &str, arguments: &[&str]) -> Command {
+        let mut command = Command::new(&self.link);
+        command.args([verb, "-c", self.world.localnet.tcp_config()]).args(arguments);
+        command.env("HOME", self.world.work.path("")).env_remove("XDG_STATE_HOME").env_remove("PIGEONFS_LOG");
+        command
+    }
+
+    fn run(&self, verb: &str, arguments: &[&str]) -> Run {
+        run(&mut self.command(verb, arguments), b"")
+    }
+
+    fn keys(&self) -> Keys {
+        Keys::of(&self.run("genkey", &[]).ok().text())
+    }
+
+    /// What is kept of transfers that are under way.
+    fn kept(&self) -> usize {
+        let place = self.world.work.path(".local/state/pigeonhole-cp");
+        std::fs::read_dir(place).map_or(0, Iterator::count)
+    }
+}
+
+/// Both tools send what the other receives, box by box and by copy, and print the same lines.
+#[test]
+fn our_pigeonhole_cp_stands_in_for_theirs_in_both_directions() {
+    let Some(world) = World::new() else { return };
+    let ours = CopyTool::new(&world);
+    for (at, by_boxes) in [true, false].into_iter().enumerate() {
+        let data = bytes(10_000, at as u64 + 1);
+        let file = world.write(&format!("sent-{at}"), &data);
+        let keys = ours.keys();
+        let mut arguments = vec!["-w", &keys.write_cap, "-i", &keys.index, "-f", &file];
+        arguments.extend(by_boxes.then_some("--no-copy"));
+        let sent = ours.run("send", &arguments).ok();
+        let mode = if by_boxes { "direct" } else { "copy" };
+        let line = sent.text();
+        assert!(line.starts_with("sent 10000 bytes in "), "{line}");
+        assert!(line.contains(&format!(" box(es) ({mode}) in ")) && line.trim_end().ends_with("KiB/s"), "{line}");
+        let theirs = world.they_receive(&keys.read_cap, &keys.index, &format!("theirs-{at}"), &format!("sent-{at}"));
+        assert!(theirs == data, "{mode}: they received {} bytes", theirs.len());
+
+        let keys = world.keys();
+        world.they_send(&keys, &keys.index, &file, by_boxes);
+        let to = world.directory(&format!("ours-{at}"));
+        let arguments = ["-r", &keys.read_cap, "-i", &keys.index, "-d", &to];
+        let received = ours.run("receive", &arguments).ok().text();
+        assert!(received.starts_with("received 10000 bytes in "), "{received}");
+        assert!(received.trim_end().ends_with(&format!("-> {to}/sent-{at}")), "{received}");
+        assert!(std::fs::read(format!("{to}/sent-{at}")).expect("the file") == data);
+        // Never over a file that is there.
+        ours.run("receive", &arguments).failed(1, &["cannot be written"]);
+    }
+    assert_eq!(ours.kept(), 2, "only the two transfers that failed are kept");
+}
+
+/// The capability is in the arguments of a process for no longer than that needs to replace itself; what was cut off goes on
+/// and is not sent twice.
+#[test]
+fn our_pigeonhole_cp_hides_the_capability_and_goes_on_after_a_kill() {
+    let Some(world) = World::new() else { return };
+    let ours = CopyTool::new(&world);
+    let keys = ours.keys();
+    let to = world.directory("to");
+    let receive = ["-r", &keys.read_cap, "-i", &keys.index, "-d", &to];
+    let waiting = crate::common::Kill(ours.command("receive", &receive).spawn().expect("started"));
+    let arguments = eventually("the arguments are taken away", || {
+        let arguments = std::fs::read_to_string(format!("/proc/{}/cmdline", waiting.0.id())).expect("it runs");
+        (!arguments.contains(&keys.read_cap)).then_some(arguments)
+    });
+    assert!(!arguments.contains(&keys.index), "{arguments}");
+    eventually("the transfer is kept", || (ours.kept() == 1).then_some(()));
+    drop(waiting);
+
+    let data = bytes(30_000, 9);
+    let file = world.write("cut", &data);
+    let send = ["-w", &keys.write_cap, "-i", &keys.index, "-f", &file, "--no-copy"];
+    let cut = crate::common::Kill(ours.command("send", &send).spawn().expect("started"));
+    eventually("both are kept", || (ours.kept() == 2).then_some(()));
+    drop(cut);
+    ours.run("send", &send).ok();
+    let received = ours.run("receive", &receive).ok();
+    assert!(received.stderr.contains("warning: every user of this machine"), "{}", received.stderr);
+    assert!(std::fs::read(format!("{to}/cut")).expect("the file") == data);
+    assert_eq!(ours.kept(), 0);
+}
+
+/// What cannot be is refused as upstream's tool refuses it, and nothing secret comes back.
+#[test]
+fn our_pigeonhole_cp_refuses_with_upstreams_exit_codes() {
+    let Some(world) = World::new() else { return };
+    let ours = CopyTool::new(&world);
+    let keys = ours.keys();
+    let file = world.write("small", b"text");
+    let to = world.directory("to");
+    for (verb, arguments, code, told) in [
+        ("send", vec!["-w", &keys.read_cap, "-i", &keys.index, "-f", &file], 1, "not a write capability"),
+        ("send", vec!["-w", &keys.write_cap, "-i", "AAAA", "-f", &file], 1, "not a box index"),
+        ("send", vec!["-w", &keys.write_cap, "-i", &keys.index, "-f", &to], 1, "must be a regular file"),
+        ("receive", vec!["-r", &keys.read_cap, "-i", &keys.index, "-d", "/nowhere/at/all"], 1, "not a directory"),
+        ("receive", vec!["-r", &keys.read_cap, "-d", &to], 2, "--index"),
+    ] {
+        let refused = ours.run(verb, &arguments).failed(code, &[told]);
+        assert!(!refused.stderr.contains(&keys.read_cap), "{}", refused.stderr);
+    }
 }
