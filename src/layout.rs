@@ -92,3 +92,18 @@ fn every_module_has_its_place_among_the_arrows() {
         }
     }
 }
+
+/// The targets of a document's links, without those to places of its own and to other hosts.
+fn links(document: &str) -> impl Iterator<Item = &str> {
+    let targets = document.split("](").skip(1).filter_map(|rest| rest.split(')').next());
+    targets.filter(|target| !target.starts_with('#') && !target.contains("://"))
+}
+
+#[test]
+fn the_links_of_the_architecture_live() {
+    let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let document = fs::read_to_string(src.join("ARCHITECTURE.md")).expect("the document");
+    let dead: Vec<_> = links(&document).filter(|target| !src.join(target).exists()).collect();
+    assert!(dead.is_empty(), "src/ARCHITECTURE.md points at files that are not there: {dead:?}");
+    assert!(links(&document).count() > 20, "the links were not found");
+}
