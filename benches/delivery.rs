@@ -18,7 +18,6 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use base64::Engine as _;
 use pigeonfs::channel::Linger;
 use pigeonfs::engine::Daemon;
 use pigeonfs::engine::control::{Link, Opening, Request, Response, Secret};
@@ -199,7 +198,14 @@ impl Side {
     ) -> Sample {
         let before = localnet.stats();
         let began = Instant::now();
-        self.link.request(Request::Add { name: name.into(), capability, content: Content::Stream }).await.unwrap();
+        let add = Request::Add {
+            name: name.into(),
+            capability,
+            content: Content::Stream,
+            strict_network: false,
+            kept_until: None,
+        };
+        self.link.request(add).await.unwrap();
         self.wait(name, Some(((boxes - 12) * BOX) as u64), DurabilityStatus::Stored).await;
         let ticks = Ticks::since(&before, &localnet.stats());
         self.wait(name, Some((boxes * BOX) as u64), DurabilityStatus::Stored).await;
@@ -233,10 +239,8 @@ impl Side {
     }
 
     async fn share(&mut self, name: &str) -> Secret {
-        match self.link.request(Request::Share { name: name.into(), write: false }).await.unwrap() {
-            Response::Capability(text) => {
-                Secret::new(base64::engine::general_purpose::STANDARD.decode(text.expose().trim_ascii()).unwrap())
-            }
+        match self.link.request(Request::Share { name: name.into(), write: false, from_here: false }).await.unwrap() {
+            Response::Capability(text) => text,
             other => panic!("a capability: {other:?}"),
         }
     }

@@ -121,7 +121,6 @@ pub(crate) fn count<T: TryFrom<u64>>(
 }
 
 /// Reads a date as Unix seconds: `2027-01-31` (its first second, in UTC), `2027-01-31T12:00Z` or with an offset.
-#[allow(dead_code, reason = "read by the options that take a date, which come with the verbs of hand-over")]
 pub(crate) fn date(text: &str) -> Result<u64, String> {
     let bad = || format!("{text:?} is not a date; dates are written as 2027-01-31 or 2027-01-31T12:00:00Z");
     let second = if text.len() == "2027-01-31".len() {

@@ -3,15 +3,19 @@
 //! A channel is an Ed25519 root key and a chain of indices. Each index blinds the root key into the identity of one
 //! box, whose contents are sealed under a key of that index. Everything is deterministic: the same capability, index
 //! and message make the same box, byte for byte. Source: `pigeonhole-internals.md` §1 and §2.1.
+//!
+#![doc = include_str!("TEXT.md")]
 
 mod capability;
 mod index;
 mod kdf;
 mod sealed;
+mod text;
 
 pub use capability::{ParseError, ReadCap, WriteCap};
 pub use index::{BoxIndex, IndexError};
 pub use sealed::{BoxId, OpenError, Opened, SealError, SealedBox, verify_box};
+pub use text::{AnyCap, CapText, Found, TextError, TextKind, TextNetwork, looks_secret};
 
 /// Length of a `MessageBoxIndex`, in bytes.
 pub const INDEX_BYTES: usize = 104;

@@ -1,26 +1,27 @@
 //! `pigeonfs add`
 
-use std::io::{IsTerminal, Read};
 use std::path::{Path, PathBuf};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use clap::Args;
-use zeroize::Zeroizing;
 
-use super::context::{Context, channel_of};
-use super::{Stop, name, output};
-use crate::bacap::{INDEX_BYTES, READ_CAP_BYTES, WRITE_CAP_BYTES};
-use crate::engine::control::{Failure, FailureKind, Request, Secret};
+use super::context::{Context, misunderstood};
+
+use super::{Stop, failure, name, output, secret_input};
+use crate::bacap::{AnyCap, Found, INDEX_BYTES, TextKind};
+use crate::engine::control::{Failure, FailureKind, Request, Response, Secret};
 use crate::store::{ChannelName, Content};
+use crate::units::date;
 
-/// Most that is read of a file or of stdin: a capability with room for the blanks around it.
-const LONGEST_TEXT: u64 = 4096;
+const PROMPT: &str = "Paste the capability";
 
 /// Take a capability in: a channel that others write, or one of ours from elsewhere
 #[derive(Args, Debug)]
 #[command(after_help = "\
-The capability is read from stdin or from a file, never from an argument, where every user of the machine could see it.
+The capability is read from stdin or from a file, never from an argument, where every user of the machine could see it. It is
+the line that `pigeonfs share` prints (pigeon-read1…, pigeon-write1…), also in upper case, quoted or wrapped; or upstream's
+base64. Base64 does not say whether it is of a stream or of a drop: then the channel's first box decides.
 
 Examples:
   pigeonfs add notes < notes.cap
@@ -36,24 +37,38 @@ pub(super) struct Typed {
     /// It is a drop: a channel that carries whole files
     #[arg(long)]
     drop: bool,
+    /// Its writer keeps it on the network until then, as 2027-03-01: what is not found before is late, and not the end
+    #[arg(long, value_name = "DATE", value_parser = date)]
+    kept_until: Option<u64>,
+    /// Refuse a capability whose network has other directory authorities than the one here, rather than warn
+    #[arg(long)]
+    strict_network: bool,
 }
 
 pub(super) async fn run(context: &Context, typed: Typed) -> Result<(), Stop> {
     let text = match &typed.file {
-        Some(path) => from_file(path)?,
-        None => from_stdin()?,
+        Some(path) => secret_input::from_file(path, PROMPT)?,
+        None => secret_input::from_stdin(PROMPT)?,
     };
-    let capability = capability(&text)?;
     let content = if typed.drop { Content::Drop { allow_delete: false } } else { Content::Stream };
-    let request = Request::Add { name: typed.name.to_string(), capability, content };
-    let added = channel_of(context.ask(request).await?)?;
-    if context.json { output::json(&added) } else { Ok(()) }
+    let capability = capability(&text, content)?;
+    let request = Request::Add {
+        name: typed.name.to_string(),
+        capability,
+        content,
+        strict_network: typed.strict_network,
+        kept_until: typed.kept_until,
+    };
+    let Response::Added { channel, warnings } = context.ask(request).await? else { return Err(misunderstood()) };
+    warnings.iter().for_each(|warning| failure::warn(warning));
+    if context.json { output::json(&channel) } else { Ok(()) }
 }
 
-/// The capability that a file holds, `-` for stdin, with the index put in that says where to begin in its channel.
+/// The capability of a drop that a file holds, `-` for stdin, with the index put in that says where to begin in its
+/// channel.
 pub(super) fn capability_from(path: &Path, index: Option<&str>) -> Result<Secret, Failure> {
-    let text = if path.as_os_str() == "-" { from_stdin()? } else { from_file(path)? };
-    let secret = capability(&text)?;
+    let text = secret_input::from_file(path, PROMPT)?;
+    let secret = capability(&text, Content::Drop { allow_delete: false })?;
     let Some(index) = index else { return Ok(secret) };
     let bad = |why: String| {
         Failure::new(FailureKind::Usage, format!("this is not an index: {why}")).hint(
@@ -64,77 +79,37 @@ pub(super) fn capability_from(path: &Path, index: Option<&str>) -> Result<Secret
     if index.len() != INDEX_BYTES {
         return Err(bad(format!("it has {} bytes, and {INDEX_BYTES} are expected", index.len())));
     }
-    let head = secret.expose().len() - INDEX_BYTES;
-    Ok(Secret::new([&secret.expose()[..head], &index].concat()))
-}
-
-fn from_file(path: &Path) -> Result<Zeroizing<Vec<u8>>, Failure> {
-    std::fs::File::open(path).and_then(bounded).map_err(|error| {
-        Failure::new(FailureKind::Failed, format!("the capability's file {} cannot be read: {error}", path.display()))
+    let index = crate::bacap::BoxIndex::from_bytes(&index).map_err(|error| bad(error.to_string()))?;
+    let found = Found::parse(secret.expose()).map_err(|error| not_a_capability(&error))?;
+    let cap = match found.cap() {
+        AnyCap::Read(cap) => AnyCap::Read(cap.with_index(index)),
+        AnyCap::Write(cap) => AnyCap::Write(cap.with_index(index)),
+    };
+    Ok(match found {
+        Found::Text(text) => Secret::new(crate::bacap::CapText { cap, ..text }.encode().as_bytes().to_vec()),
+        Found::Raw(_) => Secret::new(cap.to_bytes().to_vec()),
     })
 }
 
-fn from_stdin() -> Result<Zeroizing<Vec<u8>>, Failure> {
-    let failed = |error| Failure::new(FailureKind::Failed, format!("standard input cannot be read: {error}"));
-    let stdin = std::io::stdin().lock();
-    if !stdin.is_terminal() {
-        return bounded(stdin).map_err(failed);
-    }
-    use std::io::{BufRead, Write};
-    let _ = write!(std::io::stderr(), "Paste the capability, then Enter: ");
-    let mut line = Zeroizing::new(Vec::new());
-    stdin.take(LONGEST_TEXT).read_until(b'\n', &mut line).map_err(failed)?;
-    Ok(line)
-}
-
-fn bounded(from: impl Read) -> std::io::Result<Zeroizing<Vec<u8>>> {
-    // Room for all of it at once: a vector that grows leaves copies behind.
-    let mut text = Zeroizing::new(Vec::with_capacity(usize::try_from(LONGEST_TEXT).unwrap_or_default() + 1));
-    from.take(LONGEST_TEXT + 1).read_to_end(&mut text)?;
-    Ok(text)
-}
-
-/// What the text holds, known by its length. Nothing of the text comes back in an error.
-fn capability(text: &[u8]) -> Result<Secret, Failure> {
-    let bad = |why: String| {
-        Failure::new(FailureKind::Usage, format!("this is not a capability: {why}"))
-            .hint("a capability is the one line that `pigeonfs share NAME` prints, or upstream's base64")
-    };
-    let text = text.trim_ascii();
-    if text.is_empty() {
-        return Err(bad("there was no text".to_owned()));
-    }
-    let bytes = STANDARD.decode(text).map_err(|_| bad(format!("its {} characters are not base64", text.len())))?;
-    let bytes = Zeroizing::new(bytes);
-    match bytes.len() {
-        READ_CAP_BYTES | WRITE_CAP_BYTES => Ok(Secret::new(bytes.to_vec())),
-        INDEX_BYTES => Err(bad("it is as long as a box index. The capability that belongs to it is needed".to_owned())),
-        other => Err(bad(format!(
-            "it has {other} bytes, and a read capability has {READ_CAP_BYTES}, a write capability {WRITE_CAP_BYTES}"
-        ))),
+/// The text, after a look at it: what is wrong with it is told before a state is opened. Nothing of it comes back in an
+/// error.
+fn capability(text: &[u8], wanted: Content) -> Result<Secret, Failure> {
+    let found = Found::parse(text).map_err(|error| not_a_capability(&error))?;
+    let refused = |text: &str, hint: &str| Err(Failure::new(FailureKind::Usage, text).hint(hint));
+    match found {
+        Found::Text(text) if text.kind == TextKind::Drop && !wanted.is_drop() => refused(
+            "this is the capability of a drop, which carries whole files, and a stream is wanted here",
+            "`pigeonfs add --drop NAME` takes it in",
+        ),
+        Found::Text(text) if text.kind == TextKind::Stream && wanted.is_drop() => refused(
+            "this is the capability of a stream, which carries bytes, and a drop is wanted here",
+            "`pigeonfs add NAME` takes it in, without --drop",
+        ),
+        Found::Text(_) | Found::Raw(_) => Ok(Secret::new(text.to_vec())),
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn capabilities_are_known_by_their_length() {
-        for length in [READ_CAP_BYTES, WRITE_CAP_BYTES] {
-            let text = format!(" \n{}\r\n", STANDARD.encode(vec![7; length]));
-            assert_eq!(capability(text.as_bytes()).expect("a capability").expose(), vec![7; length]);
-        }
-        for (text, told) in [
-            (String::new(), "no text"),
-            ("hello world".to_owned(), "11 characters are not base64"),
-            (STANDARD.encode([7; INDEX_BYTES]), "box index"),
-            (STANDARD.encode([7; 3]), "it has 3 bytes"),
-        ] {
-            let failure = capability(text.as_bytes()).expect_err(told);
-            assert_eq!(failure.kind, FailureKind::Usage);
-            assert!(failure.message.contains(told), "{}", failure.message);
-            assert!(text.is_empty() || !failure.message.contains(&text), "the text is not repeated");
-        }
-    }
+fn not_a_capability(error: &crate::bacap::TextError) -> Failure {
+    Failure::new(FailureKind::Usage, format!("this is not a capability: {error}"))
+        .hint("a capability is the one line that `pigeonfs share NAME` prints, or upstream's base64")
 }

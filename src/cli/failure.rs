@@ -1,12 +1,13 @@
 //! How a verb that failed says so, and with which exit code it ends. The only place that knows the codes.
 
+use std::ffi::OsString;
 use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 
 use serde_json::json;
 
 use super::output;
-use super::{Stop, log};
+use super::{Stop, log, secret_args};
 use crate::engine::control::{Failure, FailureKind};
 use crate::text::{shown, shown_json};
 
@@ -19,11 +20,20 @@ pub(super) fn tell(failure: &Failure, json: bool) -> ExitCode {
     ExitCode::from(exit_code(failure.kind))
 }
 
+/// Prints what a person is to know although the verb goes on.
+pub(super) fn warn(text: &str) {
+    // Where nobody can be told, it goes on all the same.
+    let _ = writeln!(std::io::stderr().lock(), "warning: {}", shown(text));
+}
+
 /// Prints what was wrong with the command line, or the help that it asked for.
-pub(super) fn usage(error: &clap::Error) -> ExitCode {
+pub(super) fn usage(error: &clap::Error, arguments: &[OsString]) -> ExitCode {
     if error.use_stderr() {
+        let text = error.render();
+        let is_coloured = std::io::stderr().is_terminal();
+        let text = if is_coloured { text.ansi().to_string() } else { text.to_string() };
         // Where nobody can be told, the exit code is what is left.
-        let _ = error.print();
+        let _ = std::io::stderr().lock().write_all(secret_args::redacted(&text, arguments).as_bytes());
         return ExitCode::from(exit_code(FailureKind::Usage));
     }
     let printed = output::check().map_err(Stop::from).and_then(|()| Ok(error.print()?));

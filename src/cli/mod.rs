@@ -22,9 +22,12 @@ mod move_spool;
 mod new;
 mod output;
 mod progress;
+mod qr;
 mod read;
 mod receive;
 mod rename;
+mod secret_args;
+mod secret_input;
 mod send;
 mod share;
 mod signals;
@@ -148,6 +151,12 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>, stdout_was_closed: bo
     }
     let hardened = harden::process();
     let mut arguments: Vec<OsString> = arguments.into_iter().collect();
+    // Where pigeonhole-cp is spoken, capabilities are arguments; that verb hides them itself.
+    let is_compatible = arguments.first().is_some_and(|program| cp_compat::is_called(program))
+        || arguments.get(1).is_some_and(|argument| argument == "cp-compat");
+    if !is_compatible && let Err(failure) = secret_args::refuse(&arguments) {
+        return failure::tell(&failure, arguments.iter().any(|argument| argument == "--json"));
+    }
     if arguments.first().is_some_and(|program| mount::helper::is_called(program)) {
         match mount::helper::translate(&arguments, takes_value) {
             Ok(Some(meant)) => arguments = meant,
@@ -160,7 +169,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>, stdout_was_closed: bo
     }
     let typed = match CommandLine::try_parse_from(&arguments) {
         Ok(typed) => typed,
-        Err(error) => return failure::usage(&error),
+        Err(error) => return failure::usage(&error, &arguments),
     };
     let json = typed.common.json;
     let sound = hardened.and_then(|()| if typed.verb.prints(json) { output::check() } else { Ok(()) });

@@ -18,7 +18,7 @@ use super::daemon::DaemonArgs;
 use super::progress::Progress;
 use super::send::{index_from, refuse_argv};
 use super::status::display;
-use super::{Stop, name, output, seconds};
+use super::{Stop, failure, name, output, seconds};
 use crate::engine::control::{Failure, FailureKind, Link, Request, Response, Secret};
 use crate::engine::status::{ChannelStatus, LinkStatus, RecordStatus};
 use crate::store::{ChannelName, Content};
@@ -197,7 +197,11 @@ impl Receiving<'_> {
     async fn run(&mut self, capability: Option<Secret>, follow: bool, deadline: Option<Instant>) -> Result<(), Stop> {
         if let Some(capability) = capability {
             let content = Content::Drop { allow_delete: false };
-            self.link.request(Request::Add { name: self.drop.clone(), capability, content }).await?;
+            let name = self.drop.clone();
+            let add = Request::Add { name, capability, content, strict_network: false, kept_until: None };
+            if let Response::Added { warnings, .. } = self.link.request(add).await? {
+                warnings.iter().for_each(|warning| failure::warn(warning));
+            }
         }
         let mut no_daemon_since = None;
         loop {

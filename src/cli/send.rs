@@ -214,7 +214,8 @@ impl Sending<'_> {
         let content = Content::Drop { allow_delete: false };
         let name = self.drop.clone();
         if let Some(capability) = capability {
-            self.link.request(Request::Add { name, capability, content }).await?;
+            let add = Request::Add { name, capability, content, strict_network: false, kept_until: None };
+            self.link.request(add).await?;
             return Ok(());
         }
         let durability = DurabilityStatus::Stored;

@@ -1,10 +1,14 @@
 //! `pigeonfs share`
 
-use clap::Args;
+use std::io::IsTerminal;
+
+use clap::{Args, ValueEnum};
+use rustix::fs::{FileType, Mode, fstat};
 use serde_json::json;
 
 use super::context::{Context, misunderstood};
-use super::{Stop, name, output};
+use super::{Stop, failure, name, output, qr};
+use crate::bacap::{CapText, Found, ReadCap, WriteCap};
 use crate::engine::control::{Request, Response};
 use crate::store::ChannelName;
 
@@ -16,8 +20,10 @@ the channel can only grow. Send it over a way that you trust, and into a file or
 Two writers of one channel destroy each other's bytes, so give the write capability away only with the channel.
 
 Examples:
-  pigeonfs share notes > notes.cap
-  pigeonfs share notes | ssh friend pigeonfs add notes")]
+  (umask 077; pigeonfs share notes > notes.cap)
+  pigeonfs share notes | ssh friend pigeonfs add notes
+  pigeonfs share --qr notes              for a camera, on this terminal
+  pigeonfs share --raw notes             as upstream's tools print and take it")]
 pub(super) struct Typed {
     /// The channel
     #[arg(value_parser = name)]
@@ -25,18 +31,81 @@ pub(super) struct Typed {
     /// The write capability, with which others can append
     #[arg(long)]
     write: bool,
+    /// A capability whose reader sees only what comes from now on
+    #[arg(long, conflicts_with = "write")]
+    from_here: bool,
+    /// Upstream's form: base64 of the capability alone, which says nothing of kind and network
+    #[arg(long)]
+    raw: bool,
+    /// A QR code. `colour` sets its own colours; `dark` and `light` are for terminals without, of that background
+    #[arg(long, value_name = "BACKGROUND", num_args = 0..=1, require_equals = true, default_missing_value = "colour",
+          conflicts_with_all = ["raw", "json"])]
+    qr: Option<Background>,
+}
+
+/// What a QR code is shown on.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Background {
+    Colour,
+    Dark,
+    Light,
 }
 
 pub(super) async fn run(context: &Context, typed: Typed) -> Result<(), Stop> {
-    let request = Request::Share { name: typed.name.to_string(), write: typed.write };
+    let request = Request::Share { name: typed.name.to_string(), write: typed.write, from_here: typed.from_here };
     let Response::Capability(capability) = context.ask(request).await? else {
         return Err(misunderstood());
     };
-    if context.json {
-        let text = std::str::from_utf8(capability.expose()).map_err(|_| misunderstood())?;
-        let kind = if typed.write { "write" } else { "read" };
-        return output::json(&json!({ "name": typed.name.as_str(), "kind": kind, "capability": text }));
+    let Ok(Found::Text(text)) = Found::parse(capability.expose()) else { return Err(misunderstood()) };
+    warn(&typed);
+    if let Some(background) = typed.qr {
+        return show_qr(&text, background);
     }
-    output::bytes(capability.expose())?;
+    let line = if typed.raw { raw(&text) } else { text.encode() };
+    if context.json {
+        let kind = if typed.write { "write" } else { "read" };
+        return output::json(&json!({ "name": typed.name.as_str(), "kind": kind, "capability": *line }));
+    }
+    output::bytes(line.as_bytes())?;
     output::line("")
+}
+
+fn raw(text: &CapText) -> zeroize::Zeroizing<String> {
+    use crate::bacap::AnyCap::{Read, Write};
+    match &text.cap {
+        Read(cap) => ReadCap::to_base64(cap),
+        Write(cap) => WriteCap::to_base64(cap),
+    }
+}
+
+fn show_qr(text: &CapText, background: Background) -> Result<(), Stop> {
+    let ink = match background {
+        Background::Colour => qr::Ink::Colours,
+        Background::Dark => qr::Ink::Light,
+        Background::Light => qr::Ink::Dark,
+    };
+    for line in qr::lines(&text.encode_upper(), ink)? {
+        output::line(&line)?;
+    }
+    Ok(())
+}
+
+/// Says where others can see what is printed. What is printed is what was asked for all the same.
+fn warn(typed: &Typed) {
+    let stdout = std::io::stdout();
+    let (sort, may) = if typed.write { ("write", "write and read") } else { ("read", "read") };
+    if stdout.is_terminal() {
+        failure::warn(&format!(
+            "this is the {sort} capability of {:?}: whoever sees it can {may} the channel, for ever",
+            typed.name.as_str()
+        ));
+    } else if let Ok(stat) = fstat(&stdout)
+        && FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile
+        && Mode::from_raw_mode(stat.st_mode).intersects(Mode::RGRP | Mode::ROTH)
+    {
+        failure::warn(
+            "the file that the capability is written to can be read by other users of this machine: `chmod 600` it, or set \
+             `umask 077` before",
+        );
+    }
 }

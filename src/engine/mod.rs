@@ -42,8 +42,8 @@ pub use network::Daemon;
 pub use owner::{Owner, OwnerKind};
 
 use crate::bacap::WriteCap;
-use crate::channel::{DeliveryConfig, Linger, OTHER_NETWORK};
-use crate::store::{Channel, ChannelId, ChannelName, Durability, REPLICA_EPOCH, Role, Store, StoreError};
+use crate::channel::{DeliveryConfig, Linger};
+use crate::store::{Channel, ChannelId, ChannelName, Durability, NetworkId, REPLICA_EPOCH, Role, Store, StoreError};
 use control::{Failure, FailureKind};
 use status::{ChannelStatus, DaemonStatus, DurabilityStatus, RoleStatus, STATUS_VERSION, Status, unix_seconds};
 
@@ -160,7 +160,12 @@ impl Engine {
 
     /// Why the channel cannot work for now: it belongs to another network. A fence stands in the channel itself.
     pub fn refusal(&self, channel: &Channel) -> Option<String> {
-        self.shared.refuses(channel).then(|| OTHER_NETWORK.to_owned())
+        self.shared.refusal(channel)
+    }
+
+    /// The newest network that was connected.
+    pub(crate) fn network(&self) -> Option<NetworkId> {
+        self.shared.network()
     }
 
     /// A channel is to be adopted: see [`Store::adopt`].

@@ -130,9 +130,9 @@ impl Network {
         if carry::admits(&self.id, &channel) { Ok(Pass(Arc::clone(self))) } else { Err(Refusal::OtherNetwork) }
     }
 
-    /// Whether the channel is bound to another network.
+    /// Whether the channel belongs to another network.
     pub(super) fn is_foreign_to(&self, channel: &Channel) -> bool {
-        channel.network.as_ref().is_some_and(|bound| !bound.is_same_network_as(&self.id))
+        channel.is_foreign_to(&self.id)
     }
 
     /// Says goodbye on the second connection.
@@ -327,7 +327,7 @@ async fn check(lines: &Arc<Lines>, status: &thin::Status) -> Result<Network, Str
     let pki = status.pki.as_ref();
     Ok(Network {
         lines: Arc::clone(lines),
-        id: NetworkId::new(keys),
+        id: NetworkId::new(keys).embedded(pki.is_some_and(|document| document.localnet)),
         max_plaintext,
         localnet: pki.is_some_and(|document| document.localnet),
         pace: pace(pki.map(Arc::as_ref)),

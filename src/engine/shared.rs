@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 use tokio::time::Instant;
 
 use super::status::DaemonStatus;
-use crate::channel::Pace;
+use crate::channel::{OTHER_NETWORK, Pace};
 use crate::store::{Channel, ChannelId, Durability, MAX_NOTES, NetworkId, Role, Store};
 
 /// The longest note, in characters.
@@ -153,12 +153,16 @@ impl Shared {
         self.seen().network = Some(network);
     }
 
-    /// Whether the channel is bound to another network than the newest that was seen.
-    pub(super) fn refuses(&self, channel: &Channel) -> bool {
-        match (&self.seen().network, &channel.network) {
-            (Some(present), Some(bound)) => !bound.is_same_network_as(present),
-            _ => false,
-        }
+    pub(super) fn network(&self) -> Option<NetworkId> {
+        self.seen().network.clone()
+    }
+
+    /// Why the channel does not belong to the newest network that was seen: by what it is bound to, or by its text.
+    pub(super) fn refusal(&self, channel: &Channel) -> Option<String> {
+        let seen = self.seen();
+        let present = seen.network.as_ref()?;
+        let why = || channel.misfit(present).map_or_else(|| OTHER_NETWORK.to_owned(), |misfit| misfit.to_string());
+        channel.is_foreign_to(present).then(why)
     }
 
     pub(super) fn next_probe(&self, id: ChannelId, at: Option<Instant>) {

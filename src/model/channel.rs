@@ -3,8 +3,8 @@
 use std::fmt;
 use std::time::SystemTime;
 
-use super::{ChannelName, NetworkId};
-use crate::bacap::{BoxIndex, ReadCap, WriteCap};
+use super::{ChannelName, Misfit, NetworkId};
+use crate::bacap::{BoxIndex, ReadCap, TextNetwork, WriteCap};
 
 /// What a box takes before the network was asked: M of Katzenpost's default geometry (`pigeonhole-internals.md` §2.3).
 pub const PROVISIONAL_MAX_PLAINTEXT: u32 = 1549;
@@ -203,6 +203,31 @@ pub struct Channel {
     pub max_plaintext: usize,
     /// The network that it belongs to.
     pub network: Option<NetworkId>,
+    /// Reader: what it carries is what a person said; its first box is to tell.
+    pub kind_is_told: bool,
+    /// The network that its capability's text names.
+    pub text_network: TextNetwork,
+    /// Another network than the one of its text is refused, even where only the authorities have changed.
+    pub strict_network: bool,
+    /// Writer: until when what expires is sent again. Reader: until when its writer does so.
+    pub kept_until: Option<SystemTime>,
+}
+
+impl Channel {
+    /// How `present` differs from the network that the channel belongs to by its capability's text, where that is a reason
+    /// to refuse it. What a channel is bound to stands above its text.
+    pub fn misfit(&self, present: &NetworkId) -> Option<Misfit> {
+        let misfit = Misfit::of(self.text_network, present).filter(|_| self.network.is_none());
+        misfit.filter(|misfit| self.strict_network || *misfit != Misfit::OtherHash)
+    }
+
+    /// Whether the channel belongs to another network than `present`: by what it is bound to, or by its text.
+    pub fn is_foreign_to(&self, present: &NetworkId) -> bool {
+        match &self.network {
+            Some(bound) => !bound.is_same_network_as(present),
+            None => self.misfit(present).is_some(),
+        }
+    }
 }
 
 /// What we hold of a channel.

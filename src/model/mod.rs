@@ -14,5 +14,5 @@ pub use channel::{
 };
 pub use limits::{Limits, Usage};
 pub use name::{ChannelName, MAX_NAME_BYTES, NameError};
-pub use network::{Binding, NetworkId};
+pub use network::{Binding, Misfit, NetworkId};
 pub use record::{RecordId, RecordState};

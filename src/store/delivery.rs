@@ -122,7 +122,8 @@ impl Ledger<'_> {
             }
         }
         let keys = network.to_bytes();
-        self.run("INSERT INTO network (keys) VALUES (?1) ON CONFLICT DO NOTHING", [&keys])?;
+        let sql = "INSERT INTO network (keys, localnet) VALUES (?1, ?2) ON CONFLICT DO NOTHING";
+        self.run(sql, params![keys, network.is_localnet()])?;
         self.run(
             "UPDATE channel SET network = (SELECT id FROM network WHERE keys = ?2) WHERE id = ?1",
             params![id.0, keys],

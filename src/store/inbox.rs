@@ -15,6 +15,9 @@ impl Ledger<'_> {
     /// Keeps a batch of answers: boxes, then the frontier that they move, then what is known of the new frontier.
     pub(super) fn received(&mut self, id: ChannelId, arrivals: &[(BoxSeq, Arrival)]) -> Result<Frontier, StoreError> {
         let record = self.reader(id)?;
+        if self.settle_kind(id, &record, arrivals)? {
+            return Ok(Frontier { seq: BoxSeq(0), size: 0 });
+        }
         let mut order: Vec<_> = arrivals.iter().collect();
         order.sort_by_key(|(seq, _)| *seq);
         let mut inbox = Inbox {

@@ -15,7 +15,7 @@ use super::{
     BoxSeq, BoxState, Capability, Channel, ChannelId, ChannelName, Durability, NetworkId, OutBox, Role, Store,
     StoreError, Usage,
 };
-use crate::bacap::BoxIndex;
+use crate::bacap::{BoxIndex, TextNetwork};
 
 /// Most bytes that one [`Store::read`] returns.
 pub const MAX_READ_BYTES: usize = 4 << 20;
@@ -26,7 +26,8 @@ const CHANNEL: &str = "
            c.verdict_at, c.max_plaintext, n.keys, c.changed, c.dropped_bytes, c.held_bytes, c.lost_end, c.skipped_boxes,
            c.kind, c.allow_delete, c.assembled, c.astray,
            c.durability, c.couriered_boxes, c.couriered_bytes, c.stale_since, c.searched, c.search_probes,
-           c.launched_end, c.unfit, c.stale_epoch
+           c.launched_end, c.unfit, c.stale_epoch,
+           n.localnet, c.kind_is_told, c.text_network, c.strict_network, c.kept_until
     FROM channel c LEFT JOIN network n ON n.id = c.network";
 
 impl Store {
@@ -281,6 +282,7 @@ fn channel(row: &Row<'_>) -> rusqlite::Result<Channel> {
     let boxes = uint(row, 5)?;
     let frontier = seq(row, 17)?;
     let keys: Option<Vec<u8>> = row.get(20)?;
+    let localnet = row.get::<_, Option<bool>>(39)?.unwrap_or_default();
     let (size, dropped_bytes, cached) = (uint(row, 3)?, uint(row, 22)?, uint(row, 23)?);
     Ok(Channel {
         id: ChannelId(row.get(0)?),
@@ -324,7 +326,15 @@ fn channel(row: &Row<'_>) -> rusqlite::Result<Channel> {
         max_plaintext: row.get::<_, u32>(19)? as usize,
         network: keys
             .map(|keys| NetworkId::from_bytes(&keys).ok_or_else(|| corrupt(20, "not whole keys".to_owned())))
-            .transpose()?,
+            .transpose()?
+            .map(|network| network.embedded(localnet)),
+        kind_is_told: row.get(40)?,
+        text_network: row
+            .get::<_, Option<[u8; 5]>>(41)?
+            .map_or(Some(TextNetwork::Unbound), TextNetwork::from_bytes)
+            .ok_or_else(|| corrupt(41, "no network".to_owned()))?,
+        strict_network: row.get(42)?,
+        kept_until: row.get::<_, Option<i64>>(43)?.map(from_nanos),
     })
 }
 

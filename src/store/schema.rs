@@ -11,7 +11,9 @@ pub(super) const SCHEMA: &str = r"
 -- The sets of directory authorities that channels are bound to: sorted 32-byte hashes of their identity keys.
 CREATE TABLE network (
     id   INTEGER PRIMARY KEY,
-    keys BLOB NOT NULL UNIQUE CHECK (length(keys) > 0 AND length(keys) % 32 = 0)
+    keys BLOB NOT NULL UNIQUE CHECK (length(keys) > 0 AND length(keys) % 32 = 0),
+    -- Whether it is an embedded network.
+    localnet INTEGER NOT NULL DEFAULT 0 CHECK (localnet IN (0, 1))
 ) STRICT;
 
 -- What a channel's boxes hang on. An abandoned chain belongs to no channel; its boxes are deleted in slices.
@@ -92,6 +94,15 @@ CREATE TABLE channel (
     -- Reader: when the first search of this day began, and what all of them may have asked for, in reads.
     searched INTEGER,
     search_probes INTEGER NOT NULL DEFAULT 0 CHECK (search_probes >= 0),
+    -- Reader: its kind is what a person said of a capability that says none; the first box is to tell.
+    kind_is_told INTEGER NOT NULL DEFAULT 0 CHECK (kind_is_told IN (0, 1) AND (kind_is_told = 0 OR role = 1)),
+    -- The network that its capability's text names, as there: one byte, and four of a hash. And whether another hash is refused.
+    text_network BLOB CHECK (text_network IS NULL OR length(text_network) = 5),
+    strict_network INTEGER NOT NULL DEFAULT 0 CHECK (strict_network IN (0, 1)),
+    -- Writer: until when what expires is sent again. Reader: until when its writer does so.
+    kept_until INTEGER,
+    -- Writer: the share of the idle slots that sending again may take.
+    keep_share REAL NOT NULL DEFAULT 0.25 CHECK (keep_share > 0 AND keep_share <= 1),
     -- Nothing leaves before the channel is bound to a network.
     CHECK (launched = 0 OR network IS NOT NULL),
     CHECK (launched = 1 OR launched_end = 0),

@@ -43,9 +43,9 @@ fn capabilities_go_out_on_stdout_alone_and_come_in_by_stdin_or_file() {
     let work = Work::new();
     work.verb("a", &["new", "notes"]).ok();
     let read = work.verb("a", &["share", "notes"]).ok();
-    assert_eq!((read.stdout.len(), read.stderr.as_str()), (185, ""), "base64 of 136 bytes and a newline");
+    assert_eq!((read.stdout.len(), read.stderr.as_str()), (247, ""), "142 bytes in 246 letters, and a newline");
     let write = work.verb("a", &["share", "--write", "notes"]).ok();
-    assert_eq!(write.stdout.len(), 225);
+    assert_eq!(write.stdout.len(), 299);
     let told = json(&work.verb("a", &["share", "notes", "--json"]).ok().stdout);
     assert_eq!((told["kind"].as_str(), told["capability"].as_str()), (Some("read"), Some(read.text().trim())));
 
@@ -68,12 +68,12 @@ fn bad_and_swapped_capabilities_are_told_apart_and_not_repeated() {
     work.verb("a", &["new", "one"]).ok();
     let write = work.verb("a", &["share", "--write", "one"]).ok().text();
     let mut damaged = write.trim().to_owned().into_bytes();
-    damaged[3] = if damaged[3] == b'A' { b'B' } else { b'A' };
+    damaged[99] = if damaged[99] == b'q' { b'p' } else { b'q' };
     for (text, told) in [
         ("", "there was no text"),
-        ("not a capability at all", "are not base64"),
+        ("not a capability at all", "nor base64"),
         ("aGVsbG8=", "it has 5 bytes, and a read capability has 136"),
-        (std::str::from_utf8(&damaged).expect("ASCII"), "this is not a capability"),
+        (std::str::from_utf8(&damaged).expect("ASCII"), "its letter 100 of 298 is wrong"),
     ] {
         let run = work.verb_with("b", &["add", "x"], text.as_bytes()).failed(2, &[told, "hint: "]);
         assert!(text.len() < 10 || !run.stderr.contains(text), "a capability is not repeated: {}", run.stderr);

@@ -182,7 +182,7 @@ fn what_we_send_pigeonhole_cp_receives_each_by_its_index() {
         let allow: &[&str] = if alone { &["--allow-delete"] } else { &[] };
         world.work.verb(state, &[&["new", "--drop", "box"], allow].concat()).ok();
         let sent = world.ours(state, &arguments).ok().text();
-        let read_cap = world.work.verb(state, &["share", "box"]).ok().text();
+        let read_cap = world.work.verb(state, &["share", "--raw", "box"]).ok().text();
         let stored: Vec<Value> = sent.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
         let stored: Vec<_> = stored.iter().filter(|line| line["event"] == "stored").collect();
         assert_eq!(stored.len(), files.len(), "{sent}");
@@ -276,7 +276,7 @@ fn what_is_copied_into_a_mount_pigeonhole_cp_receives() {
     world.directory("from");
     std::thread::scope(|scope| {
         for drop in ["plain", "alone"] {
-            let read_cap = world.work.verb("writer", &["share", drop]).ok().text().trim().to_owned();
+            let read_cap = world.work.verb("writer", &["share", "--raw", drop]).ok().text().trim().to_owned();
             let first = ReadCap::from_base64(&read_cap).expect("a capability").index().clone();
             let mut begins = vec![0];
             for (name, data) in &files {

@@ -53,8 +53,8 @@ fn no_capability_is_logged(level: &'static str, transport: &str) {
     let alice = work.mount("alice", "a", &daemon);
     let bob = work.mount("bob", "b", &daemon);
     fs::write(alice.file("notes"), b"some bytes").expect("written");
-    let shared = work.verb("a", &["share", "notes"]).ok();
-    let write = work.verb("a", &["share", "notes", "--write"]).ok();
+    let shared = work.verb("a", &["share", "notes", "--raw"]).ok();
+    let write = work.verb("a", &["share", "notes", "--write", "--raw"]).ok();
     let added = work.verb_with("b", &["add", "notes"], &shared.stdout).ok();
     let forms: Vec<_> = [shared.text(), write.text()].iter().flat_map(|capability| forms(capability)).collect();
     let waited = work.verb("b", &["wait", "notes", "--bytes", "10", "--timeout", "240"]).ok();

@@ -17,6 +17,7 @@ mod e2e_errors;
 mod e2e_holes;
 mod e2e_round_trip;
 mod e2e_secrets;
+mod handover;
 mod kills;
 mod localnet_verb;
 mod readme_tour;

@@ -82,12 +82,8 @@ pub(crate) async fn wait(link: &mut Link, name: &str, bytes: Option<u64>) -> Res
 }
 
 pub(crate) async fn share(link: &mut Link, name: &str, write: bool) -> Secret {
-    use base64::Engine as _;
-    match link.request(Request::Share { name: name.into(), write }).await.expect("shared") {
-        Response::Capability(text) => {
-            let text = std::str::from_utf8(text.expose()).expect("base64").trim();
-            Secret::new(base64::engine::general_purpose::STANDARD.decode(text).expect("base64"))
-        }
+    match link.request(Request::Share { name: name.into(), write, from_here: false }).await.expect("shared") {
+        Response::Capability(text) => text,
         other => panic!("a capability: {other:?}"),
     }
 }
@@ -111,9 +107,15 @@ pub(crate) async fn new(link: &mut Link, name: &str) {
 }
 
 pub(crate) async fn add(link: &mut Link, name: &str, capability: Secret) {
-    link.request(Request::Add { name: name.into(), capability, content: Content::Stream })
-        .await
-        .expect("a capability that was shared");
+    link.request(Request::Add {
+        name: name.into(),
+        capability,
+        content: Content::Stream,
+        strict_network: false,
+        kept_until: None,
+    })
+    .await
+    .expect("a capability that was shared");
 }
 
 #[tokio::test(flavor = "multi_thread")]

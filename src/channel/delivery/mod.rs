@@ -369,12 +369,9 @@ impl Delivery {
         }
     }
 
-    /// Whether the channel is bound to another network than the newest that was there.
+    /// Whether the channel belongs to another network than the newest that was there.
     fn refuses(&self, channel: &Channel) -> bool {
-        match (&self.known, &channel.network) {
-            (Some((present, _)), Some(bound)) => !bound.is_same_network_as(present),
-            _ => false,
-        }
+        self.known.as_ref().is_some_and(|(present, _)| channel.is_foreign_to(present))
     }
 
     fn gone(&mut self, id: ChannelId) {

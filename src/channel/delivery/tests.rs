@@ -61,6 +61,10 @@ fn channel(role: Role, boxes: u64) -> Channel {
         paused: false,
         max_plaintext: 10,
         network: None,
+        kind_is_told: false,
+        text_network: crate::bacap::TextNetwork::Unbound,
+        strict_network: false,
+        kept_until: None,
     }
 }
 

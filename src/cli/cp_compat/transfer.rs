@@ -5,7 +5,7 @@ use std::io::{self, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use super::super::context::{Context, channel_of, misunderstood};
+use super::super::context::{Context, misunderstood};
 use super::super::daemon::DaemonChoice;
 use super::super::progress::Progress;
 use super::super::{Stop, milliseconds};
@@ -117,7 +117,8 @@ async fn open(link: &mut Link, capability: Secret) -> Result<(), Stop> {
         return Ok(());
     }
     let content = Content::Drop { allow_delete: false };
-    channel_of(link.request(Request::Add { name: DROP.to_owned(), capability, content }).await?)?;
+    let name = DROP.to_owned();
+    link.request(Request::Add { name, capability, content, strict_network: false, kept_until: None }).await?;
     Ok(())
 }
 

@@ -4,12 +4,11 @@ use std::time::{Duration, SystemTime};
 
 use tokio::time::{Instant, sleep_until};
 
-use super::{CHUNK_BYTES, Failure, FailureKind, Request, Response, Secret, files};
-use crate::bacap::{self, ReadCap, WriteCap};
+use super::{CHUNK_BYTES, Failure, FailureKind, Request, Response, files, handover};
 use crate::channel::{LEAST_PROBES, SEARCH_PROBES};
 use crate::engine::status::{DurabilityStatus, LinkStatus};
 use crate::engine::{Owner, OwnerKind, fresh_write_cap};
-use crate::store::{Capability, Channel, ChannelName, Content, Durability, RecordId, Role, SEARCH_WINDOW, StoreError};
+use crate::store::{Channel, ChannelName, Content, Durability, RecordId, Role, SEARCH_WINDOW, StoreError};
 
 /// A verb waits so long for a daemon before it says that there is none.
 const DAEMON_PATIENCE: Duration = Duration::from_secs(10);
@@ -21,8 +20,11 @@ pub(super) async fn dispatch(owner: &Owner, request: Request) -> Result<Response
         Request::Status { name: None } => Ok(Response::Status(owner.engine.status()?)),
         Request::Status { name: Some(name) } => Ok(channel_response(owner, &find(owner, &name)?)),
         Request::New { name, durability, content } => new(owner, &name, durability, content).await,
-        Request::Add { name, capability, content } => add(owner, &name, &capability, content).await,
-        Request::Share { name, write } => share(owner, &name, write).await,
+        Request::Add { name, capability, content, strict_network, kept_until } => {
+            let wanted = handover::Wanted { content, strict_network, kept_until };
+            handover::add(owner, &name, &capability, wanted).await
+        }
+        Request::Share { name, write, from_here } => handover::share(owner, &name, write, from_here).await,
         Request::Forget { name } => {
             find(owner, &name)?;
             owner.store.forget(parse(&name)?).await?;
@@ -76,7 +78,7 @@ pub(super) async fn dispatch(owner: &Owner, request: Request) -> Result<Response
     }
 }
 
-fn parse(name: &str) -> Result<ChannelName, Failure> {
+pub(super) fn parse(name: &str) -> Result<ChannelName, Failure> {
     ChannelName::parse(name).map_err(|error| Failure::new(FailureKind::Usage, error.to_string()))
 }
 
@@ -88,7 +90,7 @@ pub(super) fn find(owner: &Owner, name: &str) -> Result<Channel, Failure> {
     })
 }
 
-fn channel_response(owner: &Owner, channel: &Channel) -> Response {
+pub(super) fn channel_response(owner: &Owner, channel: &Channel) -> Response {
     let mut status = owner.engine.channel_status(channel);
     if let Some(files) = &mut status.files {
         files.settled = is_settled(owner, channel, files.incomplete);
@@ -108,49 +110,6 @@ async fn new(owner: &Owner, name: &str, durability: DurabilityStatus, content: C
         owner.store.set_durability(id, Durability::Couriered).await?;
     }
     Ok(channel_response(owner, &find(owner, name)?))
-}
-
-async fn add(owner: &Owner, name: &str, capability: &Secret, content: Content) -> Result<Response, Failure> {
-    let name_parsed = parse(name)?;
-    if let Some(channel) = owner.store.by_name(&name_parsed)?
-        && channel.content.is_drop() == content.is_drop()
-        && holds(owner, &channel, capability)?
-    {
-        // Asked again, as by a verb that was interrupted and started anew.
-        return Ok(channel_response(owner, &channel));
-    }
-    let bad = |error: bacap::ParseError| {
-        Failure::new(FailureKind::Usage, format!("this is not a capability: {error}"))
-            .hint("a read capability is the one line that `pigeonfs share NAME` prints")
-    };
-    match capability.expose().len() {
-        bacap::WRITE_CAP_BYTES => {
-            let cap = WriteCap::from_bytes(capability.expose()).map_err(bad)?;
-            owner.store.create(name_parsed, cap, content).await?;
-        }
-        _ => {
-            let cap = ReadCap::from_bytes(capability.expose()).map_err(bad)?;
-            owner.store.add(name_parsed, cap, content).await?;
-        }
-    }
-    Ok(channel_response(owner, &find(owner, name)?))
-}
-
-fn holds(owner: &Owner, channel: &Channel, capability: &Secret) -> Result<bool, Failure> {
-    Ok(match owner.store.cap(channel.id)? {
-        Capability::Write(cap) => cap.to_bytes()[..] == *capability.expose(),
-        Capability::Read(cap) => cap.to_bytes()[..] == *capability.expose(),
-    })
-}
-
-async fn share(owner: &Owner, name: &str, write: bool) -> Result<Response, Failure> {
-    let channel = find(owner, name)?;
-    if write && channel.role == Role::Reader {
-        return Err(Failure::new(FailureKind::Refused, format!("we hold only the read capability of {name:?}"))
-            .hint("without --write its read capability can be shared on"));
-    }
-    let text = owner.store.reveal(channel.id, write).await?;
-    Ok(Response::Capability(Secret::new(text.as_bytes().to_vec())))
 }
 
 async fn append(owner: &Owner, name: &str, bytes: Vec<u8>) -> Result<Response, Failure> {
@@ -372,10 +331,14 @@ async fn read(
 }
 
 fn still_there(owner: &Owner, id: crate::store::ChannelId, name: &str) -> Result<Channel, Failure> {
-    owner
-        .store
-        .channel(id)?
-        .ok_or_else(|| Failure::new(FailureKind::Failed, format!("the channel {name:?} was forgotten meanwhile")))
+    if let Some(channel) = owner.store.channel(id)? {
+        return Ok(channel);
+    }
+    // Its first box may have told that it is of another kind, and then it has another number.
+    match owner.store.by_name(&parse(name)?)? {
+        Some(channel) if channel.role == Role::Reader => Err(handover::is_of_another_kind(&channel)),
+        _ => Err(Failure::new(FailureKind::Failed, format!("the channel {name:?} was forgotten meanwhile"))),
+    }
 }
 
 fn fenced(name: &str, reason: &str) -> Failure {

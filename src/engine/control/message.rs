@@ -58,15 +58,21 @@ pub enum Request {
         #[serde(default)]
         content: Content,
     },
-    /// Take a capability in: 136 bytes make a read-only stream, 168 a stream that can be appended to.
+    /// Take a capability in: one to read makes a channel that is read, one to write one that is written.
     Add {
         /// A free name.
         name: String,
-        /// The capability's bytes.
+        /// A text of a capability, or its bytes alone: 136 to read, 168 to write.
         capability: Secret,
-        /// What the channel carries.
+        /// What the channel is to carry. A text of another kind is refused; of bytes alone the first box tells.
         #[serde(default)]
         content: Content,
+        /// Refuse a network whose authorities are not those that the text names.
+        #[serde(default)]
+        strict_network: bool,
+        /// Unix seconds until when its writer keeps it on the network; stands above what the text says.
+        #[serde(default)]
+        kept_until: Option<u64>,
     },
     /// Give a capability out; from then on the stream can no longer be taken back.
     Share {
@@ -74,6 +80,9 @@ pub enum Request {
         name: String,
         /// The write capability rather than the read capability.
         write: bool,
+        /// Its reader is to see only what comes from now on.
+        #[serde(default)]
+        from_here: bool,
     },
     /// Drop a channel, its capability and its bytes.
     Forget {
@@ -213,9 +222,16 @@ pub enum Response {
     Done,
     /// Answers [`Request::Status`] without a name.
     Status(Status),
-    /// Answers [`Request::Status`] with a name, [`Request::New`], [`Request::Add`], [`Request::Wait`].
+    /// Answers [`Request::Status`] with a name, [`Request::New`], [`Request::Wait`].
     Channel(ChannelStatus),
-    /// Answers [`Request::Share`]: the capability as upstream prints it (base64).
+    /// Answers [`Request::Add`].
+    Added {
+        /// The channel.
+        channel: Box<ChannelStatus>,
+        /// What the person is to know.
+        warnings: Vec<String>,
+    },
+    /// Answers [`Request::Share`]: a text as `src/bacap/TEXT.md` describes it.
     Capability(Secret),
     /// Answers [`Request::Accept`] and [`Request::Record`].
     Record(RecordStatus),

@@ -6,6 +6,7 @@
 
 mod dispatch;
 mod files;
+mod handover;
 mod link;
 mod message;
 mod server;

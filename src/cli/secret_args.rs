@@ -1,0 +1,74 @@
+//! Arguments that hold a capability: refused before anything reads them, and never printed. Every user of the machine can
+//! see the arguments of a process, so what came as one has to be taken for known.
+
+use std::ffi::OsString;
+use std::path::Path;
+
+use crate::bacap::{INDEX_BYTES, looks_secret};
+use crate::engine::control::{Failure, FailureKind};
+
+/// Arguments that are longer do not appear in error texts.
+const LONGEST_SHOWN: usize = 100;
+
+/// Refuses a capability among the arguments.
+///
+/// # Errors
+/// There is one; it is not repeated.
+pub(super) fn refuse(arguments: &[OsString]) -> Result<(), Failure> {
+    let mut before = "";
+    for argument in arguments.iter().skip(1) {
+        let Some(text) = argument.to_str() else { continue };
+        if looks_secret(text) && !is_index_of_option(before, text) && !Path::new(text).exists() {
+            return Err(Failure::new(
+                FailureKind::Usage,
+                "an argument is a capability, or a part of one. It was not used, but every user of this machine could see it",
+            )
+            .hint(
+                "capabilities come by stdin or from a file: `pigeonfs add NAME < notes.cap`, --read-cap-file, \
+                 --write-cap-file. Take the one that was typed here for known to others",
+            ));
+        }
+        before = text;
+    }
+    Ok(())
+}
+
+/// `pigeonhole-cp` is given an index as an argument, and some scripts do the same here.
+fn is_index_of_option(before: &str, text: &str) -> bool {
+    let value = text.strip_prefix("--index=").or(matches!(before, "-i" | "--index").then_some(text));
+    value.is_some_and(|value| value.trim_end_matches('=').len() == (INDEX_BYTES * 4).div_ceil(3))
+}
+
+/// An error text without the arguments that are as long as a secret may be.
+pub(super) fn redacted(text: &str, arguments: &[OsString]) -> String {
+    let mut text = text.to_owned();
+    for argument in arguments {
+        let argument = argument.to_string_lossy();
+        for part in [argument.as_ref()].into_iter().chain(argument.split_once('=').map(|(_, value)| value)) {
+            if part.len() > LONGEST_SHOWN {
+                text = text.replace(part, &format!("({} characters)", part.chars().count()));
+            }
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn long_arguments_are_not_repeated_and_an_index_is_taken_by_its_option_alone() {
+        let long = "x".repeat(101);
+        let arguments = [OsString::from("pigeonfs"), OsString::from(format!("--a={long}"))];
+        assert_eq!(
+            redacted(&format!("bad value '{long}' for 'NAME'"), &arguments),
+            "bad value '(101 characters)' for 'NAME'"
+        );
+        let index = format!("{}=", "A".repeat(139));
+        let typed = |arguments: &[&str]| refuse(&arguments.iter().map(OsString::from).collect::<Vec<_>>());
+        assert_eq!(typed(&["pigeonfs", "receive", "-i", &index]), Ok(()));
+        let failure = typed(&["pigeonfs", "receive", &index]).expect_err("refused");
+        assert!(!failure.to_string().contains("AAAA"));
+    }
+}
