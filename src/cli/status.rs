@@ -104,9 +104,11 @@ fn standing(channel: &ChannelStatus) -> String {
         }
         RoleStatus::Reader if channel.waiting_for_late_box => "waits for a late box".to_owned(),
         RoleStatus::Reader if channel.stale => "away for too long: searches for what still lives".to_owned(),
-        RoleStatus::Reader if channel.not_there_yet_at.is_some() => "up to date".to_owned(),
-        RoleStatus::Reader if channel.size == 0 => "not heard of yet".to_owned(),
-        RoleStatus::Reader => "catching up".to_owned(),
+        RoleStatus::Reader => match channel.not_there_yet_at {
+            Some(at) => format!("up to date as of {}", utc(at)),
+            None if channel.size == 0 => "not heard of yet".to_owned(),
+            None => "catching up".to_owned(),
+        },
     };
     if let Some(error) = &channel.error {
         text.push_str(&format!("; {}", shown(error)));
@@ -284,6 +286,6 @@ mod tests {
         let lost = ChannelStatus { lost: true, ..late };
         assert_eq!(standing(&lost), "2 boxes are lost; `pigeonfs skip` goes on behind them");
         let known = ChannelStatus { not_there_yet_at: Some(1), error: Some("no \x1b daemon".to_owned()), ..reader };
-        assert_eq!(standing(&known), r"up to date; no \u{1b} daemon");
+        assert_eq!(standing(&known), r"up to date as of 1970-01-01T00:00:01Z; no \u{1b} daemon");
     }
 }

@@ -118,6 +118,9 @@ fn for_a_person(status: &ChannelStatus, standing: &str) -> String {
         }
         RoleStatus::Reader => {
             line("arrived", format!("{} bytes in {}", status.size, boxes(status.boxes)));
+            if let Some(at) = status.not_there_yet_at {
+                line("as of", format!("{}: nothing more was there then", utc(at)));
+            }
             if let Some(text) = status.beginning() {
                 line("beginning", text);
             }
