@@ -220,7 +220,8 @@ impl Receiving<'_> {
             if !self.kept.is_empty() && (ends || Instant::now() >= self.try_again) {
                 self.bring_out_again().await?;
             }
-            let ever = files.complete + files.broken > 0;
+            // Boxes without a file are of files that were deleted.
+            let ever = files.complete + files.broken > 0 || channel.boxes > 0;
             if ends && ever {
                 return self.end();
             }

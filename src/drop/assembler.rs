@@ -45,7 +45,8 @@ pub enum Event {
         /// Why.
         fault: Fault,
     },
-    /// Here a record should begin, and none does: boxes are passed over until one is found.
+    /// Here a record should begin, and none does: boxes are passed over until one is found. A record that its writer has
+    /// deleted, its header with it, is no event.
     Astray {
         /// This box.
         at: u64,
@@ -105,6 +106,9 @@ impl Fault {
 enum State {
     /// The next box begins a record.
     Boundary,
+    /// In the boxes of a record that its writer has deleted, its header with them. What is left of it in between is passed
+    /// over.
+    Deleted,
     /// In the middle of a record.
     Body(Box<Body>),
     /// Looking for a header with the right sync.
@@ -166,7 +170,18 @@ impl Assembler {
                         events.push(Event::Astray { at: counter, fault: Fault::Header { at: counter, error } });
                     }
                 },
-                Input::Tombstone => events.push(Event::Astray { at: counter, fault: Fault::Deleted(counter) }),
+                Input::Tombstone => self.state = State::Deleted,
+                Input::Lost => events.push(Event::Astray { at: counter, fault: Fault::Missing(counter) }),
+            },
+            State::Deleted => match input {
+                Input::Box(bytes) => match Header::decode(bytes) {
+                    Ok((Header { sync: Some(sync), .. }, _)) if sync != self.key.at(counter) => {
+                        self.state = State::Deleted;
+                    }
+                    Ok((header, length)) => self.begin(counter, header, length, bytes, &mut events),
+                    Err(_) => self.state = State::Deleted,
+                },
+                Input::Tombstone => self.state = State::Deleted,
                 Input::Lost => events.push(Event::Astray { at: counter, fault: Fault::Missing(counter) }),
             },
             State::Astray => {

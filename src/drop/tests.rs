@@ -82,6 +82,59 @@ fn the_vectors_of_other_implementations_hold() {
     }
 }
 
+/// Three files, of which the second is deleted: its contents first, and its header at last. However far that has come, a
+/// reader who comes then gets the other two, and hears of no trouble but that the second was deleted.
+#[test]
+fn a_deleted_record_is_passed_over_however_far_its_deletion_has_come() {
+    let body = vec![7; 4 * M];
+    let mut all = Vec::new();
+    let mut ranges = Vec::new();
+    for name in ["a", "b", "c"] {
+        let begin = all.len();
+        all.extend(boxes(&header(name, &body), &body, begin as u64, M, true, 3));
+        ranges.push(begin as u64..all.len() as u64);
+    }
+    let deleted = ranges[1].clone();
+    let order: Vec<_> = (deleted.start + 1..deleted.end).chain([deleted.start]).collect();
+    for far in 0..=order.len() {
+        let mut assembler = Assembler::new(key());
+        let feed = |(counter, payload): (u64, &Vec<u8>)| {
+            let gone = order[..far].contains(&counter);
+            assembler.feed(counter, if gone { Input::Tombstone } else { Input::Box(payload) })
+        };
+        let events: Vec<_> = (0..).zip(&all).flat_map(feed).collect();
+        let whole = completed(&events);
+        let expected = if far == 0 { vec![0, 1, 2] } else { vec![0, 2] };
+        assert_eq!(whole, expected.iter().map(|&at| (ranges[at].start, ranges[at].end)).collect::<Vec<_>>(), "{far}");
+        let trouble = events.into_iter().filter(|event| matches!(event, Event::Broken { .. } | Event::Astray { .. }));
+        let fault = Fault::Deleted(deleted.start + 1);
+        let expected = Event::Broken { first: deleted.start, end: deleted.start + 1, fault };
+        let in_the_middle = far > 0 && far < order.len();
+        assert_eq!(
+            trouble.collect::<Vec<_>>(),
+            in_the_middle.then_some(expected).into_iter().collect::<Vec<_>>(),
+            "{far}"
+        );
+    }
+}
+
+/// Others may delete a file from its header on, and send without a sync. What is left of the file is passed over, and the
+/// next header counts.
+#[test]
+fn what_is_left_behind_a_deleted_header_is_passed_over_and_the_next_file_is_found() {
+    let mut assembler = Assembler::new(key());
+    let plain = Header { digest: None, ..header("next", b"hello") };
+    let mut encoded = plain.encode(M).unwrap();
+    encoded.extend(b"hello");
+    let left = vec![7; M];
+    let inputs = [Input::Tombstone, Input::Box(&left), Input::Tombstone, Input::Box(&left), Input::Box(&encoded)];
+    let events: Vec<_> = (0..).zip(inputs).flat_map(|(at, input)| assembler.feed(at, input)).collect();
+    assert_eq!(completed(&events), [(4, 5)]);
+    assert_eq!(events.len(), 2, "{events:?}");
+    assembler.feed(5, Input::Tombstone);
+    assert!(matches!(assembler.feed(6, Input::Lost)[..], [Event::Astray { at: 6, fault: Fault::Missing(6) }]));
+}
+
 #[test]
 fn keys_come_in_any_order_and_unknown_ones_are_passed_over() {
     let map = |keys: &[(&str, ciborium::Value)]| {

@@ -38,6 +38,8 @@ pub enum Standing {
         /// Why.
         reason: String,
     },
+    /// The record under way was deleted by its writer: nothing of it is kept, and nothing of a file whose part it is.
+    Withdrawn,
     /// Boxes from here on belong to no record.
     Astray {
         /// The first of them.
@@ -134,6 +136,16 @@ impl Ledger<'_> {
                     params![record.chain, reason],
                 )
                 .map(drop),
+            Standing::Withdrawn => {
+                self.run(
+                    "DELETE FROM drop_record WHERE chain = ?1 AND state = 11 AND parts IN
+                         (SELECT parts FROM drop_record WHERE chain = ?1 AND state = 10)
+                       AND NOT EXISTS (SELECT 1 FROM drop_record whole
+                           WHERE whole.chain = ?1 AND whole.parts = drop_record.parts AND whole.part = 0)",
+                    [record.chain],
+                )?;
+                self.run("DELETE FROM drop_record WHERE chain = ?1 AND state = 10", [record.chain]).map(drop)
+            }
             Standing::Astray { at, reason } => self
                 .run(
                     "INSERT INTO drop_record (chain, state, header, name, path, size, first_seq, reason, created)

@@ -352,9 +352,10 @@ CREATE TRIGGER drop_record_keeps_bytes BEFORE UPDATE OF staging ON drop_record
     WHEN NOT EXISTS (SELECT 1 FROM channel WHERE chain = OLD.chain AND first_unstored >= OLD.end_seq)
       OR NEW.staging IS NOT NULL
 BEGIN SELECT RAISE(ABORT, 'the bytes of a record are kept until they are stored'); END;
--- Law: only what no packet has left of is taken back; what arrived stays.
+-- Law: only what no packet has left of is taken back; what arrived stays, but for a file that its writer deleted before all
+-- of it had arrived.
 CREATE TRIGGER drop_record_stays BEFORE DELETE ON drop_record
-    WHEN OLD.state <> 0 AND NOT EXISTS (SELECT 1 FROM chain WHERE id = OLD.chain AND abandoned <> 0)
+    WHEN OLD.state NOT IN (0, 10) AND NOT (OLD.state = 11 AND OLD.part > 0 AND OLD.part_begin IS NULL) AND NOT EXISTS (SELECT 1 FROM chain WHERE id = OLD.chain AND abandoned <> 0)
 BEGIN SELECT RAISE(ABORT, 'a record that was begun or has arrived stays until its channel is forgotten'); END;
 -- Law: records are in drops, and a drop has nothing else: no open tail.
 CREATE TRIGGER drop_record_has_drop BEFORE INSERT ON drop_record

@@ -4,13 +4,13 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use tracing::{debug, warn};
+use tracing::{debug, info, warn};
 
 use super::super::network::View;
 use super::super::shared::Shared;
 use super::{DropError, Drops, Turn, Worker};
 use crate::drop::chain::{Progress, Standing as ChainStanding};
-use crate::drop::{Assembler, Event, Header, Input, Part, SyncKey, Total};
+use crate::drop::{Assembler, Event, Fault, Header, Input, Part, SyncKey, Total};
 use crate::store::{
     Assembled, BoxSeq, Channel, ChannelId, DropBox, DropRecord, RecordId, RecordState, Standing, StoreError,
 };
@@ -83,6 +83,10 @@ impl Reader {
             taken: running.assembler.taken(),
             astray: running.assembler.is_astray(),
         };
+        if assembled.standings.contains(&Standing::Withdrawn) {
+            info!(channel = %channel.name, "a file that was arriving was deleted by its sender");
+            self.chains.retain(|(channel, _), _| *channel != id);
+        }
         for standing in &assembled.standings {
             if let Standing::Broken { reason } | Standing::Astray { reason, .. } = standing {
                 warn!(channel = %channel.name, %reason, "a file in a drop is broken");
@@ -303,6 +307,7 @@ impl Running {
                 Standing::Started { first: seq(first), begin, head_bytes: head_bytes as u64, header }
             }
             Event::Complete { end, digest, .. } => Standing::Complete { end: seq(end), digest },
+            Event::Broken { fault: Fault::Deleted(_), .. } => Standing::Withdrawn,
             Event::Broken { fault, .. } => Standing::Broken { reason: fault.counted_from(self.base).to_string() },
             Event::Astray { at, fault } => {
                 Standing::Astray { at: seq(at), reason: fault.counted_from(self.base).to_string() }

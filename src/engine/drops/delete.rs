@@ -1,8 +1,9 @@
-//! Files of a drop that are deleted from the network again: a tombstone over each of their data boxes, one at a time.
+//! Files of a drop that are deleted from the network again: a tombstone over each of their boxes, one at a time.
 //!
 //! How far it has come is committed after each box. A tombstone takes the place of whatever a replica has, another
-//! tombstone included, so the one that was under way at a crash is sent again. The header's box stays: readers see from it
-//! what was deleted.
+//! tombstone included, so the one that was under way at a crash is sent again. The boxes of the contents come first and
+//! the header's box last: a reader who finds the header finds tombstones behind it, and one who finds a tombstone in the
+//! header's place finds nothing of the file behind that.
 
 use std::sync::Arc;
 
@@ -94,30 +95,52 @@ async fn delete(drops: &Drops, shared: &Shared, record: &DropRecord, network: &A
         Err(_) => derived(&cap, begin)?,
     };
     for seq in begin..end.0.min(begin + TURN) {
-        let pass = match network.admit(store, record.channel) {
-            Ok(pass) => pass,
-            Err(refusal @ Refusal::OtherNetwork) => {
-                shared.note(record.channel, &format!("{:?} is not deleted yet: {refusal}", record.name));
-                return Ok(Turned::Rests);
-            }
-            Err(Refusal::Store(StoreError::NoChannel)) => return Ok(Turned::Rests),
-            Err(refusal) => return Err(refusal.to_string()),
-        };
-        transfer::tombstone(&pass, &cap, &index)
-            .await
-            .map_err(|error| format!("box {seq} of {:?} could not be deleted: {error}", record.name))?;
+        if !tombstone(drops, shared, record, network, &cap, (seq, &index)).await? {
+            return Ok(Turned::Rests);
+        }
         store.deleted_up_to(record.channel, record.id, BoxSeq(seq + 1)).await.map_err(told)?;
         index = index.next().map_err(|error| error.to_string())?;
     }
     if begin + TURN < end.0 {
         return Ok(Turned::More);
     }
-    info!(boxes = end.0 - first.0 - 1, "a file was deleted from the network");
+    let header = match store.index_of(record.channel, first) {
+        Ok(index) => index,
+        Err(_) => derived(&cap, first.0)?,
+    };
+    if !tombstone(drops, shared, record, network, &cap, (first.0, &header)).await? {
+        return Ok(Turned::Rests);
+    }
+    info!(boxes = end.0 - first.0, "a file was deleted from the network");
     match store.delete_record(record.channel, record.id, true).await {
         // The next file of the drop may be to be deleted too.
         Ok(()) | Err(StoreError::NoChannel) => Ok(Turned::More),
         Err(error) => Err(error.to_string()),
     }
+}
+
+/// Deletes one box. False: nothing of this channel may be deleted now.
+async fn tombstone(
+    drops: &Drops,
+    shared: &Shared,
+    record: &DropRecord,
+    network: &Arc<Network>,
+    cap: &WriteCap,
+    (seq, index): (u64, &BoxIndex),
+) -> Result<bool, String> {
+    let pass = match network.admit(&drops.0.store, record.channel) {
+        Ok(pass) => pass,
+        Err(refusal @ Refusal::OtherNetwork) => {
+            shared.note(record.channel, &format!("{:?} is not deleted yet: {refusal}", record.name));
+            return Ok(false);
+        }
+        Err(Refusal::Store(StoreError::NoChannel)) => return Ok(false),
+        Err(refusal) => return Err(refusal.to_string()),
+    };
+    transfer::tombstone(&pass, cap, index)
+        .await
+        .map_err(|error| format!("box {seq} of {:?} could not be deleted: {error}", record.name))?;
+    Ok(true)
 }
 
 fn derived(cap: &WriteCap, seq: u64) -> Result<BoxIndex, String> {

@@ -260,9 +260,30 @@ fn boxes_are_made_into_records_once() {
     home.store.join(id, whole, Ok(Vec::new())).wait().unwrap();
     let joined = home.store.records_named(id, "", "x").unwrap();
     assert_eq!((joined.len(), joined[0].size, joined[0].part), (1, 9, Some(([5; 16], 0))));
+    // A part that arrives is deleted by its sender: with it go the parts before it, and no file that is whole.
+    let of_chain =
+        |chain, number| Header { part: Some(Part { chain: [chain; 16], number, last: None }), ..header("y.part", b"") };
+    let seq = BoxSeq;
+    let arrive = |at: u64, header: Header| Standing::Started {
+        first: seq(at),
+        begin: 150,
+        head_bytes: 9,
+        header: Box::new(header),
+    };
+    let whole = |at: u64| Standing::Complete { end: seq(at + 1), digest: *blake3::hash(b"").as_bytes() };
+    let parts =
+        vec![arrive(3, of_chain(5, 1)), whole(3), arrive(4, of_chain(6, 1)), whole(4), arrive(5, of_chain(6, 2))];
+    home.store.received(id, (3..6).map(|at| (seq(at), Arrival::Message(vec![3; 9]))).collect()).wait().unwrap();
+    home.store.assemble(id, step(3, 6, parts)).wait().unwrap();
+    let rows = |chain: u8| home.store.parts(id, [chain; 16], 1, 99).unwrap().len();
+    assert_eq!((rows(5), rows(6), home.store.arriving(id).unwrap().is_some()), (1, 1, true));
+    home.store.received(id, vec![(seq(6), Arrival::Tombstone)]).wait().unwrap();
+    home.store.assemble(id, step(6, 7, vec![Standing::Withdrawn])).wait().unwrap();
+    assert_eq!((rows(5), rows(6), home.store.arriving(id).unwrap().is_some()), (1, 0, false));
+
     home.store.unpacked(id, joined[0].id, 700).wait().unwrap();
     home.store.deliver(id, joined[0].id).wait().unwrap();
-    assert_eq!(home.store.usage().unwrap().cache_bytes, 150 + 700);
+    assert_eq!(home.store.usage().unwrap().cache_bytes, 150 + 27 + 700);
     assert!(home.get(id, joined[0].id).delivered);
 }
 
