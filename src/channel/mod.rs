@@ -9,10 +9,12 @@
 //! * [`Sender`]: takes the sealed boxes of one channel through *launched* to *stored*.
 //! * [`Receiver`]: asks for the boxes of one channel at and past its frontier.
 //! * [`Probes`]: when channels at rest are probed.
+//! * [`Adoption`]: learns what another writer wrote into a fenced channel.
 //! * [`Gallop`]: looks for the living boxes of a channel whose frontier may have expired.
 //! * [`Linger`]: when a partial tail box is sealed.
 //! * [`Pace`]: what the network's parameters mean for windows, deadlines and back-off.
 
+mod adoption;
 #[cfg(test)]
 pub(crate) mod bugs;
 mod delivery;
@@ -25,6 +27,7 @@ mod scheduler;
 mod sender;
 
 pub use crate::model::Durability;
+pub use adoption::{ADOPTION_READS, Adoption, AdoptionAction, AdoptionEvent, Looked};
 pub use delivery::{
     Action as DeliveryAction, CommitFailure, CommitId, Delivery, DeliveryConfig, Done, Ending, Event as DeliveryEvent,
     NetworkView, OTHER_NETWORK, Request, Shown, pause_before_retry,

@@ -1,30 +1,24 @@
-//! Adopting: asks the network what stands at the indices of a fenced channel, box by box, and has the store rewrite the
-//! channel when all is known.
+//! Adopting: carries out what the [`Adoption`] of a fenced channel says, and has the store rewrite the channel when all is
+//! known.
 //!
 //! Only a verb begins it. What was learned is committed as it comes, so that an end of this process at any point costs
-//! a few reads at most; the next one goes on by itself. One channel at a time, a few reads at a time. An index counts as
-//! free once two reads, each in a fresh envelope, have said so.
+//! a few reads at most; the next one goes on by itself. One channel at a time.
 
-use std::collections::BTreeMap;
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, sleep_until};
 use tracing::{info, warn};
 
-use super::network::{Network, Pass, Refusal, View};
+use super::network::{Pass, Refusal, View};
 use super::shared::Shared;
-use super::transfer;
+use super::{carry, transfer};
 use crate::bacap::{BoxIndex, WriteCap};
-use crate::channel::pause_before_retry;
-use crate::store::{Adopted, BoxSeq, BoxState, Capability, ChannelId, Finding, Store, StoreError};
+use crate::channel::{Adoption, AdoptionAction, AdoptionEvent, Looked, pause_before_retry};
+use crate::store::{Adopted, BoxSeq, Capability, ChannelId, Store, StoreError};
 use crate::thin::ReadOutcome;
-
-/// Indices that are asked for at a time.
-const READS: usize = 4;
-/// Reads that must have said that nothing is there.
-const NOT_FOUNDS: u32 = 2;
 
 /// Adopts what is to be adopted, until `stop` changes. `asked` tells that a verb has begun one.
 pub(super) async fn run(
@@ -38,11 +32,8 @@ pub(super) async fn run(
         let mut tries = 0;
         loop {
             // A new document or a reconnect breaks nothing off: reads wait until the network is there again.
-            let network = view.borrow_and_update().network.clone();
-            let worked = match network {
-                Some(network) => all(&store, &shared, &network).await,
-                None => Ok(()),
-            };
+            let there = view.borrow_and_update().network.is_some();
+            let worked = if there { all(&store, &shared, &mut view).await } else { Ok(()) };
             let again = match worked {
                 Ok(()) => None,
                 Err(error) => {
@@ -64,11 +55,11 @@ pub(super) async fn run(
     }
 }
 
-async fn all(store: &Store, shared: &Shared, network: &Arc<Network>) -> Result<(), StoreError> {
+async fn all(store: &Store, shared: &Shared, view: &mut watch::Receiver<View>) -> Result<(), StoreError> {
     // One that fails does not stand in the way of the others.
     let mut failed = Ok(());
     for id in store.adoptions()? {
-        match one(store, shared, network, id).await {
+        match one(store, shared, view, id).await {
             Ok(Some(adopted)) => {
                 shared.trouble(id, None);
                 shared.note(id, &in_words(&adopted));
@@ -85,112 +76,92 @@ async fn all(store: &Store, shared: &Shared, network: &Arc<Network>) -> Result<(
 async fn one(
     store: &Store,
     shared: &Shared,
-    network: &Arc<Network>,
+    view: &mut watch::Receiver<View>,
     id: ChannelId,
 ) -> Result<Option<Adopted>, StoreError> {
     let cap = match store.cap(id)? {
         Capability::Write(cap) => Arc::new(cap),
         Capability::Read(_) => return Err(StoreError::ReadOnly),
     };
-    let adoption = store.adoption(id)?.ok_or(StoreError::NotAdopting)?;
-    let mut next = adoption.next;
-    let mut index = store.index_of(id, adoption.first)?;
-    for _ in adoption.first.0..next.0 {
-        index = index.next()?;
-    }
+    let kept = store.adoption(id)?.ok_or(StoreError::NotAdopting)?;
+    // An index at or before those that are asked for.
+    let mut near = (kept.first, store.index_of(id, kept.first)?);
+    let mut adoption = Adoption::new(kept.next, kept.launched_end);
+    let began = Instant::now();
+    let mut reads: JoinSet<(BoxSeq, Result<Looked, String>)> = JoinSet::new();
+    let mut actions = VecDeque::from([adoption.load()]);
     loop {
-        let pass = match network.admit(store, id) {
-            Ok(pass) => pass,
-            Err(refusal @ Refusal::OtherNetwork) => {
-                shared.trouble(id, Some(refusal.to_string()));
-                return Ok(None);
-            }
-            Err(Refusal::Store(error)) => return Err(error),
-        };
-        let ours = Ours::load(store, id, next)?;
-        let mut reads = JoinSet::new();
-        for at in 0..READS as u64 {
-            let seq = BoxSeq(next.0 + at);
-            if !ours.is_stored(seq) {
-                let (pass, cap, index, ours) =
-                    (pass.clone(), Arc::clone(&cap), index.clone(), ours.payloads.get(&seq).cloned());
-                reads.spawn(async move { (seq, learn(&pass, &cap, &index, ours.as_deref()).await) });
-            }
-            index = index.next()?;
+        while let Some(action) = actions.pop_front() {
+            let event = match action {
+                AdoptionAction::Load { from, limit } => {
+                    near = stepped(near, from)?;
+                    carry::adoption_loaded(store, id, from, limit)?
+                }
+                AdoptionAction::Read { seq } => {
+                    let Some(pass) = admitted(store, shared, view, id).await? else { return Ok(None) };
+                    let (cap, (_, index)) = (Arc::clone(&cap), stepped(near.clone(), seq)?);
+                    reads.spawn(async move { (seq, look(&pass, &cap, &index).await) });
+                    continue;
+                }
+                AdoptionAction::Keep { from, findings } => {
+                    store.found(id, from, findings).await?;
+                    AdoptionEvent::Kept
+                }
+                AdoptionAction::Finish => return store.finish_adoption(id).await.map(Some),
+            };
+            actions.extend(adoption.handle(began.elapsed(), event));
         }
-        let mut found: BTreeMap<BoxSeq, Finding> = BTreeMap::new();
-        while let Some(read) = reads.join_next().await {
-            match read {
-                Ok((seq, Ok(finding))) => drop(found.insert(seq, finding)),
-                Ok((_, Err(trouble))) => {
-                    shared.trouble(id, Some(trouble.clone()));
-                    return Err(StoreError::Io { reason: trouble });
+        let timer = adoption.next_timeout();
+        let event = tokio::select! {
+            Some(read) = reads.join_next() => match read {
+                Ok((seq, Ok(found))) => AdoptionEvent::Read { seq, found },
+                Ok((seq, Err(trouble))) => {
+                    shared.trouble(id, Some(trouble));
+                    AdoptionEvent::Read { seq, found: Looked::Unknown }
                 }
                 Err(error) => return Err(StoreError::Io { reason: error.to_string() }),
-            }
-        }
-        let findings: Vec<_> =
-            (next.0..next.0 + READS as u64).map(|seq| found.remove(&BoxSeq(seq)).unwrap_or(Finding::Ours)).collect();
-        // Where nothing was ever launched and nothing is, the other writer has ended.
-        let over = (next.0..)
-            .zip(&findings)
-            .position(|(seq, finding)| seq >= adoption.launched_end.0 && *finding == Finding::Nothing);
-        let kept = over.map_or(READS, |at| at + 1);
-        store.found(id, next, findings[..kept].to_vec()).await?;
-        if over.is_some() {
-            return store.finish_adoption(id).await.map(Some);
-        }
-        next = BoxSeq(next.0 + READS as u64);
+            },
+            () = sleep_until(began + timer.unwrap_or_default()), if timer.is_some() => AdoptionEvent::Tick,
+            else => return Err(StoreError::NotAdopting),
+        };
+        actions.extend(adoption.handle(began.elapsed(), event));
     }
 }
 
-/// Our own boxes at the next indices.
-struct Ours {
-    boxes: u64,
-    tail: Option<u64>,
-    /// Those that are not stored; the open tail has no bytes to compare.
-    payloads: BTreeMap<BoxSeq, Vec<u8>>,
+/// The index of a box, from one at or before it.
+fn stepped((at, mut index): (BoxSeq, BoxIndex), seq: BoxSeq) -> Result<(BoxSeq, BoxIndex), StoreError> {
+    for _ in at.0..seq.0 {
+        index = index.next()?;
+    }
+    Ok((seq, index))
 }
 
-impl Ours {
-    fn load(store: &Store, id: ChannelId, from: BoxSeq) -> Result<Self, StoreError> {
-        let channel = store.channel(id)?.ok_or(StoreError::NoChannel)?;
-        let outgoing = store.outgoing(id, from, READS)?;
-        debug_assert!(outgoing.iter().all(|out| out.state < BoxState::Stored));
-        Ok(Self {
-            boxes: channel.boxes,
-            tail: (channel.tail_bytes > 0).then(|| channel.boxes - 1),
-            payloads: outgoing.into_iter().map(|out| (out.seq, out.payload)).collect(),
-        })
-    }
-
-    /// A replica has confirmed it, so nobody has to ask.
-    fn is_stored(&self, seq: BoxSeq) -> bool {
-        seq.0 < self.boxes && self.tail != Some(seq.0) && !self.payloads.contains_key(&seq)
-    }
-}
-
-/// What stands at one index; in words, why it could not be learned.
-async fn learn(pass: &Pass, cap: &WriteCap, index: &BoxIndex, ours: Option<&[u8]>) -> Result<Finding, String> {
-    let until = pass.deadline();
-    let (mut not_founds, mut tries) = (0, 0);
-    loop {
-        match transfer::look(pass, cap.read_cap(), index).await {
-            Ok(ReadOutcome::Box(bytes)) if ours == Some(&bytes[..]) => return Ok(Finding::Ours),
-            Ok(ReadOutcome::Box(bytes)) if !bytes.is_empty() => return Ok(Finding::Foreign(bytes)),
-            Ok(ReadOutcome::Box(_) | ReadOutcome::Tombstone) => return Ok(Finding::Tombstone),
-            Ok(ReadOutcome::NotFound) => {
-                not_founds += 1;
-                if not_founds == NOT_FOUNDS {
-                    return Ok(Finding::Nothing);
-                }
-            }
-            Err(error) if Instant::now() >= until => return Err(error.to_string()),
-            Err(_) => {
-                sleep(pause_before_retry(tries)).await;
-                tries += 1;
-            }
+/// The leave to use the network, as soon as one is there; `None` where the channel belongs to another one.
+async fn admitted(
+    store: &Store,
+    shared: &Shared,
+    view: &mut watch::Receiver<View>,
+    id: ChannelId,
+) -> Result<Option<Pass>, StoreError> {
+    let seen = view.wait_for(|view| view.network.is_some()).await.map(|view| view.network.clone());
+    let Ok(Some(network)) = seen else { return Ok(None) };
+    match network.admit(store, id) {
+        Ok(pass) => Ok(Some(pass)),
+        Err(refusal @ Refusal::OtherNetwork) => {
+            shared.trouble(id, Some(refusal.to_string()));
+            Ok(None)
         }
+        Err(Refusal::Store(error)) => Err(error),
+    }
+}
+
+/// What stands at one index; in words, why it could not be learned this time.
+async fn look(pass: &Pass, cap: &WriteCap, index: &BoxIndex) -> Result<Looked, String> {
+    match transfer::look(pass, cap.read_cap(), index).await {
+        Ok(ReadOutcome::Box(bytes)) => Ok(Looked::Box(bytes)),
+        Ok(ReadOutcome::Tombstone) => Ok(Looked::Tombstone),
+        Ok(ReadOutcome::NotFound) => Ok(Looked::NotFound),
+        Err(error) => Err(error.to_string()),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::time::SystemTime;
 
-use crate::channel::{CommitFailure, DeliveryEvent, Done, Fetched, Request, Time};
+use crate::channel::{AdoptionEvent, CommitFailure, DeliveryEvent, Done, Fetched, Request, Time};
 use crate::store::{
     Binding, BoxSeq, BoxState, Channel, ChannelId, Commit, Frontier, NetworkId, Role, Store, StoreError,
 };
@@ -119,6 +119,22 @@ pub(super) fn load(store: &Store, id: ChannelId) -> DeliveryEvent {
         Ok(arrived) => DeliveryEvent::Loaded { channel: Box::new(channel), arrived },
         Err(_) => DeliveryEvent::NotLoaded(id),
     }
+}
+
+/// Our own boxes at the next indices of a channel that is being adopted.
+pub(super) fn adoption_loaded(
+    store: &Store,
+    id: ChannelId,
+    from: BoxSeq,
+    limit: usize,
+) -> Result<AdoptionEvent, StoreError> {
+    let channel = store.channel(id)?.ok_or(StoreError::NoChannel)?;
+    let outgoing = store.outgoing(id, from, limit)?.into_iter().map(|out| (out.seq, out.payload));
+    Ok(AdoptionEvent::Loaded {
+        boxes: channel.boxes,
+        tail: (channel.tail_bytes > 0).then(|| BoxSeq(channel.boxes - 1)),
+        outgoing: outgoing.collect(),
+    })
 }
 
 /// Whether operations of a channel may reach this network (design §5). What a channel writes, it writes to the network that

@@ -3,6 +3,7 @@
 //! No I/O enters here: no SQL, no files, no clock and no network.
 
 mod channel;
+mod finding;
 mod limits;
 mod name;
 mod network;
@@ -12,6 +13,7 @@ pub use channel::{
     Appended, Arrival, BoxSeq, BoxState, Capability, Channel, ChannelId, Content, Durability, Frontier,
     MAX_AHEAD_BOXES, OutBox, PROVISIONAL_MAX_PLAINTEXT, Role, Skipped,
 };
+pub use finding::Finding;
 pub use limits::{Limits, Usage};
 pub use name::{ChannelName, MAX_NAME_BYTES, NameError};
 pub use network::{Binding, Misfit, NetworkId};

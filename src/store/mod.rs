@@ -52,8 +52,8 @@ mod writer;
 
 pub use crate::model::{
     Appended, Arrival, Binding, BoxSeq, BoxState, Capability, Channel, ChannelId, ChannelName, Content, Durability,
-    Frontier, Limits, MAX_AHEAD_BOXES, MAX_NAME_BYTES, NameError, NetworkId, OutBox, PROVISIONAL_MAX_PLAINTEXT,
-    RecordId, RecordState, Role, Skipped, Usage,
+    Finding, Frontier, Limits, MAX_AHEAD_BOXES, MAX_NAME_BYTES, NameError, NetworkId, OutBox,
+    PROVISIONAL_MAX_PLAINTEXT, RecordId, RecordState, Role, Skipped, Usage,
 };
 pub use changes::Changes;
 pub use claim::Claim;
@@ -70,7 +70,7 @@ pub use notes::MAX_NOTES;
 pub use open::Store;
 pub use private_dir::{PrivateDir, PrivateDirError};
 pub use queries::MAX_READ_BYTES;
-pub use recovery::{Adopted, Adoption, Finding, Moved};
+pub use recovery::{Adopted, Adoption, Moved};
 pub use search::{SEARCH_WINDOW, Searched, Searching};
 pub use state_dir::{Making, StateDir, StateError};
 
