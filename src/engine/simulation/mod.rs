@@ -9,6 +9,7 @@
 //! `PIGEONFS_SEED=N cargo test --lib simulation::` runs one seed and tells it; `PIGEONFS_SEEDS=N` runs so many;
 //! `scripts/torture simulation` runs 100,000.
 
+mod adopting;
 mod boxes;
 mod line;
 mod oracle;
@@ -47,7 +48,8 @@ struct Ended {
 type Seen = BTreeMap<&'static str, u64>;
 
 /// What must occur in a thousand runs: a world in which nothing goes wrong shows nothing.
-const EVENTS: [&str; 28] = [
+const EVENTS: [&str; 30] = [
+    "adoptions",
     "boxes that a courier has",
     "boxes that a replica has",
     "boxes that were not there",
@@ -71,6 +73,7 @@ const EVENTS: [&str; 28] = [
     "runs that were mended",
     "stale envelopes",
     "states that were copied",
+    "streams that were adopted",
     "streams that were forgotten",
     "streams that were renamed",
     "streams that were trimmed",

@@ -31,6 +31,8 @@ pub(super) struct Oracle {
     pub(super) forked: Vec<bool>,
     /// The bytes of each stream, as they were accepted.
     accepted: Vec<Vec<u8>>,
+    /// Streams into which another writer's boxes were taken.
+    adopted: Vec<bool>,
     /// The first law that was broken.
     pub(super) broken: Option<String>,
 }
@@ -43,6 +45,7 @@ impl Oracle {
             foreign: vec![None; streams],
             forked: vec![false; streams],
             accepted: vec![Vec::new(); streams],
+            adopted: vec![false; streams],
             broken: None,
         }
     }
@@ -141,7 +144,14 @@ impl World {
             Deed::Durability(_) => self.see("changes of durability"),
             Deed::Trim { .. } => self.see("streams that were trimmed"),
             Deed::Skip => self.see("boxes that were skipped"),
-            Deed::Create { .. } | Deed::Seal | Deed::Add => {}
+            Deed::Create { .. } | Deed::Seal | Deed::Add | Deed::Adopt => {}
+        }
+    }
+
+    /// Another writer's boxes are part of a stream now.
+    pub(super) fn oracle_adopted(&mut self, stream: Option<usize>) {
+        if let Some(stream) = stream {
+            self.oracle.adopted[stream] = true;
         }
     }
 
@@ -185,7 +195,7 @@ impl World {
             if written.fence.is_some() || elsewhere {
                 continue;
             }
-            if let Some(foreign) = self.oracle.foreign[stream] {
+            if let Some(foreign) = self.oracle.foreign[stream].filter(|_| !self.oracle.adopted[stream]) {
                 if written.boxes > foreign {
                     return Some(format!("{stream} is not fenced, and box {foreign} is another writer's"));
                 }

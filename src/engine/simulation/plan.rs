@@ -25,6 +25,7 @@ pub(super) enum Deed {
     Rename,
     Durability(Durability),
     Trim { keep: u64 },
+    Adopt,
     // What a reader does.
     Skip,
     Forget,

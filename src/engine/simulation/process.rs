@@ -9,13 +9,14 @@ use std::task::{Context, Poll, Wake, Waker};
 use rand::RngExt as _;
 
 use super::super::carry;
+use super::adopting::Keeping;
 use super::line::{Parcel, Wire};
 use super::plan::Deed;
 use super::world::{Happening, World};
 use crate::bacap::WriteCap;
 use crate::channel::{
-    CommitFailure, CommitId, Delivery, DeliveryAction as Action, DeliveryConfig, DeliveryEvent as Event, Done, Ending,
-    Linger, Operation, OperationId, PROBE_SHARE, Request, Shown, Time,
+    Adoption, AdoptionEvent, CommitFailure, CommitId, Delivery, DeliveryAction as Action, DeliveryConfig,
+    DeliveryEvent as Event, Done, Ending, Linger, Operation, OperationId, PROBE_SHARE, Request, Shown, Time,
 };
 use crate::localnet::simulated::Envelope;
 use crate::store::{
@@ -38,6 +39,7 @@ pub(super) enum Message {
     Committed(CommitId, Result<Done, CommitFailure>),
     Prepared(OperationId, Parcel, Envelope),
     Ended(OperationId, Ending),
+    AdoptionKept(ChannelId, Keeping, Result<Done, CommitFailure>),
 }
 
 /// What waits for the store's writer thread.
@@ -45,6 +47,7 @@ pub(super) enum Message {
 pub(super) enum Queued {
     Machine { commit: CommitId, channel: Option<ChannelId>, request: Request },
     Person { stream: usize, deed: Deed },
+    Adoption { id: ChannelId, keeping: Keeping },
 }
 
 /// A process: its store, and the life that it is in.
@@ -76,6 +79,9 @@ pub(super) struct Life {
     pub(super) view: bool,
     pub(super) online: bool,
     prepared: BTreeMap<OperationId, (Parcel, Envelope)>,
+    pub(super) adoptions: BTreeMap<ChannelId, Adoption>,
+    /// Reads of adoptions that are under way.
+    pub(super) looks: BTreeMap<OperationId, (ChannelId, BoxSeq)>,
 }
 
 impl Life {
@@ -87,7 +93,14 @@ impl Life {
             view: false,
             online: false,
             prepared: BTreeMap::new(),
+            adoptions: BTreeMap::new(),
+            looks: BTreeMap::new(),
         }
+    }
+
+    pub(super) fn next_timer(&self, now: Time) -> Option<Time> {
+        let adoptions = self.adoptions.values().filter_map(Adoption::next_timeout);
+        adoptions.chain(self.delivery.next_timeout(now)).min()
     }
 
     pub(super) fn deadline(&self) -> Time {
@@ -111,6 +124,10 @@ pub(super) fn cap(stream: usize) -> WriteCap {
 
 fn name(stream: usize) -> ChannelName {
     ChannelName::parse(&format!("s{stream}")).expect("a name")
+}
+
+fn refused(error: crate::store::StoreError) -> CommitFailure {
+    CommitFailure::Failed(error.to_string())
 }
 
 fn other_name(stream: usize) -> ChannelName {
@@ -186,6 +203,16 @@ impl Process {
         self.channels.iter().find(|(_, of)| **of == id).map(|(&stream, _)| stream)
     }
 
+    pub(super) fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// What is to be adopted, and how far that has come.
+    pub(super) fn adoptions(&self) -> Vec<(ChannelId, crate::store::Adoption)> {
+        let wanted = self.store.adoptions().expect("an open store").into_iter();
+        wanted.filter_map(|id| Some((id, self.store.adoption(id).expect("an open store")?))).collect()
+    }
+
     /// Whether operations of a channel may reach this network.
     pub(super) fn admits(&self, network: &NetworkId, id: ChannelId) -> bool {
         self.store.channel(id).expect("an open store").is_some_and(|channel| carry::admits(network, &channel))
@@ -197,12 +224,17 @@ impl Process {
         let result = match queued.clone() {
             Queued::Machine { channel, request, .. } => wait(carry::submit(&self.store, channel, request).ended()),
             Queued::Person { stream, deed } => self.deed(stream, deed),
+            Queued::Adoption { id, keeping: Keeping::Findings(from, findings) } => {
+                self.store.found(id, from, findings).wait().map(|()| Done::Made).map_err(refused)
+            }
+            Queued::Adoption { id, keeping: Keeping::Finish } => {
+                self.store.finish_adoption(id).wait().map(|_| Done::Made).map_err(refused)
+            }
         };
         Some((queued, result))
     }
 
     fn deed(&mut self, stream: usize, deed: Deed) -> Result<Done, CommitFailure> {
-        let refused = |error: crate::store::StoreError| CommitFailure::Failed(error.to_string());
         let store = self.store.clone();
         match (deed, self.channel(stream)) {
             (Deed::Create { durability, max }, None) => {
@@ -230,6 +262,7 @@ impl Process {
             }
             (Deed::Trim { keep }, Some(channel)) => drop(store.trim(channel.id, keep).wait().map_err(refused)?),
             (Deed::Skip, Some(channel)) => drop(store.skip(channel.id).wait().map_err(refused)?),
+            (Deed::Adopt, Some(channel)) => store.adopt(channel.id).wait().map_err(refused)?,
             (Deed::Forget, Some(channel)) => store.forget(channel.name).wait().map_err(refused)?,
         }
         Ok(Done::Made)
@@ -318,12 +351,23 @@ impl World {
     pub(super) fn begin(&mut self, p: usize) {
         self.do_all(p, vec![Action::List]);
         self.network_changed(p);
+        self.adopt(p);
+    }
+
+    /// What is due by time.
+    pub(super) fn ring(&mut self, p: usize) {
+        self.drive(p, Event::Tick);
+        let adopted: Vec<_> = self.life(p).map(|life| life.adoptions.keys().copied().collect()).unwrap_or_default();
+        for id in adopted {
+            self.tell_adoption(p, id, AdoptionEvent::Tick);
+        }
     }
 
     pub(super) fn take(&mut self, p: usize, message: Message) {
         match message {
             Message::View => self.network_changed(p),
             Message::Touched(id) => self.do_all(p, vec![Action::Look(id)]),
+            Message::AdoptionKept(id, keeping, result) => self.adoption_kept(p, id, &keeping, &result),
             Message::Committed(commit, result) => self.drive(p, Event::Committed { commit, result }),
             Message::Prepared(operation, parcel, envelope) => {
                 let Some(life) = self.life(p) else { return };
@@ -333,7 +377,11 @@ impl World {
                     self.drive(p, Event::Prepared(operation));
                 }
             }
-            Message::Ended(operation, ending) => self.drive(p, Event::Ended { operation, ending }),
+            Message::Ended(operation, ending) => {
+                if !self.looked(p, operation, &ending) {
+                    self.drive(p, Event::Ended { operation, ending });
+                }
+            }
         }
     }
 
@@ -439,7 +487,7 @@ impl World {
     }
 
     /// The gate of the driver.
-    fn admits(&self, p: usize, stream: usize) -> bool {
+    pub(super) fn admits(&self, p: usize, stream: usize) -> bool {
         let process = &self.processes[p];
         let network = self.network_view(process.elsewhere).id;
         process.channel(stream).is_some_and(|channel| process.admits(&network, channel.id))

@@ -7,12 +7,13 @@ use rand::RngExt as _;
 use rand::rngs::StdRng;
 use tempfile::TempDir;
 
+use super::adopting::Keeping;
 use super::boxes::Boxes;
 use super::line::{Parcel, Wire};
 use super::oracle::Oracle;
 use super::plan::{Deed, Mishap, Plan};
 use super::process::{BEFORE, Life, Message, Process, Queued};
-use crate::channel::{CommitFailure, DeliveryEvent, NetworkView, OperationId, Request, Time};
+use crate::channel::{CommitFailure, NetworkView, OperationId, Request, Time};
 use crate::localnet::simulated::{Conn, Simulated};
 use crate::store::NetworkId;
 
@@ -218,7 +219,7 @@ impl World {
         self.steps += 1;
         let planned = self.agenda.first_key_value().map(|(&(at, _), _)| at);
         let lives = self.processes.iter().enumerate();
-        let rings = lives.filter_map(|(p, process)| Some((process.life.as_ref()?.delivery.next_timeout(self.now)?, p)));
+        let rings = lives.filter_map(|(p, process)| Some((process.life.as_ref()?.next_timer(self.now)?, p)));
         let ring = rings.min();
         let wall = self.wall();
         let net = self.net.next_deadline().map(|at| self.now + at.saturating_sub(wall));
@@ -235,7 +236,7 @@ impl World {
                 self.happen(life, happening);
             }
         } else if let Some((_, p)) = ring {
-            self.drive(p, DeliveryEvent::Tick);
+            self.ring(p);
             self.may_crash(p);
         }
         true
@@ -298,8 +299,13 @@ impl World {
         self.processes[p].committing = false;
         let synced = self.dice.random_range(0..=self.processes[p].queue.len());
         for _ in 0..synced {
-            if let Some((Queued::Person { stream, deed }, Ok(_))) = self.processes[p].commit_one() {
-                self.oracle_done(p, stream, &deed);
+            match self.processes[p].commit_one() {
+                Some((Queued::Person { stream, deed }, Ok(_))) => self.oracle_done(p, stream, &deed),
+                Some((Queued::Adoption { id, keeping: Keeping::Finish }, Ok(_))) => {
+                    let stream = self.processes[p].stream_of(id);
+                    self.oracle_adopted(stream);
+                }
+                _ => {}
             }
         }
         self.processes[p].queue.clear();
@@ -331,7 +337,7 @@ impl World {
         for _ in 0..group {
             let fails = self.troubled && self.dice.random_bool(self.plan.disk_errors);
             // A person's writes fail before they are taken: that is no matter of the engine.
-            let fails = fails && matches!(self.processes[p].queue.front(), Some(Queued::Machine { .. }));
+            let fails = fails && !matches!(self.processes[p].queue.front(), None | Some(Queued::Person { .. }));
             let before = match self.processes[p].queue.front() {
                 Some(Queued::Person { stream, .. }) => self.processes[p].channel(*stream).map(|channel| channel.id),
                 _ => None,
@@ -347,6 +353,7 @@ impl World {
             self.trace(|| format!("{p}: committed {queued:?} {result:?}"));
             let id = match &queued {
                 Queued::Machine { channel, .. } => *channel,
+                Queued::Adoption { id, .. } => Some(*id),
                 Queued::Person { stream, .. } => self.processes[p].channel(*stream).map(|channel| channel.id),
             };
             if result.is_ok() {
@@ -354,9 +361,14 @@ impl World {
                 if let Queued::Person { stream, deed } = &queued {
                     touched.extend(before);
                     self.oracle_done(p, *stream, deed);
+                    if matches!(deed, Deed::Adopt) {
+                        self.adopt(p);
+                    }
                 }
             }
-            if let Queued::Machine { commit, channel, request } = queued {
+            if let Queued::Adoption { id, keeping } = queued {
+                self.tell(p, Message::AdoptionKept(id, keeping, result));
+            } else if let Queued::Machine { commit, channel, request } = queued {
                 if let (Request::Record { seq, arrival, .. }, Some(id)) = (&request, channel)
                     && let Some(stream) = self.processes[p].stream_of(id)
                 {
@@ -403,6 +415,7 @@ impl World {
             None => Deed::Create { durability: self.plan.streams[stream].durability, max: self.plan.provisional },
             // The spool is full: that is for the person to bear, and no run has to wait for a long backlog.
             Some(written) if written.boxes - written.stored_boxes > SPOOL => return,
+            Some(written) if written.fence.is_some() && self.dice.random() => Deed::Adopt,
             Some(_) => self.plan.deed(&mut self.dice),
         };
         self.submit(p, Queued::Person { stream, deed });
