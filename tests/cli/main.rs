@@ -21,3 +21,4 @@ mod handover;
 mod kills;
 mod localnet_verb;
 mod readme_tour;
+mod security;
