@@ -57,13 +57,14 @@ Examples:
   pigeonfs send report.pdf photos.zip --to outbox
   pigeonfs send -r photos --to outbox
   tar c dir | zstd | pigeonfs send - --name dir.tar.zst --to outbox
-  pigeonfs send report.pdf --write-cap-file friend.cap")]
+  pigeonfs send report.pdf --write-cap-file friend.cap
+  pigeonfs send --finish outbox/half.iso")]
 pub(super) struct Typed {
     /// The files; `-` is stdin
-    #[arg(value_name = "FILE", required_unless_present = "file")]
+    #[arg(value_name = "FILE", required_unless_present_any = ["file", "finish"])]
     files: Vec<PathBuf>,
     /// The drop
-    #[arg(long, value_name = "NAME", value_parser = name, required_unless_present = "write_cap_file")]
+    #[arg(long, value_name = "NAME", value_parser = name, required_unless_present_any = ["write_cap_file", "finish"])]
     to: Option<ChannelName>,
     /// Send directories with all that is in them
     #[arg(short, long)]
@@ -95,6 +96,9 @@ pub(super) struct Typed {
     /// Print the index of each file, as pigeonhole-cp needs it. Whoever sees it can read the drop from there on
     #[arg(long)]
     show_index: bool,
+    /// Send an unfinished file of a mounted drop as it is: the drop's name, `/`, and the file's place in it
+    #[arg(long, value_name = "NAME/FILE", conflicts_with_all = ["files", "to", "write_cap_file"])]
+    finish: Vec<String>,
     /// As pigeonhole-cp takes an index; refused
     #[arg(short, long, hide = true, value_name = "INDEX")]
     index: Option<OsString>,
@@ -114,6 +118,9 @@ pub(super) struct Typed {
 pub(super) async fn run(context: &Context, mut typed: Typed) -> Result<(), Stop> {
     refuse_argv("a capability", typed.write_cap.as_ref(), "--write-cap-file")?;
     refuse_argv("an index", typed.index.as_ref(), "--index-file")?;
+    if !typed.finish.is_empty() {
+        return finish(context, &typed.finish).await;
+    }
     typed.files.extend(typed.file.take());
     let from_stdin = typed.files.iter().filter(|path| path.as_os_str() == "-").count();
     let secrets = [&typed.write_cap_file, &typed.index_file];
@@ -157,6 +164,19 @@ pub(super) async fn run(context: &Context, mut typed: Typed) -> Result<(), Stop>
             result
         })
         .await
+}
+
+/// Releases files that a mount holds back as unfinished.
+async fn finish(context: &Context, places: &[String]) -> Result<(), Stop> {
+    for place in places {
+        let (name, file) =
+            place.split_once('/').filter(|(name, file)| !name.is_empty() && !file.is_empty()).ok_or_else(|| {
+                Failure::new(FailureKind::Usage, format!("{place:?} names no file of a drop"))
+                    .hint("give the drop's name, `/`, and the file's place in it, such as outbox/half.iso")
+            })?;
+        context.ask(Request::Finish { name: name.to_owned(), file: file.to_owned() }).await?;
+    }
+    if context.json { output::json(&json!({ "finished": places })) } else { Ok(()) }
 }
 
 /// A secret that was typed has been seen: it is not used.

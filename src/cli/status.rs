@@ -136,6 +136,10 @@ fn files_of(channel: &ChannelStatus, rows: &mut Vec<(&'static str, String)>) {
     for file in &files.unfinished {
         rows.push(("unfinished", file.clone()));
     }
+    if files.to_finish > 0 {
+        let name = &channel.name;
+        rows.push(("to finish", format!("{} files: `pigeonfs send --finish {name}/FILE`", files.to_finish)));
+    }
     if let Some(file) = &files.current {
         let text = format!("{}: {} of {}", display(file), size(file.done), size(file.sent_size));
         rows.push((if channel.role == RoleStatus::Writer { "sending" } else { "incomplete" }, text));

@@ -191,6 +191,9 @@ pub struct FilesStatus {
     /// Writer, in a mount: never sent as they are, as their writer died or their names look temporary.
     #[serde(default)]
     pub unfinished: Vec<String>,
+    /// Writer, in a mount: how many of those a person may release with `send --finish`.
+    #[serde(default)]
+    pub to_finish: u64,
     /// Writer: stored. Reader: complete; of a chain of parts, the file that they make.
     pub complete: u64,
     /// Reader: arriving, and chains whose parts are not all there.

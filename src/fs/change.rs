@@ -37,17 +37,23 @@ pub enum Rename {
 impl Fs {
     /// Changes attributes. A length only where it is no change, or takes back what has not left; times are kept; mode
     /// bits may be dropped. Bits that the mount's mask takes from all files are neither given nor missed.
-    pub fn change(&self, node: Node, change: Change) -> Result<Attributes, FsError> {
+    /// `handle`: the open file through which it is asked.
+    pub fn change(&self, node: Node, handle: Option<u64>, change: Change) -> Result<Attributes, FsError> {
         self.options.check_changes_allowed()?;
         let id = match node {
             Node::Channel(id) => id,
             Node::Root => return self.change_root(change),
-            Node::Drop(_) | Node::DropDirectory(_) | Node::DropFile(_) => return self.change_dropped(node, change),
+            Node::Drop(_) | Node::DropDirectory(_) | Node::DropFile(_) => {
+                return self.change_dropped(node, handle, change);
+            }
             _ if change.size.is_some() => {
                 return Err(FsError::quiet(libc::EACCES, "the control directory can only be read"));
             }
             _ => return Err(FsError::quiet(libc::EPERM, "the control directory stays as it is")),
         };
+        if let (None, Some(file)) = (self.owner.store().channel(id)?, self.unlinked.find(id)) {
+            return self.change_unlinked(node, &file, change);
+        }
         let channel = self.channel(id)?;
         let attributes = Attributes::of_channel(&channel, &self.options);
         if change.uid.is_some_and(|uid| uid != attributes.uid) || change.gid.is_some_and(|gid| gid != attributes.gid) {
@@ -57,7 +63,15 @@ impl Fs {
             Some(_) if channel.role == Role::Reader => {
                 return Err(self.refused(&channel, libc::EACCES, "it can only be read here"));
             }
-            Some(0) if channel.size > 0 => self.empty(&channel).map_err(|error| self.told(&channel, error))?,
+            Some(0) if channel.size > 0 => {
+                self.empty(&channel).map_err(|error| self.told(&channel, error))?;
+                if let Some(handle) = handle {
+                    self.handles().find_mut(handle)?.fills_gaps = true;
+                }
+            }
+            Some(size) if size > channel.size && handle.is_some() => {
+                self.extend(&channel, handle.unwrap_or_default(), size)?;
+            }
             Some(size) if size != channel.size => {
                 return Err(self.refused(&channel, libc::EPERM, "it can only grow, by appending to it with `>>`"));
             }
@@ -101,7 +115,7 @@ impl Fs {
         let id = self.named(parent, name)?;
         self.options.check_changes_allowed()?;
         let channel = self.channel(id)?;
-        self.owner.store().unlink(id).wait().map_err(|error| self.told(&channel, error))
+        self.remove_stream(&channel, || self.owner.store().unlink(id).wait())
     }
 
     /// Renames within the root: the name is known here only, so that is always allowed. A stream that is replaced goes
@@ -133,8 +147,7 @@ impl Fs {
             (Rename::Replace, Some(there)) if there != id => {
                 let replaced = self.channel(there)?;
                 self.check_empty_drop(there)?;
-                let done = store.rename_over(old.name, replaced.name.clone()).wait();
-                return done.map_err(|error| self.told(&replaced, error));
+                return self.remove_stream(&replaced, || store.rename_over(old.name, replaced.name.clone()).wait());
             }
             _ => store.rename(old.name, names::for_new_stream(to.0, to.1)?).wait(),
         };

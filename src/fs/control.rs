@@ -75,8 +75,7 @@ impl Fs {
     }
 
     pub(super) fn channel(&self, id: ChannelId) -> Result<Channel, FsError> {
-        let channel = self.owner.store().channel(id)?;
-        channel.ok_or_else(|| FsError::quiet(libc::ENOENT, "the channel was removed"))
+        self.owner.store().channel(id)?.ok_or_else(super::removed)
     }
 }
 

@@ -13,6 +13,10 @@ pub(super) struct Handle {
     pub(super) flags: i32,
     /// Where the next write must be, without `O_APPEND`.
     pub(super) expected: u64,
+    /// Whether it began with an empty file: what it passes over is then zeros, as in any file.
+    pub(super) fills_gaps: bool,
+    /// Zeros before the bytes of the write that is being taken.
+    pub(super) filled: u64,
     /// Where the last read ended.
     pub(super) position: u64,
     written_since_flush: bool,
@@ -35,6 +39,8 @@ impl Handle {
             node,
             flags,
             expected: 0,
+            fills_gaps: false,
+            filled: 0,
             position: 0,
             written_since_flush: false,
             flushed: false,
@@ -113,6 +119,14 @@ impl Handles {
         }
     }
 
+    pub(super) fn is_open(&self, node: Node) -> bool {
+        self.open.values().any(|open| open.node == node)
+    }
+
+    pub(super) fn each_of(&mut self, node: Node, mut see: impl FnMut(&mut Handle)) {
+        self.open.values_mut().filter(|open| open.node == node).for_each(&mut see);
+    }
+
     pub(super) fn is_being_written(&self, node: Node) -> bool {
         self.open.values().any(|open| open.node == node && open.is_writing())
     }
@@ -122,6 +136,7 @@ impl Handles {
         for open in self.open.values_mut().filter(|open| open.node == node) {
             open.expected = 0;
             open.position = 0;
+            open.fills_gaps = false;
         }
     }
 

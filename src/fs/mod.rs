@@ -14,8 +14,10 @@ mod handle;
 mod names;
 mod node;
 mod options;
+mod patience;
 mod shown;
 mod stream;
+mod unlinked;
 mod xattr;
 
 #[cfg(test)]
@@ -30,11 +32,13 @@ pub use drop::EntryId;
 pub use error::FsError;
 pub use node::{Attributes, Kind, Node, Report};
 pub use options::{Fsync, Options, Truncate, UnknownChoice};
-pub use stream::{Answer, Barrier, Pause, Readiness};
+pub use patience::Patience;
+pub use stream::{Answer, Barrier, Pause, Readiness, Taken};
 
 use drop::Room;
 use handle::{Handle, Handles};
 use stream::READ_BYTES;
+use unlinked::Unlinked;
 
 use crate::engine::{Owner, fresh_write_cap};
 use crate::store::{Channel, ChannelId, ChannelName, MAX_NAME_BYTES, Role, StoreError};
@@ -51,6 +55,18 @@ pub struct Fs {
     room: Room,
     /// The mount ends, and has no more time for files in drops.
     is_hurried: AtomicBool,
+    /// Streams that were removed while they were open.
+    unlinked: Unlinked,
+    patience: Patience,
+}
+
+/// Who asks, as the kernel says it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Credentials {
+    /// The user.
+    pub uid: u32,
+    /// The group.
+    pub gid: u32,
 }
 
 /// An open file.
@@ -74,7 +90,15 @@ pub struct Capacity {
 impl Fs {
     /// The file system of what `owner` owns.
     pub fn new(owner: Arc<Owner>, options: Options) -> Self {
-        Self { owner, options, handles: Mutex::default(), room: Room::new(), is_hurried: AtomicBool::new(false) }
+        Self {
+            owner,
+            options,
+            handles: Mutex::default(),
+            room: Room::new(),
+            is_hurried: AtomicBool::new(false),
+            unlinked: Unlinked::default(),
+            patience: Patience::default(),
+        }
     }
 
     /// What was chosen.
@@ -95,6 +119,11 @@ impl Fs {
     /// Leaves the files in drops that are not handed over yet to the next mount.
     pub fn stop_settling(&self) {
         self.is_hurried.store(true, Ordering::Relaxed);
+    }
+
+    /// How long callers have waited already.
+    pub fn patience(&self) -> &Patience {
+        &self.patience
     }
 
     fn handles(&self) -> MutexGuard<'_, Handles> {
@@ -144,7 +173,10 @@ impl Fs {
     /// The attributes of a file or directory; a report that is open is as long as it was made.
     pub fn attributes(&self, node: Node, handle: Option<u64>) -> Result<Attributes, FsError> {
         match node {
-            Node::Channel(id) => Ok(Attributes::of_channel(&self.channel(id)?, &self.options)),
+            Node::Channel(id) => match (self.owner.store().channel(id)?, self.unlinked.find(id)) {
+                (None, Some(file)) => self.unlinked_attributes(node, &file),
+                (channel, _) => Ok(Attributes::of_channel(&channel.ok_or_else(removed)?, &self.options)),
+            },
             Node::Drop(id) => Ok(self.drop_attributes(&self.channel(id)?)),
             Node::DropDirectory(_) | Node::DropFile(_) => {
                 let open = handle.and_then(|handle| self.handles().find(handle).ok()?.dropped.clone());
@@ -164,7 +196,18 @@ impl Fs {
                     }
                     (None, _) => self.report(node)?.map_or(0, |report| report.len() as u64),
                 };
-                Ok(Attributes::of_report(node, size, &self.options))
+                let writers = match node {
+                    Node::Report(id, Report::Wait) => {
+                        let channel = self.channel(id)?;
+                        if channel.role == Role::Reader {
+                            0o222
+                        } else {
+                            Attributes::of_channel(&channel, &self.options).mode
+                        }
+                    }
+                    _ => 0,
+                };
+                Ok(Attributes::of_report(node, size, writers, &self.options))
             }
         }
     }
@@ -235,7 +278,7 @@ impl Fs {
     fn open_stream(&self, id: ChannelId, flags: i32) -> Result<Opened, FsError> {
         let node = Node::Channel(id);
         let truncates = flags & libc::O_TRUNC != 0;
-        let channel = self.channel(id)?;
+        let Some(channel) = self.owner.store().channel(id)? else { return self.open_unlinked_stream(id, flags) };
         if flags & libc::O_ACCMODE != libc::O_RDONLY || truncates {
             self.options.check_changes_allowed()?;
             if channel.role == Role::Reader {
@@ -244,6 +287,7 @@ impl Fs {
         }
         let mut handle = Handle::new(node, flags);
         handle.expected = channel.size;
+        handle.fills_gaps = channel.size == 0;
         let handle = {
             let mut handles = self.handles();
             if handle.is_sequential_writer() && handles.is_being_written(node) {
@@ -254,7 +298,7 @@ impl Fs {
         };
         if truncates && channel.size > 0 {
             match self.empty(&channel) {
-                Ok(()) => {}
+                Ok(()) => self.handles().find_mut(handle)?.fills_gaps = true,
                 // What was sent stays, and the program writes as if the file were empty.
                 Err(StoreError::AlreadyLaunched { .. }) if self.options.truncate == Truncate::Append => {
                     self.handles().find_mut(handle)?.expected = 0;
@@ -269,7 +313,14 @@ impl Fs {
     }
 
     /// Makes a stream and opens it, or opens the one that is there.
-    pub fn create(&self, parent: Node, name: &OsStr, mode: u32, flags: i32) -> Result<Opened, FsError> {
+    pub fn create(
+        &self,
+        parent: Node,
+        name: &OsStr,
+        mode: u32,
+        flags: i32,
+        by: Credentials,
+    ) -> Result<Opened, FsError> {
         match self.lookup(parent, name) {
             Ok(_) if flags & libc::O_EXCL != 0 => {
                 return Err(FsError::quiet(libc::EEXIST, "the file is there already"));
@@ -278,8 +329,25 @@ impl Fs {
             Err(_) => {}
         }
         if parent.is_in_drop() {
-            return self.create_dropped(parent, name, mode, flags);
+            return self.create_dropped(parent, name, mode, flags, by);
         }
+        let id = self.make_stream(parent, name, mode, by)?;
+        self.open(Node::Channel(id), flags & !libc::O_TRUNC)
+    }
+
+    /// Makes a regular file without opening it, as mknod(2) does.
+    pub fn make_file(&self, parent: Node, name: &OsStr, mode: u32, by: Credentials) -> Result<Attributes, FsError> {
+        if self.lookup(parent, name).is_ok() {
+            return Err(FsError::quiet(libc::EEXIST, "the file is there already"));
+        }
+        if parent.is_in_drop() {
+            return self.make_dropped(parent, name, mode, by);
+        }
+        let id = self.make_stream(parent, name, mode, by)?;
+        self.attributes(Node::Channel(id), None)
+    }
+
+    fn make_stream(&self, parent: Node, name: &OsStr, mode: u32, by: Credentials) -> Result<ChannelId, FsError> {
         let name = names::for_new_stream(parent, name)?;
         self.options.check_changes_allowed()?;
         let cap = fresh_write_cap().map_err(|failure| FsError::new(libc::EIO, failure.message))?;
@@ -289,12 +357,23 @@ impl Fs {
         if dropped & !self.options.umask != 0 {
             store.set_attributes(id, None, None, Some(dropped)).wait()?;
         }
-        self.open(Node::Channel(id), flags & !libc::O_TRUNC)
+        if (by.uid, by.gid) != (self.options.uid, self.options.gid) {
+            store.set_owner(id, by.uid, by.gid).wait()?;
+        }
+        Ok(id)
     }
 
     /// Frees a handle.
     pub fn release(&self, handle: u64) {
-        let released = self.handles().remove(handle);
+        let released = {
+            let mut handles = self.handles();
+            let released = handles.remove(handle);
+            if let Some(released) = &released {
+                self.unlinked.closed(released.node, &handles);
+            }
+            released
+        };
+        self.patience.ended(handle);
         if let Some(open) = released.and_then(|handle| handle.dropped) {
             self.release_dropped(&open);
         }
@@ -327,6 +406,10 @@ impl Fs {
             None => Ok(()),
         }
     }
+}
+
+fn removed() -> FsError {
+    FsError::quiet(libc::ENOENT, "the channel was removed")
 }
 
 impl From<crate::engine::drops::DropError> for FsError {

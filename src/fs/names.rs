@@ -11,7 +11,7 @@ pub(super) const JUNK_NAMES: &[&str] =
     &[".DS_Store", ".directory", ".hidden", ".localized", "Desktop.ini", "Thumbs.db", "desktop.ini", "4913"];
 /// Beginnings of names.
 pub(super) const JUNK_STARTS: &[&str] =
-    &["._", ".#", ".Spotlight-", ".Trash", ".fuse_hidden", ".goutputstream-", ".nfs", ".xdp-", ".~lock."];
+    &["._", ".#", ".Spotlight-", ".Trash", ".fuse_hidden", ".goutputstream-", ".nfs", ".unison.", ".xdp-", ".~lock."];
 /// Ends of names.
 pub(super) const JUNK_ENDS: &[&str] = &["~", ".kate-swp", ".swo", ".swp", ".swpx", ".swx"];
 
@@ -40,6 +40,12 @@ pub(super) fn is_desktop_junk(name: &str) -> bool {
     JUNK_NAMES.contains(&name)
         || JUNK_STARTS.iter().any(|start| name.starts_with(start))
         || JUNK_ENDS.iter().any(|end| name.ends_with(end))
+        || is_autosave(name)
+}
+
+/// `#NAME#`: Emacs.
+fn is_autosave(name: &str) -> bool {
+    name.len() > 2 && name.starts_with('#') && name.ends_with('#')
 }
 
 #[cfg(test)]
@@ -52,9 +58,17 @@ mod tests {
 
     #[test]
     fn what_desktops_and_editors_leave_is_refused_and_what_persons_write_is_not() {
-        for name in
-            [".DS_Store", "._notes", ".Trash-1000", ".notes.swp", "notes~", ".goutputstream-A1B2C3", "Thumbs.db"]
-        {
+        for name in [
+            ".DS_Store",
+            "._notes",
+            ".Trash-1000",
+            ".notes.swp",
+            "notes~",
+            ".goutputstream-A1B2C3",
+            "Thumbs.db",
+            "#notes#",
+            ".unison.a.1c0d.unison.tmp",
+        ] {
             assert_eq!(errno(name), Some(libc::EPERM), "{name}");
         }
         for name in ["notes", ".profile", "swp", "a.swap", "Trash", "sedAbCdEf", ".notes.txt.Xa92Kq", "a~b"] {

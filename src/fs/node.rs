@@ -1,6 +1,7 @@
 //! What there is in a mount, its numbers and its attributes.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::os::unix::fs::MetadataExt;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::{EntryId, Options};
 use crate::store::{Channel, ChannelId, Role};
@@ -162,7 +163,9 @@ pub struct Attributes {
     pub size: u64,
     /// Permission bits.
     pub mode: u32,
-    /// Owner: who mounted.
+    /// Names that it has: 0 where it was removed and is still open.
+    pub links: u32,
+    /// Owner: who made it, or who mounted.
     pub uid: u32,
     /// Group: of who mounted.
     pub gid: u32,
@@ -186,6 +189,7 @@ impl Attributes {
             node,
             size,
             mode: mode & !options.umask,
+            links: if node.kind() == Kind::Directory { 2 } else { 1 },
             uid: options.uid,
             gid: options.gid,
             block: BLOCK_BYTES,
@@ -207,9 +211,30 @@ impl Attributes {
         Self::new(node, 0, mode, options).at(listed)
     }
 
-    /// A report, which is made when it is looked at.
-    pub(super) fn of_report(node: Node, size: u64, options: &Options) -> Self {
-        let mode = if matches!(node, Node::Report(_, Report::ReadCapability)) { 0o400 } else { 0o444 };
+    /// A file on this machine's disk. Executable bits are never shown, as of streams.
+    pub(super) fn of_file(node: Node, found: &std::fs::Metadata, options: &Options) -> Self {
+        let modified = found.modified().unwrap_or(UNIX_EPOCH);
+        let mode = found.mode() & 0o666 & if options.read_only { !0o222 } else { !0 };
+        let changed = u64::try_from(found.ctime()).unwrap_or_default();
+        let nanos = u64::try_from(found.ctime_nsec()).unwrap_or_default();
+        Self {
+            accessed: found.accessed().unwrap_or(modified),
+            modified,
+            changed: UNIX_EPOCH + Duration::from_secs(changed) + Duration::from_nanos(nanos),
+            created: found.created().unwrap_or(modified),
+            held: found.blocks() * 512,
+            ..Self::new(node, found.len(), mode, options)
+        }
+    }
+
+    /// A report, which is made when it is looked at. `writers` are the bits of the channel's stream: a read of `wait` puts
+    /// its tail on its way, so it is for those who may write.
+    pub(super) fn of_report(node: Node, size: u64, writers: u32, options: &Options) -> Self {
+        let mode = match node {
+            Node::Report(_, Report::ReadCapability) => 0o400,
+            Node::Report(_, Report::Wait) => 0o400 | ((writers & 0o222) << 1),
+            _ => 0o444,
+        };
         Self::new(node, size, mode, options).at(SystemTime::now())
     }
 
@@ -226,7 +251,10 @@ impl Attributes {
 
     pub(super) fn of_channel(channel: &Channel, options: &Options) -> Self {
         let mode = full_mode(channel.role) & !channel.dropped_mode;
+        let (uid, gid) = channel.owner.unwrap_or((options.uid, options.gid));
         Self {
+            uid,
+            gid,
             accessed: channel.accessed,
             modified: channel.modified,
             changed: channel.changed,

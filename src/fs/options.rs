@@ -23,6 +23,8 @@ pub struct Options {
     pub umask: u32,
     /// How long a read waits for a word about a frontier that has none.
     pub read_timeout: Duration,
+    /// A file in a drop is complete when it is closed, also where nobody can see whether its writer was killed.
+    pub trust_close: bool,
     /// How long a file in a drop rests after its last close or rename before it is sent.
     pub rest: Duration,
 }
@@ -98,6 +100,7 @@ impl Default for Options {
             gid: rustix::process::getegid().as_raw(),
             umask: 0o077,
             read_timeout: Duration::from_secs(60),
+            trust_close: false,
             rest: super::drop::REST,
         }
     }

@@ -2,10 +2,13 @@
 
 use std::time::Duration;
 
-use super::{Fs, FsError, Node, Options};
+use super::handle::Handle;
+use super::{Attributes, Credentials, Fs, FsError, Node, Options};
 use crate::fs::options::Fsync;
 use crate::store::{Appended, Channel, ChannelId, Claim, Commit, Role, StoreError};
 
+/// Most zeros that a write brings which leaves a gap before it.
+const MAX_GAP_BYTES: u64 = 16 << 20;
 /// Most bytes that one read gives.
 pub(super) const READ_BYTES: usize = 1 << 20;
 
@@ -23,6 +26,8 @@ pub enum Answer<T> {
 pub struct Pause {
     /// Its changes are worth another look.
     pub channel: ChannelId,
+    /// What is waited for there: a wait that was interrupted goes on only at the same place.
+    pub place: u64,
     /// From the first look on; then ETIMEDOUT.
     pub patience: Duration,
     /// What is said then.
@@ -34,6 +39,15 @@ impl Pause {
     pub fn timed_out(&self) -> FsError {
         FsError::new(libc::ETIMEDOUT, self.in_vain.clone())
     }
+}
+
+/// A write that was taken.
+#[derive(Debug)]
+pub enum Taken {
+    /// It is in the store's queue. What comes of it goes to [`Fs::wrote`].
+    Commit(Commit<Appended>),
+    /// So many bytes were written to a stream that has no name any more.
+    Now(u64),
 }
 
 /// Bytes of a stream that replicas are to have: those that were accepted when it was made.
@@ -92,7 +106,13 @@ impl Fs {
     }
 
     fn read_stream(&self, handle: u64, id: ChannelId, offset: u64, size: usize) -> Result<Answer<Vec<u8>>, FsError> {
-        let channel = self.open_channel(id)?;
+        let channel = match self.open_channel(id) {
+            Err(gone) => {
+                let file = self.unlinked.find(id).ok_or(gone)?;
+                return Ok(Answer::Now(super::drop::read_at(&file, offset, size.min(READ_BYTES))?));
+            }
+            Ok(channel) => channel,
+        };
         if offset < channel.size {
             let bytes = self.owner.store().read(id, offset, size.min(READ_BYTES)).map_err(|error| match error {
                 StoreError::Dropped { .. } => self.refused(&channel, libc::EIO, error.to_string()),
@@ -118,12 +138,13 @@ impl Fs {
             return Err(self.lost(&channel));
         }
         let in_vain = format!("whether {} goes on could not be learned in time; this is not its end", channel.name);
-        Ok(Answer::Later(Pause { channel: id, patience: self.options.read_timeout, in_vain }))
+        let place = channel.frontier.0;
+        Ok(Answer::Later(Pause { channel: id, place, patience: self.options.read_timeout, in_vain }))
     }
 
     /// Takes bytes: checks where they go, and hands them to the store. The answer is the commit; its result then goes
     /// to [`Self::wrote`]. Whoever interrupts the wait goes through `claim`.
-    pub fn write(&self, handle: u64, offset: u64, bytes: &[u8], claim: Claim) -> Result<Commit<Appended>, FsError> {
+    pub fn write(&self, handle: u64, offset: u64, bytes: &[u8], claim: Claim) -> Result<Taken, FsError> {
         let mut handles = self.handles();
         let open = handles.find_mut(handle)?;
         let Node::Channel(id) = open.node else {
@@ -132,18 +153,59 @@ impl Fs {
         if let Some(failed) = &open.failed {
             return Err(failed.clone());
         }
-        let channel = self.open_channel(id)?;
+        let channel = match self.open_channel(id) {
+            Err(gone) => {
+                let file = self.unlinked.find(id).ok_or(gone)?;
+                return Ok(Taken::Now(Self::write_unlinked(&file, offset, bytes, open.appends())?));
+            }
+            Ok(channel) => channel,
+        };
         if channel.role == Role::Reader {
             return Err(self.refused(&channel, libc::EACCES, "only its read capability is here"));
         }
         self.refuse_unusable(&channel).inspect_err(|error| open.fail(error))?;
         // The kernel's offset means nothing under O_APPEND: others may have appended since it looked.
-        if !open.appends() && offset != open.expected {
-            let text = format!("it can only grow at its end: a write at {offset} was refused. Append with `>>`");
-            return Err(self.refused(&channel, libc::ESPIPE, text));
-        }
+        let gap = if open.appends() { 0 } else { self.gap(&channel, open, offset)? };
         open.writes();
-        Ok(self.owner.store().append(id, bytes.to_vec(), Some(claim)))
+        open.filled = gap;
+        let mut taken = vec![0; usize::try_from(gap).unwrap_or_default()];
+        taken.extend_from_slice(bytes);
+        Ok(Taken::Commit(self.owner.store().append(id, taken, Some(claim))))
+    }
+
+    /// How many zeros belong before a write that does not begin where the last one ended. What copies a file with holes
+    /// passes over them.
+    fn gap(&self, channel: &Channel, open: &Handle, offset: u64) -> Result<u64, FsError> {
+        let refuse = |text: String| Err(self.refused(channel, libc::ESPIPE, text));
+        let alone = open.fills_gaps && open.expected == channel.size;
+        match offset.checked_sub(open.expected) {
+            Some(0) => Ok(0),
+            // Where another program has appended meanwhile, it is not known what is passed over.
+            Some(gap) if alone && gap <= MAX_GAP_BYTES => Ok(gap),
+            Some(gap) if alone => refuse(format!(
+                "a hole of {gap} bytes would be sent as zeros, and at most {MAX_GAP_BYTES} are: copy with --sparse=never to \
+                 send all of them"
+            )),
+            _ => refuse(format!("it can only grow at its end: a write at {offset} was refused. Append with `>>`")),
+        }
+    }
+
+    /// Has a stream that is being written grow by zeros, where it was empty when it was opened: the hole at the end of a
+    /// file that is copied.
+    pub(super) fn extend(&self, channel: &Channel, handle: u64, size: u64) -> Result<(), FsError> {
+        let gap = {
+            let mut handles = self.handles();
+            let open = handles.find_mut(handle)?;
+            if open.expected != channel.size || !open.fills_gaps || open.appends() {
+                return Err(self.refused(channel, libc::EPERM, "it can only grow, by appending to it with `>>`"));
+            }
+            let gap = self.gap(channel, open, size)?;
+            open.writes();
+            gap
+        };
+        let zeros = vec![0; usize::try_from(gap).unwrap_or_default()];
+        let appended = self.owner.store().append(channel.id, zeros, None).wait();
+        self.wrote(handle, appended).map(drop)
     }
 
     /// Takes note of what became of a write: the number of bytes, or why there are none.
@@ -155,7 +217,7 @@ impl Fs {
                 let bytes = appended.size - appended.offset;
                 open.expected += bytes;
                 open.wrote = true;
-                Ok(bytes)
+                Ok(bytes - std::mem::take(&mut open.filled).min(bytes))
             }
             (Ok(appended), Err(_)) => Ok(appended.size - appended.offset),
             // Somebody who asked not to wait may try again when boxes have been stored.
@@ -188,7 +250,8 @@ impl Fs {
 
     /// What was written is on this machine's disk since its write; this puts the tail on its way. Where replicas are to
     /// have all of it, what is to be waited for.
-    pub fn sync(&self, handle: u64) -> Result<Option<Barrier>, FsError> {
+    /// Who may only read the file puts nothing on its way: couriers see when a box leaves.
+    pub fn sync(&self, handle: u64, by: Credentials) -> Result<Option<Barrier>, FsError> {
         let (node, failed, dropped) = {
             let handles = self.handles();
             let open = handles.find(handle)?;
@@ -201,7 +264,10 @@ impl Fs {
             return self.sync_dropped(&open).map(|()| None);
         }
         let Node::Channel(id) = node else { return Ok(None) };
-        let channel = self.open_channel(id)?;
+        let channel = match self.open_channel(id) {
+            Err(gone) => return self.unlinked.find(id).map(|_| None).ok_or(gone),
+            Ok(channel) => channel,
+        };
         if let Err(error) = self.refuse_unusable(&channel) {
             self.handles().find_mut(handle)?.fail(&error);
             return Err(error);
@@ -209,7 +275,9 @@ impl Fs {
         if channel.role == Role::Reader {
             return Ok(None);
         }
-        self.seal(&channel)?;
+        if self.may_write(&channel, by) {
+            self.seal(&channel)?;
+        }
         Ok((self.options.fsync == Fsync::Stored).then_some(Barrier { id, bytes: Some(channel.size) }))
     }
 
@@ -231,7 +299,7 @@ impl Fs {
             if channel.is_lost() {
                 return Err(self.lost(&channel));
             }
-            return Ok(Answer::Later(self.patience(
+            return Ok(Answer::Later(self.pause(
                 &channel,
                 format!("whether {} goes on after {} bytes is not known yet", channel.name, channel.size),
             )));
@@ -247,7 +315,19 @@ impl Fs {
             "{} of the {bytes} bytes of {} are stored; nothing is lost, and they stay on their way",
             channel.stored_bytes, channel.name
         );
-        Ok(Answer::Later(self.patience(&channel, text)))
+        Ok(Answer::Later(self.pause(&channel, text)))
+    }
+
+    fn may_write(&self, channel: &Channel, by: Credentials) -> bool {
+        let attributes = Attributes::of_channel(channel, &self.options);
+        let bits = if by.uid == attributes.uid {
+            0o200
+        } else if by.gid == attributes.gid {
+            0o020
+        } else {
+            0o002
+        };
+        by.uid == 0 || attributes.mode & bits != 0
     }
 
     fn lost(&self, channel: &Channel) -> FsError {
@@ -263,8 +343,8 @@ impl Fs {
         Ok(Barrier { id, bytes })
     }
 
-    pub(super) fn patience(&self, channel: &Channel, in_vain: String) -> Pause {
-        Pause { channel: channel.id, patience: self.options.sync_timeout, in_vain }
+    pub(super) fn pause(&self, channel: &Channel, in_vain: String) -> Pause {
+        Pause { channel: channel.id, place: u64::MAX, patience: self.options.sync_timeout, in_vain }
     }
 
     /// A mount that changes nothing leaves the tail to its linger.
@@ -289,7 +369,13 @@ impl Fs {
         let Node::Channel(id) = node else {
             return Ok(Readiness { channel: None, readable: true, writable: dropped });
         };
-        let channel = self.open_channel(id)?;
+        let channel = match self.open_channel(id) {
+            Err(gone) => {
+                self.unlinked.find(id).ok_or(gone)?;
+                return Ok(Readiness { channel: None, readable: true, writable: true });
+            }
+            Ok(channel) => channel,
+        };
         let failed = channel.fence.is_some() || channel.paused || channel.is_lost();
         let store = self.owner.store();
         let room = channel.role == Role::Writer && store.usage()?.spool_bytes < store.limits().spool_bytes;

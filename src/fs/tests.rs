@@ -1,7 +1,7 @@
 //! The file system without a mount: what its policy decides, against a store of its own.
 
 use std::ffi::OsStr;
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
 use proptest::prelude::*;
 
@@ -10,6 +10,9 @@ use crate::bacap::WriteCap;
 use crate::channel::Linger;
 use crate::engine::{Daemon, OwnerKind};
 use crate::store::{Arrival, BoxSeq, BoxState, Claim, Limits, NetworkId};
+
+/// Nobody whose permission bits would be in the way.
+const US: Credentials = Credentials { uid: 0, gid: 0 };
 
 struct Home {
     fs: Fs,
@@ -35,11 +38,14 @@ impl Home {
     }
 
     fn create(&self, name: &str, flags: i32) -> Result<Opened, FsError> {
-        self.fs.create(Node::Root, OsStr::new(name), 0o666, flags | libc::O_CREAT)
+        self.fs.create(Node::Root, OsStr::new(name), 0o666, flags | libc::O_CREAT, US)
     }
 
     fn write(&self, handle: u64, offset: u64, bytes: &[u8]) -> Result<u64, FsError> {
-        let commit = self.fs.write(handle, offset, bytes, Claim::new())?;
+        let commit = match self.fs.write(handle, offset, bytes, Claim::new())? {
+            Taken::Commit(commit) => commit,
+            Taken::Now(count) => return Ok(count),
+        };
         self.fs.wrote(handle, commit.wait())
     }
 
@@ -88,7 +94,7 @@ fn a_failure_of_the_channel_sticks_to_the_handle_that_met_it_and_its_close_says_
     assert_eq!(errno(home.fs.flush(met)), libc::EIO, "what was written will not be delivered");
     assert_eq!(home.fs.flush(idle), Ok(()), "a reader's close is no place for it");
     assert_eq!(errno(home.write(met, 3, b"d")), libc::EIO);
-    assert_eq!(errno(home.fs.sync(idle)), libc::EIO);
+    assert_eq!(errno(home.fs.sync(idle, US)), libc::EIO);
     assert_eq!(home.fs.read(idle, 0, 9), Ok(Answer::Now(b"abc".to_vec())), "it can still be read");
     let told = home.fs.report(Node::Report(home.id("f"), Report::Errors)).unwrap().unwrap();
     assert!(String::from_utf8(told).unwrap().ends_with("fenced: foreign data\n"));
@@ -151,7 +157,7 @@ fn an_fsync_for_replicas_ends_when_they_have_the_bytes() {
     let home = Home::new(Options { fsync: Fsync::Stored, ..Options::default() }, Limits::default());
     let handle = home.create("f", libc::O_WRONLY).unwrap().handle;
     home.write(handle, 0, b"abc").unwrap();
-    let barrier = home.fs.sync(handle).unwrap().expect("to be waited for");
+    let barrier = home.fs.sync(handle, US).unwrap().expect("to be waited for");
     assert!(matches!(home.fs.reached(&barrier), Ok(Answer::Later(_))));
     home.deliver(home.id("f"));
     assert!(matches!(home.fs.reached(&barrier), Ok(Answer::Now(_))));
@@ -250,31 +256,36 @@ proptest! {
         let node = Node::Channel(home.id("f"));
         let mut model: Vec<u8> = Vec::new();
         let mut left = false;
-        let mut open: [Option<u64>; 2] = [None; 2];
+        let mut open: [Option<(u64, i32)>; 2] = [None; 2];
         for (at, op) in ops.into_iter().enumerate() {
             match op {
                 Op::Write { by, at: offset, len } => {
-                    let Some(handle) = open[by] else { continue };
+                    let Some((handle, flags)) = open[by] else { continue };
                     let bytes = vec![b'a' + u8::try_from(at % 26).unwrap(); len];
                     if home.write(handle, offset, &bytes).is_ok() {
+                        // What is passed over is zeros.
+                        let end = usize::try_from(offset).unwrap();
+                        if flags & libc::O_APPEND == 0 && end > model.len() {
+                            model.resize(end, 0);
+                        }
                         model.extend(bytes);
                     }
                 }
-                Op::Close(by) => if let Some(handle) = open[by].take() {
+                Op::Close(by) => if let Some((handle, _)) = open[by].take() {
                     prop_assert_eq!(home.fs.flush(handle), Ok(()));
                     home.fs.release(handle);
                 },
                 Op::Open { by, flags } => if open[by].is_none()
                     && let Ok(opened) = home.fs.open(node, libc::O_WRONLY | flags)
                 {
-                    open[by] = Some(opened.handle);
+                    open[by] = Some((opened.handle, flags));
                     if flags & libc::O_TRUNC != 0 {
                         prop_assert!(!left || model.is_empty());
                         model.clear();
                     }
                 },
                 Op::Truncate(size) => {
-                    let done = home.fs.change(node, Change { size: Some(size), ..Change::default() });
+                    let done = home.fs.change(node, None, Change { size: Some(size), ..Change::default() });
                     let allowed = size == model.len() as u64 || (size == 0 && !left);
                     prop_assert_eq!(done.is_ok(), allowed);
                     if allowed { model.truncate(usize::try_from(size).unwrap()) }
@@ -288,5 +299,97 @@ proptest! {
             prop_assert_eq!(home.fs.read(reading, 0, 999), Ok(Answer::Now(model.clone())));
             home.fs.release(reading);
         }
+    }
+}
+
+#[test]
+fn a_stream_that_is_removed_or_replaced_goes_on_for_who_has_it_open() {
+    let home = Home::plain();
+    let node = |name: &str| Node::Channel(home.id(name));
+    let handle = home.create("f", libc::O_RDWR).unwrap().handle;
+    home.write(handle, 0, b"abc").unwrap();
+    let removed = node("f");
+    home.fs.unlink(Node::Root, OsStr::new("f")).unwrap();
+    assert_eq!(home.write(handle, 3, b"def"), Ok(3));
+    assert_eq!(home.fs.read(handle, 1, 9), Ok(Answer::Now(b"bcdef".to_vec())));
+    let told = home.fs.attributes(removed, None).unwrap();
+    assert_eq!((told.size, told.links), (6, 0));
+    let cut = Change { size: Some(2), mode: Some(0o400), modified: Some(UNIX_EPOCH), ..Change::default() };
+    let told = home.fs.change(removed, Some(handle), cut).unwrap();
+    assert_eq!((told.size, told.mode, told.modified), (2, 0o400, UNIX_EPOCH));
+    assert_eq!(home.fs.sync(handle, US), Ok(None));
+    let again = home.fs.open(removed, libc::O_RDONLY).unwrap().handle;
+    home.fs.release(handle);
+    assert_eq!(home.fs.read(again, 0, 9), Ok(Answer::Now(b"ab".to_vec())));
+    home.fs.release(again);
+    assert_eq!(errno(home.fs.attributes(removed, None)), libc::ENOENT);
+    assert_eq!(errno(home.fs.open(removed, libc::O_RDONLY)), libc::ENOENT);
+
+    let reading = home.create("old", libc::O_RDWR).unwrap().handle;
+    home.write(reading, 0, b"old").unwrap();
+    let writing = home.create("new", libc::O_WRONLY).unwrap().handle;
+    home.write(writing, 0, b"new").unwrap();
+    let (old, new) = ((Node::Root, OsStr::new("old")), (Node::Root, OsStr::new("new")));
+    home.fs.rename(new, old, Rename::Replace).unwrap();
+    assert_eq!(home.fs.read(reading, 0, 9), Ok(Answer::Now(b"old".to_vec())));
+    let replaced = home.create("old", libc::O_RDONLY).unwrap().handle;
+    assert_eq!(home.fs.read(replaced, 0, 9), Ok(Answer::Now(b"new".to_vec())));
+}
+
+#[test]
+fn a_hole_in_a_file_that_is_copied_becomes_zeros_up_to_a_bound() {
+    let home = Home::plain();
+    let handle = home.create("f", libc::O_WRONLY).unwrap().handle;
+    assert_eq!(home.write(handle, 0, b"ab"), Ok(2));
+    assert_eq!(home.write(handle, 5, b"cd"), Ok(2));
+    let node = Node::Channel(home.id("f"));
+    let longer = |size| home.fs.change(node, Some(handle), Change { size: Some(size), ..Change::default() });
+    assert_eq!(longer(9).unwrap().size, 9);
+    let reading = home.create("f", libc::O_RDONLY).unwrap().handle;
+    assert_eq!(home.fs.read(reading, 0, 99), Ok(Answer::Now(b"ab\0\0\0cd\0\0".to_vec())));
+    let far = home.write(handle, 1 << 40, b"x").expect_err("a hole of a terabyte");
+    assert!(far.errno == libc::ESPIPE && far.message.contains("--sparse=never"), "{far:?}");
+    assert_eq!(errno(longer(1 << 40)), libc::ESPIPE);
+    assert_eq!(errno(home.write(handle, 3, b"x")), libc::ESPIPE, "nothing is overwritten");
+    home.fs.release(handle);
+
+    let later = home.create("f", libc::O_WRONLY).unwrap().handle;
+    assert_eq!(errno(home.write(later, 99, b"x")), libc::ESPIPE, "it did not begin with an empty file");
+}
+
+/// Couriers see when a box leaves: who may only read a file must not decide it.
+#[test]
+fn who_may_only_read_puts_nothing_on_its_way() {
+    let home = Home::new(Options { umask: 0o022, uid: 1000, gid: 1000, ..Options::default() }, Limits::default());
+    let us = Credentials { uid: 1000, gid: 1000 };
+    let made = home.fs.create(Node::Root, OsStr::new("f"), 0o666, libc::O_WRONLY, us).unwrap();
+    home.write(made.handle, 0, b"abc").unwrap();
+    let tail = || home.fs.owner().store().channel(home.id("f")).unwrap().unwrap().tail_bytes;
+    let reading = home.create("f", libc::O_RDONLY).unwrap().handle;
+    for stranger in [Credentials { uid: 1001, gid: 1001 }, Credentials { uid: 1001, gid: 1000 }] {
+        assert_eq!(home.fs.sync(reading, stranger), Ok(None));
+        assert_eq!(tail(), 3);
+    }
+    let wait = Node::Report(home.id("f"), Report::Wait);
+    assert_eq!(home.fs.attributes(wait, None).unwrap().mode, 0o400, "others would seal it by reading this");
+    home.fs.sync(reading, us).unwrap();
+    assert_eq!(tail(), 0);
+}
+
+#[test]
+fn what_another_user_makes_is_theirs() {
+    let home = Home::plain();
+    let by = Credentials { uid: 4321, gid: 1234 };
+    let flags = libc::O_CREAT | libc::O_WRONLY;
+    let opened = home.fs.create(Node::Root, OsStr::new("f"), 0o666, flags, by).unwrap();
+    let told = home.fs.attributes(opened.node, None).unwrap();
+    assert_eq!((told.uid, told.gid), (4321, 1234));
+    home.fs.make_directory(Node::Root, OsStr::new("d"), 0o777, US).unwrap();
+    let drop = home.fs.lookup(Node::Root, OsStr::new("d")).unwrap();
+    let made = home.fs.make_directory(drop, OsStr::new("sub"), 0o777, by).unwrap();
+    let opened = home.fs.create(made.node, OsStr::new("x"), 0o666, flags, by).unwrap();
+    for node in [made.node, opened.node] {
+        let told = home.fs.attributes(node, None).unwrap();
+        assert_eq!((told.uid, told.gid), (4321, 1234), "{node:?}");
     }
 }

@@ -1,4 +1,5 @@
-//! Extended attributes: what a script wants to know of a channel, each by its name. None can be set, none is a secret.
+//! Extended attributes: what a script wants to know of a channel, each by its name. They are found by their names and not listed; none
+//! can be set, none is a secret.
 
 use std::ffi::OsStr;
 
@@ -8,26 +9,17 @@ use super::{Fs, FsError, Node};
 use crate::store::{Capability, Channel, Role};
 
 const PREFIX: &str = "user.pigeonhole.";
-/// What all channels have.
-const OF_ALL: [&str; 6] = ["kind", "access", "state", "boxes", "box_bytes", "fingerprint"];
 /// What a fingerprint is the hash of, before the channel's root public key.
 const FINGERPRINT: &[u8] = b"pigeonfs channel fingerprint v1";
 
 impl Fs {
-    /// The names of a file's attributes, each with its NUL.
+    /// The names of a file's attributes, each with its NUL. None is listed: what copies files with their attributes would
+    /// fail to set ours, or take a channel's fingerprint along.
     pub fn attribute_names(&self, node: Node) -> Result<Vec<u8>, FsError> {
-        if let Node::DropFile(_) = node {
-            return Ok(format!("{PREFIX}state\0").into_bytes());
+        if let Node::Channel(id) | Node::Drop(id) = node {
+            self.attributes(Node::Channel(id), None)?;
         }
-        let (Node::Channel(id) | Node::Drop(id)) = node else { return Ok(Vec::new()) };
-        let role = self.channel(id)?.role;
-        let mut names = Vec::new();
-        for name in OF_ALL.into_iter().chain([of_role(role)]) {
-            names.extend_from_slice(PREFIX.as_bytes());
-            names.extend_from_slice(name.as_bytes());
-            names.push(0);
-        }
-        Ok(names)
+        Ok(Vec::new())
     }
 
     /// The value of one.
@@ -80,13 +72,6 @@ impl Fs {
             Role::Reader if channel.end_is_known() => "up-to-date",
             Role::Reader => "catching-up",
         }
-    }
-}
-
-fn of_role(role: Role) -> &'static str {
-    match role {
-        Role::Writer => "stored",
-        Role::Reader => "frontier",
     }
 }
 

@@ -163,6 +163,8 @@ pub struct Channel {
     pub changed: SystemTime,
     /// Permission bits that were taken from those of its role.
     pub dropped_mode: u32,
+    /// The user and the group that it belongs to, where those are not of who mounts.
+    pub owner: Option<(u32, u32)>,
     /// Writer: whether a packet may have left, ever.
     pub launched: bool,
     /// Writer: one past the last box of which a packet may have left.

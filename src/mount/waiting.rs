@@ -18,30 +18,45 @@ pub(super) async fn look<T: Send + 'static>(
 }
 
 /// An answer that is waited for where it must be: until the channel changes so that there is one, the patience is at its
-/// end, or the caller is interrupted.
+/// end, or the caller is interrupted. A call that comes again after that goes on with the same wait.
 pub(super) async fn answer<T: Send + 'static>(
     fs: &Arc<Fs>,
     caller: &Caller,
+    handle: u64,
     question: impl Fn(&Fs) -> Result<Answer<T>, FsError> + Clone + Send + 'static,
 ) -> Result<T, FsError> {
     let started = Instant::now();
-    let pause = match look(fs, question.clone()).await? {
+    let first = match look(fs, question.clone()).await? {
         Answer::Now(answer) => return Ok(answer),
         Answer::Later(pause) => pause,
     };
-    let mut changes = fs.owner().store().changes().watch(pause.channel);
+    let mut changes = fs.owner().store().changes().watch(first.channel);
     let mut wait = caller.waits();
     let mut signal = std::pin::pin!(wait.interrupted());
     loop {
         // Looked at after the watch began, so that no change falls between.
-        let pause = match look(fs, question.clone()).await? {
-            Answer::Now(answer) => return Ok(answer),
-            Answer::Later(pause) => pause,
+        let pause = match look(fs, question.clone()).await {
+            Ok(Answer::Later(pause)) => pause,
+            Ok(Answer::Now(answer)) => {
+                fs.patience().ended(handle);
+                return Ok(answer);
+            }
+            Err(error) => {
+                fs.patience().ended(handle);
+                return Err(error);
+            }
         };
+        let until = started + fs.patience().left(handle, &pause);
         tokio::select! {
             _ = changes.changed() => {}
-            () = &mut signal => return Err(FsError::quiet(libc::EINTR, "interrupted")),
-            () = sleep_until(started + pause.patience) => return Err(pause.timed_out()),
+            () = &mut signal => {
+                fs.patience().interrupted(handle, &pause, started.elapsed());
+                return Err(FsError::quiet(libc::EINTR, "interrupted"));
+            }
+            () = sleep_until(until) => {
+                fs.patience().ended(handle);
+                return Err(pause.timed_out());
+            }
         }
     }
 }

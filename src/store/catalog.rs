@@ -19,6 +19,9 @@ pub(super) struct Catalog {
 
 struct State {
     channels: HashMap<ChannelId, Channel>,
+    /// For each channel the number of the last commit that touched it.
+    versions: HashMap<ChannelId, u64>,
+    commits: u64,
     names: BTreeMap<ChannelName, ChannelId>,
     usage: Usage,
     closed: bool,
@@ -34,7 +37,14 @@ pub(super) struct News {
 impl Catalog {
     pub(super) fn new(limits: Limits) -> Self {
         let usage = Usage { spool_bytes: 0, cache_bytes: 0, sent_bytes: 0, listing_changed: UNIX_EPOCH };
-        let state = State { channels: HashMap::new(), names: BTreeMap::new(), usage, closed: false };
+        let state = State {
+            channels: HashMap::new(),
+            versions: HashMap::new(),
+            commits: 0,
+            names: BTreeMap::new(),
+            usage,
+            closed: false,
+        };
         Self { limits, state: RwLock::new(state) }
     }
 
@@ -42,6 +52,8 @@ impl Catalog {
     pub(super) fn take(&self, news: News) {
         let mut state = self.change();
         state.usage = news.usage;
+        state.commits += 1;
+        let version = state.commits;
         // Old names go first: two channels may have taken each other's.
         for (id, _) in &news.channels {
             if let Some(old) = state.channels.remove(id) {
@@ -49,9 +61,13 @@ impl Catalog {
             }
         }
         for (id, channel) in news.channels {
-            if let Some(channel) = channel {
-                state.names.insert(channel.name.clone(), id);
-                state.channels.insert(id, channel);
+            match channel {
+                Some(channel) => {
+                    state.names.insert(channel.name.clone(), id);
+                    state.channels.insert(id, channel);
+                    state.versions.insert(id, version);
+                }
+                None => drop(state.versions.remove(&id)),
             }
         }
     }
@@ -61,6 +77,10 @@ impl Catalog {
         state.closed = true;
         state.channels = HashMap::new();
         state.names = BTreeMap::new();
+    }
+
+    pub(super) fn version(&self, id: ChannelId) -> Result<Option<u64>, StoreError> {
+        Ok(self.look()?.versions.get(&id).copied())
     }
 
     pub(super) fn channel(&self, id: ChannelId) -> Result<Option<Channel>, StoreError> {

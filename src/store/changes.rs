@@ -58,6 +58,11 @@ impl Changes {
         }
     }
 
+    /// Tells those who watch the channel to look again, because of what no commit tells: a file of a drop that is no record.
+    pub fn tell(&self, id: ChannelId) {
+        self.publish(vec![id]);
+    }
+
     pub(super) fn publish(&self, touched: Vec<ChannelId>) {
         if touched.is_empty() {
             return;

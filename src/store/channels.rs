@@ -118,6 +118,14 @@ impl Ledger<'_> {
         Ok(())
     }
 
+    pub(super) fn set_owner(&mut self, id: ChannelId, uid: u32, gid: u32) -> Result<(), StoreError> {
+        if self.run("UPDATE channel SET uid = ?2, gid = ?3 WHERE id = ?1", params![id.0, uid, gid])? == 0 {
+            return Err(StoreError::NoChannel);
+        }
+        self.touch(id);
+        Ok(())
+    }
+
     fn insert(
         &mut self,
         name: &ChannelName,

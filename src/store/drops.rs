@@ -139,6 +139,16 @@ impl Store {
         self.submit(move |ledger| ledger.deleted_up_to(id, record, next))
     }
 
+    /// The record that has its bytes in this file, once all that was submitted before is committed.
+    pub(crate) fn staged_record(&self, id: ChannelId, staging: &str) -> Commit<Option<RecordId>> {
+        let staging = staging.to_owned();
+        self.submit(move |ledger| {
+            let chain = ledger.record(id)?.chain;
+            let sql = "SELECT id FROM drop_record WHERE staging = ?1 AND chain = ?2";
+            ledger.one(sql, params![staging, chain], |row| row.get(0).map(RecordId))
+        })
+    }
+
     /// A stored record is to be deleted from the network, or is. Only in a drop that allows it.
     pub fn delete_record(&self, id: ChannelId, record: RecordId, done: bool) -> Commit<()> {
         self.submit(move |ledger| ledger.delete_record(id, record, done))

@@ -223,6 +223,11 @@ pub enum StoreError {
 }
 
 impl StoreError {
+    /// Whether the request may have been committed all the same: the answer is lost, or the commit's own fate is open.
+    pub fn leaves_outcome_open(&self) -> bool {
+        matches!(self, Self::Failed { .. } | Self::Io { .. } | Self::Closed)
+    }
+
     /// Whether the storage below failed, and with it perhaps the whole transaction rather than one request.
     pub(super) fn is_of_the_storage(&self) -> bool {
         matches!(self, Self::DiskFull | Self::Io { .. })

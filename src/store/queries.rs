@@ -27,7 +27,7 @@ const CHANNEL: &str = "
            c.kind, c.allow_delete, c.assembled, c.astray,
            c.durability, c.couriered_boxes, c.couriered_bytes, c.stale_since, c.searched, c.search_probes,
            c.launched_end, c.unfit, c.stale_epoch,
-           n.localnet, c.kind_is_told, c.text_network, c.strict_network, c.kept_until
+           n.localnet, c.kind_is_told, c.text_network, c.strict_network, c.kept_until, c.uid, c.gid
     FROM channel c LEFT JOIN network n ON n.id = c.network";
 
 impl Store {
@@ -39,6 +39,12 @@ impl Store {
     /// The channel, where there is one.
     pub fn channel(&self, id: ChannelId) -> Result<Option<Channel>, StoreError> {
         self.catalog().channel(id)
+    }
+
+    /// A number that grows with every commit that touches the channel or its records; `None`: there is no such channel.
+    /// It is known before the commit is acknowledged.
+    pub fn version(&self, id: ChannelId) -> Result<Option<u64>, StoreError> {
+        self.catalog().version(id)
     }
 
     /// The channel of this name, where there is one.
@@ -306,6 +312,7 @@ fn channel(row: &Row<'_>) -> rusqlite::Result<Channel> {
         accessed: time(12)?,
         changed: time(21)?,
         dropped_mode: row.get(13)?,
+        owner: row.get::<_, Option<u32>>(44)?.zip(row.get(45)?),
         launched: row.get(14)?,
         launched_end: seq(row, 36)?,
         shown: row.get(15)?,

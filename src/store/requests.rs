@@ -205,6 +205,11 @@ impl Store {
         self.submit(move |ledger| ledger.set_attributes(id, accessed, modified, dropped_mode))
     }
 
+    /// The channel belongs to this user and this group, as files do.
+    pub fn set_owner(&self, id: ChannelId, uid: u32, gid: u32) -> Commit<()> {
+        self.submit(move |ledger| ledger.set_owner(id, uid, gid))
+    }
+
     pub(super) fn submit<T: Send + 'static>(
         &self,
         request: impl FnMut(&mut Ledger<'_>) -> Result<T, StoreError> + Send + 'static,

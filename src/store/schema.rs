@@ -39,6 +39,9 @@ CREATE TABLE channel (
     accessed      INTEGER NOT NULL,
     -- Permission bits that were taken from those of the role.
     dropped_mode  INTEGER NOT NULL DEFAULT 0 CHECK (dropped_mode BETWEEN 0 AND 4095),
+    -- Who made it, where that was another user than who mounted.
+    uid           INTEGER CHECK (uid BETWEEN 0 AND 4294967295),
+    gid           INTEGER CHECK (gid BETWEEN 0 AND 4294967295 AND (gid IS NULL) = (uid IS NULL)),
     fence         TEXT,
     -- Writer: what fences it is only that a launched box of so many bytes does not fit the network that was seen last.
     unfit         INTEGER CHECK (unfit IS NULL OR (role = 0 AND fence IS NOT NULL)),
@@ -297,6 +300,7 @@ CREATE TABLE drop_record (
     CHECK (state > 4 OR size = 0 OR staging IS NOT NULL OR state >= 2)
 ) STRICT;
 CREATE INDEX drop_record_by_chain ON drop_record (chain, state);
+CREATE INDEX drop_record_in_order ON drop_record (chain, id);
 CREATE INDEX drop_record_by_name ON drop_record (chain, path, name);
 CREATE INDEX drop_record_unfilled ON drop_record (chain, id) WHERE state < 2;
 CREATE INDEX drop_record_parts ON drop_record (chain, parts, part, id) WHERE parts IS NOT NULL;

@@ -213,6 +213,55 @@ fn editors_and_installers_leave_one_file_under_its_name() {
     assert_eq!(reader.ok(&format!("python3 -c \"{map}\"")), "6000 0\n");
 }
 
+/// A listing at the wrong moment once gave a record a second name, and `rm` of that name deleted the real file: a record
+/// that was stored before the answer to its hand-over came was taken for somebody else's.
+#[test]
+fn each_file_has_one_name_whoever_lists_while_it_is_sent() {
+    const FILES: usize = 600;
+    let Some(world) = World::new() else { return };
+    let (writer, reader) = (world.side("writer"), world.side("reader"));
+    writer.ok("mkdir outbox outbox/d");
+    reader.add("inbox", writer.read_cap("outbox"));
+    let over = std::sync::atomic::AtomicBool::new(false);
+    let names = |directory: PathBuf| -> Vec<String> {
+        let Ok(entries) = fs::read_dir(directory) else { return Vec::new() };
+        entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
+    };
+    let check = |directory: PathBuf| {
+        let mut listed = names(directory);
+        let count = listed.len();
+        listed.sort();
+        listed.dedup();
+        assert_eq!(count, listed.len(), "a name was listed twice");
+        let strange: Vec<_> = listed.iter().filter(|name| name[1..].parse::<usize>().is_err()).collect();
+        assert!(strange.is_empty(), "nobody made {strange:?}");
+        count
+    };
+    // Also where something below fails.
+    struct AtEnd<'a>(&'a std::sync::atomic::AtomicBool);
+    impl Drop for AtEnd<'_> {
+        fn drop(&mut self) {
+            self.0.store(true, std::sync::atomic::Ordering::Relaxed);
+        }
+    }
+    std::thread::scope(|scope| {
+        let _at_end = AtEnd(&over);
+        scope.spawn(|| {
+            while !over.load(std::sync::atomic::Ordering::Relaxed) {
+                check(writer.path.join("outbox/d"));
+                check(reader.path.join("inbox/d"));
+            }
+        });
+        for number in 0..FILES {
+            fs::write(writer.path.join(format!("outbox/d/f{number}")), format!("{number}\n")).expect("written");
+        }
+        writer.delivered("outbox");
+        eventually("all files arrive", || (check(reader.path.join("inbox/d")) == FILES).then_some(()));
+    });
+    assert_eq!(check(writer.path.join("outbox/d")), FILES);
+    assert_eq!(writer.records("outbox").len(), 100, "the first page of them");
+}
+
 /// A copy that has written some bytes and waits for more.
 fn copy_halfway(world: &World, side: &Side, name: &str) -> (Kill, File) {
     let fifo = world.source(&format!("{name}.fifo"));

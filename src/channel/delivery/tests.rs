@@ -42,6 +42,7 @@ fn channel(role: Role, boxes: u64) -> Channel {
         accessed: time,
         changed: time,
         dropped_mode: 0,
+        owner: None,
         launched: false,
         launched_end: BoxSeq(0),
         shown: false,

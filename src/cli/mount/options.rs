@@ -26,6 +26,10 @@ pub(super) struct FileArgs {
     /// Send a file of a drop TIME after its last close or rename. A number without a unit counts milliseconds
     #[arg(long, value_name = "TIME", value_parser = span_ms, default_value = "2000")]
     settle_ms: Duration,
+    /// Send each file in a drop that was closed, also where the program that wrote it cannot be seen (in a container, or
+    /// with hidepid): half a file of a killed program is then sent as whole
+    #[arg(long)]
+    trust_close: bool,
     /// Refuse every change with EROFS
     #[arg(long)]
     pub(super) read_only: bool,
@@ -78,6 +82,7 @@ impl FileArgs {
             uid: self.uid.unwrap_or(default.uid),
             gid: self.gid.unwrap_or(default.gid),
             umask: self.umask,
+            trust_close: self.trust_close,
             rest: self.settle_ms,
             ..default
         }

@@ -61,6 +61,7 @@ pub(super) async fn dispatch(owner: &Owner, request: Request) -> Result<Response
             let deadline = timeout_ms.map(|ms| Instant::now() + Duration::from_millis(ms));
             wait(owner, &name, bytes, level, deadline).await
         }
+        Request::Finish { name, file } => finish(owner, &name, &file).await,
         Request::Append { name, bytes } => append(owner, &name, bytes).await,
         Request::Read { name, offset, follow_ms, timeout_ms } => {
             let (follow, timeout) = (Duration::from_millis(follow_ms), Duration::from_millis(timeout_ms));
@@ -141,6 +142,26 @@ async fn follow(owner: &Owner, name: &str, time: Duration) -> Result<Response, F
     Ok(channel_response(owner, &channel))
 }
 
+/// Sends an unfinished file of a mount as it is.
+async fn finish(owner: &Owner, name: &str, file: &str) -> Result<Response, Failure> {
+    let channel = find(owner, name)?;
+    if !channel.content.is_drop() || channel.role == Role::Reader {
+        let text = format!("{name:?} is no drop that is written here, so it has no unfinished files");
+        return Err(Failure::new(FailureKind::Refused, text));
+    }
+    let (drops, path) = (owner.engine.drops().clone(), file.to_owned());
+    let finished = tokio::task::spawn_blocking(move || drops.finish(channel.id, &path)).await;
+    match finished.map_err(|error| Failure::new(FailureKind::Failed, error.to_string()))? {
+        Some(Ok(())) => Ok(Response::Done),
+        Some(Err(reason)) => Err(Failure::new(FailureKind::Refused, reason)
+            .hint(format!("`.pigeonfs/{name}/status` in the mount names the files that are not sent yet"))),
+        None => {
+            Err(Failure::new(FailureKind::Failed, "unfinished files are in a mount, and this state is not mounted")
+                .hint("mount it, and ask again"))
+        }
+    }
+}
+
 /// Files in a drop that are never sent as they are: nobody waits for them in vain.
 fn check_finished(owner: &Owner, channel: &Channel) -> Result<(), Failure> {
     if !channel.content.is_drop() || channel.role == Role::Reader {
@@ -152,7 +173,9 @@ fn check_finished(owner: &Owner, channel: &Channel) -> Result<(), Failure> {
     }
     let text =
         format!("unfinished in {:?}, and never sent as they are: {}", channel.name.as_str(), unfinished.join(", "));
-    Err(Failure::new(FailureKind::Failed, text).hint("write them anew, or remove them; all others are stored"))
+    Err(Failure::new(FailureKind::Failed, text).hint(
+        "write them anew, remove them, or send them as they are with `pigeonfs send --finish`; all others are stored",
+    ))
 }
 
 async fn wait(

@@ -149,6 +149,13 @@ pub enum Request {
         /// For so long from now on.
         for_ms: u64,
     },
+    /// Send an unfinished file of a drop as it is.
+    Finish {
+        /// Which drop.
+        name: String,
+        /// The file, with its directories.
+        file: String,
+    },
     /// Append bytes to a stream, made where it is missing; answered once they are safe on this machine's disk.
     Append {
         /// Which channel.

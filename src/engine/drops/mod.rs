@@ -105,13 +105,25 @@ pub struct Unsettled {
     pub settling: u64,
     /// Files that are never sent as they are, each with its directories.
     pub unfinished: Vec<String>,
+    /// How many of those a person may say to be whole.
+    pub to_finish: u64,
 }
 
-type Look = Box<dyn Fn(ChannelId) -> Unsettled + Send + Sync>;
+/// Who has files of drops that are no records yet: a mount.
+pub trait StagedFiles: Send + Sync {
+    /// What there is of a drop.
+    fn unsettled(&self, drop: ChannelId) -> Unsettled;
+
+    /// A person says that an unfinished file is whole.
+    ///
+    /// # Errors
+    /// Why it cannot be sent, in words.
+    fn finish(&self, drop: ChannelId, path: &str) -> Result<(), String>;
+}
 
 struct Inner {
-    /// Where a mount is: what it says of files that are no records.
-    look: std::sync::OnceLock<Look>,
+    /// Where a mount is: what it has of files that are no records.
+    staged: std::sync::OnceLock<Box<dyn StagedFiles>>,
     store: Store,
     directory: PathBuf,
     /// One file is unpacked at a time.
@@ -127,7 +139,7 @@ impl Drops {
         Self(Arc::new(Inner {
             store,
             directory,
-            look: std::sync::OnceLock::new(),
+            staged: std::sync::OnceLock::new(),
             unpacking: std::sync::Mutex::default(),
             handing: std::sync::RwLock::default(),
         }))
@@ -154,13 +166,18 @@ impl Drops {
     }
 
     /// A mount answers for the files of drops that are no records yet, from now on.
-    pub fn ask_for_unsettled(&self, look: impl Fn(ChannelId) -> Unsettled + Send + Sync + 'static) {
-        let _ = self.0.look.set(Box::new(look));
+    pub fn staged_by(&self, mount: impl StagedFiles + 'static) {
+        let _ = self.0.staged.set(Box::new(mount));
+    }
+
+    /// A person says that an unfinished file of a drop is whole. `None`: there is no mount that could have it.
+    pub fn finish(&self, id: ChannelId, path: &str) -> Option<Result<(), String>> {
+        self.0.staged.get().map(|staged| staged.finish(id, path))
     }
 
     /// What a mount has of a drop that is no record yet; nothing where there is none.
     pub fn unsettled(&self, id: ChannelId) -> Unsettled {
-        self.0.look.get().map(|look| look(id)).unwrap_or_default()
+        self.0.staged.get().map(|staged| staged.unsettled(id)).unwrap_or_default()
     }
 
     /// Accepts a file into a drop that we write. `staged` is below [`Drops::directory`], `header.size` bytes long, and

@@ -33,6 +33,7 @@ impl Drops {
         Ok(FilesStatus {
             settling: unsettled.settling,
             unfinished: unsettled.unfinished,
+            to_finish: unsettled.to_finish,
             pending: counts.pending,
             complete: counts.complete,
             incomplete: counts.incomplete + open.len() as u64,

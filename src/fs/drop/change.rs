@@ -2,18 +2,26 @@
 
 use std::ffi::OsStr;
 use std::fs::OpenOptions;
-use std::time::Instant;
+use std::sync::Arc;
+use std::time::{Instant, SystemTime};
 
 use super::open::too_many;
 use super::room::{Body, Directory, State, gone};
+use super::staging;
 use super::tree::EntryId;
 use crate::engine::fresh_write_cap;
-use crate::fs::{Attributes, Change, Fs, FsError, Node, Rename, names};
+use crate::fs::{Attributes, Change, Credentials, Fs, FsError, Node, Rename, names};
 use crate::store::{ChannelId, Content, RecordId, Role, StoreError};
 
 impl Fs {
     /// Makes a drop, or a directory in one.
-    pub fn make_directory(&self, parent: Node, name: &OsStr) -> Result<Attributes, FsError> {
+    pub fn make_directory(
+        &self,
+        parent: Node,
+        name: &OsStr,
+        mode: u32,
+        by: Credentials,
+    ) -> Result<Attributes, FsError> {
         if self.lookup(parent, name).is_ok() {
             return Err(FsError::quiet(libc::EEXIST, "the name is taken"));
         }
@@ -33,15 +41,17 @@ impl Fs {
         let mut names = state.owned_names(directory);
         names.push(name.clone());
         let staging = state.drops.get(&drop).ok_or_else(gone)?.staging.clone();
-        let entry = state.forest.add_directory(directory, &name, Directory::default()).ok_or_else(too_many)?;
+        let made = Directory { mode: Some(mode & 0o777), ..Directory::default() };
+        let entry = state.forest.add_directory(directory, &name, made).ok_or_else(too_many)?;
         if let Err(error) = staging.make_directory(&names) {
             state.forest.remove(entry);
             return Err(error.into());
         }
         state.unsettled.insert(entry);
+        state.own(entry, by, &self.options);
         state.touch(directory);
         std::mem::drop(state);
-        self.room.wake.notify_one();
+        self.look_again(drop);
         self.attributes(Node::DropDirectory(entry), None)
     }
 
@@ -90,7 +100,7 @@ impl Fs {
 
     fn remove_dropped_directory(&self, entry: EntryId) -> Result<(), FsError> {
         self.options.check_changes_allowed()?;
-        let mut state = self.room.settled(self.room.lock(), &[entry]);
+        let mut state = self.room.settled(self.room.lock(), &[entry])?;
         let (drop, parent) = state.forest.entry(entry).map(|entry| (entry.drop, entry.parent)).ok_or_else(gone)?;
         let names = state.owned_names(entry);
         let loaded = state.drops.get(&drop).ok_or_else(gone)?;
@@ -106,8 +116,7 @@ impl Fs {
             self.take_back(drop, record, &names)?;
         }
         staging.remove_directory(&names)?;
-        state.unsettle(entry);
-        state.forest.remove(entry);
+        state.remove(entry);
         state.settle_parent(parent);
         Ok(())
     }
@@ -116,23 +125,25 @@ impl Fs {
     /// is deleted from the network where the drop allows it.
     pub(in crate::fs) fn unlink_dropped(&self, entry: EntryId) -> Result<(), FsError> {
         self.options.check_changes_allowed()?;
-        let mut state = self.room.settled(self.room.lock(), &[entry]);
+        let mut state = self.room.settled(self.room.lock(), &[entry])?;
         let (drop, parent) = state.forest.entry(entry).map(|entry| (entry.drop, entry.parent)).ok_or_else(gone)?;
         let names = state.owned_names(entry);
         let loaded = state.drops.get(&drop).ok_or_else(gone)?;
         let (role, staging) = (loaded.role, loaded.staging.clone());
+        if role == Role::Writer {
+            self.keep_open(&mut state, entry)?;
+        }
         match state.forest.file(entry) {
             None => return Err(FsError::quiet(libc::EISDIR, "it is a directory")),
             Some(Body::Staged(_)) => staging.remove_file(&names)?,
             Some(Body::Sealed(_)) if role == Role::Reader => return Err(self.refuse_sealed(drop, role, &names)),
             Some(Body::Sealed(sealed)) => self.take_back(drop, sealed.record, &names)?,
         }
-        state.unsettle(entry);
-        state.forest.remove(entry);
+        state.remove(entry);
         state.touch(parent);
         state.settle_parent(parent);
         std::mem::drop(state);
-        self.room.wake.notify_one();
+        self.look_again(drop);
         Ok(())
     }
 
@@ -144,7 +155,7 @@ impl Fs {
             Ok(()) => {
                 if let Some(staging) = found.and_then(|found| found.staging) {
                     let path = self.owner.engine().drops().directory()?.join(staging);
-                    super::staging::allow_missing(std::fs::remove_file(path))?;
+                    staging::allow_missing(std::fs::remove_file(path))?;
                 }
                 Ok(())
             }
@@ -189,7 +200,7 @@ impl Fs {
         let mut moved = vec![entry];
         moved.extend(state.forest.below(entry));
         moved.extend(there);
-        let mut state = self.room.settled(state, &moved);
+        let mut state = self.room.settled(state, &moved)?;
         // Looked up anew: a hand-over may have been waited for.
         let there = state.forest.child(new_directory, &name);
         if state.forest.child(old_directory, from.1.to_str().unwrap_or_default()) != Some(entry) {
@@ -229,10 +240,12 @@ impl Fs {
             {
                 return Err(FsError::quiet(libc::ENOTEMPTY, "there are files in it"));
             }
+            if let Some(there) = there {
+                self.keep_open(&mut state, there)?;
+            }
             staging.rename(&old_names, &new_names, false)?;
             if let Some(there) = there {
-                state.unsettle(there);
-                state.forest.remove(there);
+                state.remove(there);
             }
             state.forest.move_to(entry, new_directory, &name);
         }
@@ -242,22 +255,38 @@ impl Fs {
             state.settle_parent(directory);
         }
         std::mem::drop(state);
-        self.room.wake.notify_one();
+        self.look_again(drop);
         Ok(())
     }
 
-    /// Changes attributes of what is in a drop.
-    pub(in crate::fs) fn change_dropped(&self, node: Node, change: Change) -> Result<Attributes, FsError> {
-        let attributes = self.attributes(node, None)?;
+    /// Changes attributes of what is in a drop, by its name or through an open file.
+    pub(in crate::fs) fn change_dropped(
+        &self,
+        node: Node,
+        handle: Option<u64>,
+        change: Change,
+    ) -> Result<Attributes, FsError> {
+        let attributes = self.attributes(node, handle)?;
         if change.uid.is_some_and(|uid| uid != attributes.uid) || change.gid.is_some_and(|gid| gid != attributes.gid) {
             return Err(FsError::quiet(libc::EPERM, "it cannot be given to somebody else"));
         }
-        let Node::DropFile(entry) = node else {
-            // What copies a directory asks for its bits and times; they are not kept.
-            return Ok(attributes);
+        match node {
+            Node::DropFile(entry) => self.change_dropped_file(entry, handle, change)?,
+            Node::DropDirectory(entry) => self.change_dropped_directory(entry, change)?,
+            // The drop itself: what copies a directory asks for its bits and times; they are not kept.
+            _ => {}
+        }
+        self.attributes(node, handle)
+    }
+
+    fn change_dropped_file(&self, entry: EntryId, handle: Option<u64>, change: Change) -> Result<(), FsError> {
+        let open = handle.and_then(|handle| self.handles().find(handle).ok()?.dropped.clone());
+        let mut state = self.room.settled(self.room.lock(), &[entry])?;
+        let Some(drop) = state.forest.entry(entry).map(|entry| entry.drop) else {
+            let unlinked = state.unlinked.get(&entry).map(|unlinked| Arc::clone(&unlinked.file)).ok_or_else(gone)?;
+            std::mem::drop(state);
+            return Ok(change.apply_to(&unlinked)?);
         };
-        let mut state = self.room.settled(self.room.lock(), &[entry]);
-        let drop = state.forest.entry(entry).ok_or_else(gone)?.drop;
         let names = state.owned_names(entry);
         let loaded = state.drops.get(&drop).ok_or_else(gone)?;
         let (role, staging) = (loaded.role, loaded.staging.clone());
@@ -274,39 +303,43 @@ impl Fs {
                 if let Some(modified) = change.modified {
                     sealed.modified = modified;
                 }
-                std::mem::drop(state);
+                if change.modified.is_some() || change.accessed.is_some() || change.mode.is_some() {
+                    sealed.changed = SystemTime::now();
+                }
             }
             Body::Staged(_) => {
                 std::mem::drop(state);
                 if let Some(size) = change.size {
-                    self.resize_staged(drop, entry, &names, size)?;
+                    self.resize_dropped(drop, entry, size, open.as_ref())?;
                 }
                 if let Some(mode) = change.mode {
                     staging.set_mode(&names, mode)?;
                 }
                 if change.modified.is_some() || change.accessed.is_some() {
-                    set_times(&staging.path(&names), change)?;
+                    OpenOptions::new().read(true).open(staging.path(&names))?.set_times(change.times())?;
                 }
             }
         }
-        self.attributes(node, None)
+        Ok(())
     }
 
-    fn resize_staged(&self, drop: ChannelId, entry: EntryId, names: &[String], size: u64) -> Result<(), FsError> {
-        self.grow(drop, entry, size)?;
+    /// A directory of a drop keeps its bits and times until the mount ends. They are not sent.
+    fn change_dropped_directory(&self, entry: EntryId, change: Change) -> Result<(), FsError> {
         let mut state = self.room.lock();
-        let staging = state.drops.get(&drop).ok_or_else(gone)?.staging.clone();
-        let Some(Body::Staged(staged)) = state.forest.file_mut(entry) else { return Err(gone()) };
-        let closed = !staged.settling.is_open();
-        let file = staging.open(names, true)?;
-        file.set_len(size)?;
-        staged.settling.resized(size, Instant::now());
-        if closed && !staged.settling.is_unfinished() {
-            staging.mark(names, true)?;
+        let drop = state.forest.entry(entry).ok_or_else(gone)?.drop;
+        let role = state.drops.get(&drop).ok_or_else(gone)?.role;
+        let directory = state.forest.directory_mut(entry).ok_or_else(gone)?;
+        let widens = change.mode.is_some_and(|mode| mode & 0o222 & !self.options.umask != 0);
+        if widens && role == Role::Reader {
+            return Err(FsError::quiet(libc::EPERM, "only its read capability is here"));
         }
-        state.resize(entry, size);
-        std::mem::drop(state);
-        self.room.wake.notify_one();
+        if let Some(mode) = change.mode {
+            directory.mode = Some(mode & 0o777);
+        }
+        if let Some(modified) = change.modified {
+            directory.modified = modified;
+        }
+        directory.changed = SystemTime::now();
         Ok(())
     }
 }
@@ -348,15 +381,4 @@ impl State {
 /// A rename that must be a copy.
 pub(in crate::fs) fn elsewhere() -> FsError {
     FsError::quiet(libc::EXDEV, "it is copied, not moved, from one channel to another")
-}
-
-fn set_times(path: &std::path::Path, change: Change) -> std::io::Result<()> {
-    let mut times = std::fs::FileTimes::new();
-    if let Some(modified) = change.modified {
-        times = times.set_modified(modified);
-    }
-    if let Some(accessed) = change.accessed {
-        times = times.set_accessed(accessed);
-    }
-    OpenOptions::new().read(true).open(path)?.set_times(times)
 }

@@ -9,14 +9,14 @@ use std::time::{Duration, Instant, SystemTime};
 use tracing::{debug, warn};
 
 use super::lot::Lot;
-use super::room::{Body, Refused, State};
+use super::room::{Body, Handing, InHandoff, Refused, State};
 use super::settle::Round;
 use super::staging::{self, MOUNT, Staging};
 use super::tree::{EntryId, What};
 use crate::drop::{Digest, Header, Kind};
 use crate::engine::drops::DropError;
 use crate::fs::{Fs, FsError, PAGE};
-use crate::store::{ChannelId, ChannelName, Commit, RecordId, Role};
+use crate::store::{ChannelId, ChannelName, Commit, RecordId, Role, StoreError};
 
 /// Files that share a commit.
 const BATCH: usize = 64;
@@ -36,12 +36,12 @@ struct Due {
 }
 
 /// One that is being handed over.
-struct Handing {
+pub(super) struct Handoff {
     due: Due,
+    /// Its second link.
     sent: Option<PathBuf>,
     size: u64,
     modified: SystemTime,
-    commit: Result<Commit<RecordId>, DropError>,
 }
 
 impl Fs {
@@ -52,18 +52,26 @@ impl Fs {
             return Ok(None);
         }
         self.meet_drops()?;
+        self.ask_again();
         loop {
             let (due, next) = self.due(now, rest);
             if due.is_empty() || self.is_hurried.load(Ordering::Relaxed) {
                 return Ok(next);
             }
-            let handing: Vec<Handing> = due.into_iter().filter_map(|due| self.hand_over(due)).collect();
-            if handing.is_empty() {
+            let mut handed = false;
+            for batch in due.chunks(BATCH) {
+                if self.is_hurried.load(Ordering::Relaxed) {
+                    return Ok(next);
+                }
+                let handoffs: Vec<_> = batch.iter().filter_map(|&entry| self.hand_over(entry, now, rest)).collect();
+                handed |= !handoffs.is_empty();
+                for (handoff, commit) in handoffs {
+                    self.handed_over(handoff, commit);
+                }
+            }
+            if !handed {
                 // All of it was touched meanwhile, or could not be read.
                 return Ok(Some(now + rest));
-            }
-            for handing in handing {
-                self.handed_over(handing);
             }
         }
     }
@@ -89,13 +97,13 @@ impl Fs {
             }
             there.extend(page.iter().filter(|channel| channel.content.is_drop()).map(|channel| channel.id));
         }
-        let mut state = self.room.lock();
-        let gone: Vec<_> = state.forest.drops().filter(|drop| !there.contains(drop)).collect();
-        gone.into_iter().for_each(|drop| state.forget(drop));
-        std::mem::drop(state);
         let mount = self.owner.engine().drops().directory()?.join(MOUNT);
-        for drop in staging::drops(&mount)? {
-            if !there.contains(&drop) {
+        let known: Vec<_> = self.room.lock().forest.drops().collect();
+        for drop in known.into_iter().chain(staging::drops(&mount)?).filter(|drop| !there.contains(drop)) {
+            // One that was made since they were listed is there; nothing can be put into it while this is locked.
+            let mut state = self.room.lock();
+            if self.owner.store().channel(drop)?.is_none() {
+                state.forget(drop);
                 Staging::of(&mount, drop).remove()?;
             }
         }
@@ -104,25 +112,30 @@ impl Fs {
     }
 
     /// What is due, oldest first, and when the next is.
-    fn due(&self, now: Instant, rest: Duration) -> (Vec<Due>, Option<Instant>) {
+    fn due(&self, now: Instant, rest: Duration) -> (Vec<EntryId>, Option<Instant>) {
         let state = self.room.lock();
         let mut due = Vec::new();
         let mut next: Option<Instant> = None;
         for &entry in &state.unsettled {
-            let Some(found) = state.due(entry, rest) else { continue };
-            if found.at > now {
-                next = Some(next.map_or(found.at, |next| next.min(found.at)));
+            let Some(at) = state.due_at(entry, rest) else { continue };
+            if at > now {
+                next = Some(next.map_or(at, |next| next.min(at)));
             } else {
-                due.push(found);
+                due.push((at, entry));
             }
         }
-        due.sort_by_key(|due| due.at);
-        due.truncate(BATCH);
-        (due, next)
+        due.sort_unstable();
+        (due.into_iter().map(|(_, entry)| entry).collect(), next)
     }
 
     /// Reads a file that is due, and offers it to the store. None: it was touched meanwhile.
-    fn hand_over(&self, due: Due) -> Option<Handing> {
+    fn hand_over(
+        &self,
+        entry: EntryId,
+        now: Instant,
+        rest: Duration,
+    ) -> Option<(Handoff, Result<Commit<RecordId>, DropError>)> {
+        let due = self.room.lock().due(entry, rest).filter(|due| due.at <= now)?;
         let (size, digest, modified) = match &due.round {
             None => (0, *blake3::hash(b"").as_bytes(), SystemTime::now()),
             Some(_) => match read(&due) {
@@ -132,6 +145,15 @@ impl Fs {
                     return None;
                 }
             },
+        };
+        let (name, path) = due.names.split_last()?;
+        let header = Header {
+            name: name.clone(),
+            path: path.join("/"),
+            size,
+            digest: Some(digest),
+            kind: if due.round.is_some() { Kind::File } else { Kind::EmptyDirectory },
+            ..Header::default()
         };
         let mut state = self.room.lock();
         // What it is now may be something else than what was read.
@@ -149,59 +171,109 @@ impl Fs {
                 return None;
             }
         };
-        match state.forest.entry_mut(due.entry).map(|entry| &mut entry.what) {
-            Some(What::File(Body::Staged(staged))) => staged.handing = sent.clone(),
-            Some(What::Directory(directory, _)) => directory.handing = true,
-            _ => return None,
-        }
+        let staging = sent.as_deref().and_then(|sent| self.below_drops(sent));
+        let handing = InHandoff { staging, path: header.path.clone(), name: header.name.clone(), digest };
+        state.drops.get_mut(&due.drop)?.handing.insert(due.entry, handing);
+        state.set_handing(due.entry, Handing::Asked);
         std::mem::drop(state);
-        let (name, path) = due.names.split_last()?;
-        let header = Header {
-            name: name.clone(),
-            path: path.join("/"),
-            size,
-            digest: Some(digest),
-            kind: if due.round.is_some() { Kind::File } else { Kind::EmptyDirectory },
-            ..Header::default()
-        };
         let commit = self.owner.engine().drops().accept(due.drop, header, sent.as_deref());
-        Some(Handing { due, sent, size, modified, commit })
+        Some((Handoff { due, sent, size, modified }, commit))
     }
 
-    /// Waits for the store's word, and has it hold.
-    fn handed_over(&self, handing: Handing) {
-        let Handing { due, sent, size, modified, commit } = handing;
-        match commit.and_then(|commit| Ok(commit.wait()?)) {
-            Ok(record) => {
-                let mut state = self.room.lock();
+    /// The name of a file below the directory of drops, as rows have it.
+    fn below_drops(&self, path: &std::path::Path) -> Option<String> {
+        let directory = self.owner.engine().drops().directory().ok()?;
+        path.strip_prefix(directory).ok()?.to_str().map(str::to_owned)
+    }
+
+    /// Waits for the store's answer, and has it hold.
+    fn handed_over(&self, handoff: Handoff, commit: Result<Commit<RecordId>, DropError>) {
+        let committed = commit.and_then(|commit| Ok(commit.wait()?));
+        let result = match committed {
+            Err(DropError::Store(error)) if error.leaves_outcome_open() => self.outcome(&handoff, error),
+            Err(error) => Outcome::Refused(error.to_string()),
+            Ok(record) => Outcome::Accepted(record),
+        };
+        let drop = handoff.due.drop;
+        self.conclude(handoff, result);
+        self.room.handed.notify_all();
+        // Its commit may have been looked at before it was known here whose it is.
+        self.owner.store().changes().tell(drop);
+    }
+
+    /// Something may be due, and those who wait for the drop may have what they wait for.
+    pub(super) fn look_again(&self, drop: ChannelId) {
+        self.room.wake.notify_one();
+        self.owner.store().changes().tell(drop);
+    }
+
+    /// What became of a hand-over whose answer was lost: the store is asked whether it has the record.
+    fn outcome(&self, handoff: &Handoff, error: StoreError) -> Outcome {
+        let Some(staging) = handoff.sent.as_deref().and_then(|sent| self.below_drops(sent)) else {
+            // A directory has no bytes to lose: it is told of once more at worst.
+            return Outcome::Refused(error.to_string());
+        };
+        match self.owner.store().staged_record(handoff.due.drop, &staging).wait() {
+            Ok(Some(record)) => Outcome::Accepted(record),
+            Ok(None) | Err(StoreError::NoChannel) => Outcome::Refused(error.to_string()),
+            Err(_) => Outcome::Open(error.to_string()),
+        }
+    }
+
+    /// Asks once more what became of hand-overs that the store could not tell of.
+    fn ask_again(&self) {
+        let open = std::mem::take(&mut self.room.lock().open);
+        for handoff in open {
+            let result = self.outcome(&handoff, StoreError::Closed);
+            self.conclude(handoff, result);
+        }
+        self.room.handed.notify_all();
+    }
+
+    fn conclude(&self, handoff: Handoff, result: Outcome) {
+        let Handoff { due, sent, size, modified } = &handoff;
+        let mut state = self.room.lock();
+        match result {
+            Outcome::Accepted(record) => {
                 if let Some(loaded) = state.drops.get_mut(&due.drop) {
-                    loaded.listed.insert(record);
+                    loaded.handed_over(due.entry, Some(record));
                 }
                 if due.round.is_some() {
                     // A crash before this leaves both names; the record then decides.
                     if let Err(error) = due.staging.remove_file(&due.names) {
                         warn!(%error, "a file that was handed over keeps its old name until the next start");
                     }
-                    state.seal(due.entry, record, size, modified);
+                    state.seal(due.entry, record, *size, *modified);
                 } else if let Some(directory) = state.forest.directory_mut(due.entry) {
-                    directory.handing = false;
+                    directory.handing = Handing::No;
                     directory.known = true;
                     directory.record = Some(record);
                     state.unsettled.remove(&due.entry);
                     state.known(due.entry);
                 }
-                debug!(file = due.names.join("/"), bytes = size, "a file in a drop is complete, and on its way");
+                debug!(bytes = size, "a file in a drop is complete, and on its way");
             }
-            Err(error) => {
+            Outcome::Refused(reason) => {
+                if let Some(loaded) = state.drops.get_mut(&due.drop) {
+                    loaded.handed_over(due.entry, None);
+                }
+                std::mem::drop(state);
                 if let Some(sent) = sent
                     && let Err(error) = staging::allow_missing(std::fs::remove_file(sent))
                 {
                     warn!(%error, "a second name of a file is left until the next start");
                 }
-                self.hold(&due, &error.to_string());
+                self.hold(due, &reason);
+            }
+            Outcome::Open(reason) => {
+                // Both names stay: the row, once it can be looked for, says which of them goes.
+                state.set_handing(due.entry, Handing::Open);
+                let drop = due.drop;
+                state.open.push(handoff);
+                std::mem::drop(state);
+                self.owner.engine().note(drop, &format!("whether a file was accepted is not known: {reason}"));
             }
         }
-        self.room.handed.notify_all();
     }
 
     /// It was refused: told once, and tried again later.
@@ -210,7 +282,7 @@ impl Fs {
         let refused = Refused { until: Instant::now() + AGAIN, reason: reason.to_owned() };
         let known = match state.forest.entry_mut(due.entry).map(|entry| &mut entry.what) {
             Some(What::File(Body::Staged(staged))) => {
-                staged.handing = None;
+                staged.handing = Handing::No;
                 let known = staged.refused.as_ref().is_some_and(|before| before.reason == reason);
                 staged.refused = Some(refused);
                 // Handing it over took the bits and the mark.
@@ -222,7 +294,7 @@ impl Fs {
                 known
             }
             Some(What::Directory(directory, _)) => {
-                directory.handing = false;
+                directory.handing = Handing::No;
                 directory.made = refused.until;
                 false
             }
@@ -237,26 +309,45 @@ impl Fs {
     }
 }
 
+/// What became of a hand-over.
+enum Outcome {
+    Accepted(RecordId),
+    /// It is no record; why.
+    Refused(String),
+    /// The store cannot tell now; why.
+    Open(String),
+}
+
 impl State {
-    /// When a file or directory has rested for `rest`; none: never, as it is.
-    fn due(&self, entry: EntryId, rest: Duration) -> Option<Due> {
-        let there = self.forest.entry(entry)?;
-        let (at, round) = match &there.what {
-            What::File(Body::Staged(staged)) if staged.handing.is_none() => {
+    /// When a file or directory has rested for `rest`; `None`: never, as it is.
+    fn due_at(&self, entry: EntryId, rest: Duration) -> Option<Instant> {
+        let at = match &self.forest.entry(entry)?.what {
+            What::File(Body::Staged(staged)) if staged.handing == Handing::No => {
                 let rested = staged.settling.due(rest)?;
                 let held = staged.refused.as_ref().map(|refused| refused.until);
-                (held.map_or(rested, |held| held.max(rested)), Some(staged.settling.round()))
+                held.map_or(rested, |held| held.max(rested))
             }
             What::Directory(directory, children)
-                if children.is_empty() && !directory.known && directory.record.is_none() && !directory.handing =>
+                if children.is_empty()
+                    && !directory.known
+                    && directory.record.is_none()
+                    && directory.handing == Handing::No =>
             {
-                (directory.made + rest, None)
+                directory.made + rest
             }
             _ => return None,
         };
-        if Lot::of(self.forest.names(entry)) != Lot::Sent {
-            return None;
-        }
+        (Lot::of(self.forest.names(entry)) == Lot::Sent).then_some(at)
+    }
+
+    /// The same with what is needed to hand it over.
+    fn due(&self, entry: EntryId, rest: Duration) -> Option<Due> {
+        let at = self.due_at(entry, rest)?;
+        let there = self.forest.entry(entry)?;
+        let round = match &there.what {
+            What::File(Body::Staged(staged)) => Some(staged.settling.round()),
+            _ => None,
+        };
         let staging = self.drops.get(&there.drop)?.staging.clone();
         Some(Due { entry, drop: there.drop, names: self.owned_names(entry), staging, round, at })
     }

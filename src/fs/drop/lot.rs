@@ -28,7 +28,7 @@ impl Lot {
         for name in names {
             if is_temporary(name) {
                 lot = Self::Temporary;
-            } else if is_desktop_junk(name) || is_autosave(name) {
+            } else if is_desktop_junk(name) {
                 return Self::Local;
             }
         }
@@ -40,11 +40,6 @@ fn is_temporary(name: &str) -> bool {
     TEMPORARY_STARTS.iter().any(|start| name.starts_with(start))
         || TEMPORARY_ENDS.iter().any(|end| name.len() > end.len() && name.ends_with(end))
         || is_rsync(name)
-}
-
-/// `#NAME#`: Emacs.
-fn is_autosave(name: &str) -> bool {
-    name.len() > 2 && name.starts_with('#') && name.ends_with('#')
 }
 
 /// `.NAME.XXXXXX`. A person's `.config.backup` is not taken for one: what is random has letters or digits of two kinds.

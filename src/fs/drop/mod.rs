@@ -22,19 +22,20 @@ mod tree;
 mod tests;
 
 use std::future::Future;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use tracing::warn;
 
 use super::Fs;
-use crate::engine::drops::Unsettled;
+use crate::engine::drops::{StagedFiles, Unsettled};
 use crate::store::ChannelId;
 use tell::NAMED;
 
 pub(super) use change::elsewhere;
-pub(super) use open::OpenFile;
+pub(super) use open::{OpenFile, read_at};
 pub(super) use room::Room;
+pub(super) use staging::reopen;
 pub use tree::EntryId;
 
 /// How long a file rests before it is sent.
@@ -46,13 +47,7 @@ const LOOK: Duration = Duration::from_secs(30);
 pub async fn keep(fs: Arc<Fs>, ended: impl Future<Output = ()> + Send) {
     let mut ended = std::pin::pin!(ended);
     let asked = Arc::downgrade(&fs);
-    fs.owner().engine().drops().ask_for_unsettled(move |drop| {
-        let told = asked.upgrade().and_then(|fs| fs.unsettled(drop).ok()).unwrap_or_default();
-        Unsettled {
-            settling: told.settling.len() as u64,
-            unfinished: told.unfinished.into_iter().take(NAMED).map(|(name, _)| name).collect(),
-        }
-    });
+    fs.owner().engine().drops().staged_by(StagedHere(asked));
     loop {
         let next = settle(&fs, fs.options().rest).await;
         let until = next.unwrap_or_else(|| Instant::now() + LOOK).min(Instant::now() + LOOK);
@@ -63,6 +58,25 @@ pub async fn keep(fs: Arc<Fs>, ended: impl Future<Output = ()> + Send) {
         }
     }
     settle(&fs, Duration::ZERO).await;
+}
+
+/// What a mount has of drops that is no record yet, for those who ask the engine.
+struct StagedHere(Weak<Fs>);
+
+impl StagedFiles for StagedHere {
+    fn unsettled(&self, drop: ChannelId) -> Unsettled {
+        let told = self.0.upgrade().and_then(|fs| fs.unsettled(drop).ok()).unwrap_or_default();
+        Unsettled {
+            settling: told.settling.len() as u64,
+            unfinished: told.unfinished.into_iter().take(NAMED).map(|(name, _)| name).collect(),
+            to_finish: told.to_finish,
+        }
+    }
+
+    fn finish(&self, drop: ChannelId, path: &str) -> Result<(), String> {
+        let fs = self.0.upgrade().ok_or("the mount has ended")?;
+        fs.finish(drop, path).map_err(|error| error.message)
+    }
 }
 
 async fn settle(fs: &Arc<Fs>, rest: Duration) -> Option<Instant> {

@@ -1,8 +1,8 @@
 //! What is in drops, as it is shown: names of records from the store, and of files that are none yet from the disk.
 
 use std::collections::{BTreeSet, HashMap};
-use std::path::PathBuf;
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::fs::File;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Instant, SystemTime};
 
 use tokio::sync::Notify;
@@ -11,9 +11,9 @@ use tracing::warn;
 use super::settle::Settling;
 use super::staging::{self, Found, MOUNT, Staging};
 use super::tree::{EntryId, Forest, MAX_ENTRIES, What};
-use crate::drop::{Kind, MAX_FILE_NAME_BYTES, SafeName, SafePath};
+use crate::drop::{Digest, Kind, MAX_FILE_NAME_BYTES, SafeName, SafePath};
 use crate::engine::drops::Drops;
-use crate::fs::{Fs, FsError, Node};
+use crate::fs::{Credentials, Fs, FsError, Node, Options};
 use crate::store::{ChannelId, DropRecord, RecordId, RecordState, Role};
 
 /// Records that are asked for at a time.
@@ -35,6 +35,12 @@ pub(super) struct State {
     pub(super) unsettled: BTreeSet<EntryId>,
     /// Bytes of files that are no records.
     pub(super) staged_bytes: u64,
+    /// Files that have no name any more, and that somebody has open.
+    pub(super) unlinked: HashMap<EntryId, Unlinked>,
+    /// Who made a file or directory, where that was not who mounted.
+    pub(super) owners: HashMap<EntryId, Credentials>,
+    /// Hand-overs whose outcome the store could not tell.
+    pub(super) open: Vec<super::hand::Handoff>,
     same_boot: Option<bool>,
     /// The listing of channels when all drops were looked for.
     pub(super) met: Option<SystemTime>,
@@ -44,30 +50,58 @@ pub(super) struct State {
 pub(super) struct Loaded {
     pub(super) role: Role,
     pub(super) staging: Staging,
-    /// Records up to this one were looked at.
+    /// The channel's version when its records were looked at last.
+    version: Option<u64>,
+    /// Records up to this one were looked at, and are in the tree where they belong there.
     after: Option<RecordId>,
-    /// And these behind it.
-    pub(super) listed: BTreeSet<RecordId>,
+    /// Records behind that one that are in the tree already.
+    ahead: BTreeSet<RecordId>,
+    /// Files that are being handed over: what the store says of them is not known yet.
+    pub(super) handing: HashMap<EntryId, InHandoff>,
     /// Files for which there is no room in the listing.
     pub(super) hidden: u64,
     /// Where the search for a free name begins, for each name that was taken.
     taken: HashMap<(EntryId, String), u32>,
 }
 
+/// A file whose record may be in the store already, while this mount does not know the record's number yet.
+pub(super) struct InHandoff {
+    /// Where its bytes are, relative to the directory of drops.
+    pub(super) staging: Option<String>,
+    pub(super) path: String,
+    pub(super) name: String,
+    pub(super) digest: Digest,
+}
+
 /// A file.
 pub(super) enum Body {
-    Staged(Staged),
+    Staged(Box<Staged>),
     Sealed(Sealed),
 }
 
 /// A file that is no record yet.
 pub(super) struct Staged {
     pub(super) settling: Settling,
-    pub(super) bytes: u64,
-    /// Its second link, while it is being handed over.
-    pub(super) handing: Option<PathBuf>,
+    /// How long it is.
+    pub(super) length: u64,
+    /// Bytes that count against the spool's limit: those that it takes of the disk.
+    pub(super) held: u64,
+    /// Whether it is being handed over.
+    pub(super) handing: Handing,
     /// It was refused, and is not tried again before.
     pub(super) refused: Option<Refused>,
+}
+
+/// Whether a file or directory is on its way to being a record.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Handing {
+    /// It is not.
+    #[default]
+    No,
+    /// The store was asked to accept it.
+    Asked,
+    /// The store failed in the middle: it is asked again what became of it.
+    Open,
 }
 
 /// Why a file was not handed over.
@@ -76,11 +110,19 @@ pub(super) struct Refused {
     pub(super) reason: String,
 }
 
+/// A file that has no name any more, and that somebody has open.
+pub(super) struct Unlinked {
+    pub(super) drop: ChannelId,
+    pub(super) file: Arc<File>,
+}
+
 /// A file that is a record.
 pub(super) struct Sealed {
     pub(super) record: RecordId,
     pub(super) size: u64,
     pub(super) modified: SystemTime,
+    /// When its attributes were set.
+    pub(super) changed: SystemTime,
 }
 
 /// A directory.
@@ -91,19 +133,35 @@ pub(super) struct Directory {
     pub(super) known: bool,
     /// The record that tells of it alone.
     pub(super) record: Option<RecordId>,
-    pub(super) handing: bool,
+    pub(super) handing: Handing,
     pub(super) modified: SystemTime,
+    /// When its names changed.
+    pub(super) listed: SystemTime,
+    /// When its bits or times were set.
+    pub(super) changed: SystemTime,
+    /// Permission bits, where they were set.
+    pub(super) mode: Option<u32>,
 }
 
 impl Default for Directory {
     fn default() -> Self {
-        Self { made: Instant::now(), known: false, record: None, handing: false, modified: SystemTime::now() }
+        let now = SystemTime::now();
+        Self {
+            made: Instant::now(),
+            known: false,
+            record: None,
+            handing: Handing::No,
+            modified: now,
+            listed: now,
+            changed: now,
+            mode: None,
+        }
     }
 }
 
 impl Staged {
     pub(super) fn new(settling: Settling, bytes: u64) -> Self {
-        Self { settling, bytes, handing: None, refused: None }
+        Self { settling, length: bytes, held: bytes, handing: Handing::No, refused: None }
     }
 }
 
@@ -118,6 +176,9 @@ impl Room {
             drops: HashMap::new(),
             unsettled: BTreeSet::new(),
             staged_bytes: 0,
+            unlinked: HashMap::new(),
+            owners: HashMap::new(),
+            open: Vec::new(),
             same_boot: None,
             met: None,
         };
@@ -128,16 +189,25 @@ impl Room {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits until nothing of this is being handed over: a commit long.
+    /// Waits until nothing of this is being handed over: a commit long. Fails where the store could not tell what became
+    /// of a hand-over.
     pub(super) fn settled<'a>(
         &'a self,
         mut state: MutexGuard<'a, State>,
         entries: &[EntryId],
-    ) -> MutexGuard<'a, State> {
-        while entries.iter().any(|&entry| state.is_handed_over(entry)) {
+    ) -> Result<MutexGuard<'a, State>, FsError> {
+        loop {
+            let mut handing = entries.iter().map(|&entry| (entry, state.handing(entry)));
+            let Some((entry, found)) = handing.find(|(_, handing)| *handing != Handing::No) else { break };
+            if found == Handing::Open {
+                let name = state.forest.names(entry).join("/");
+                let text =
+                    format!("{name}: the state failed while it was taken in; it is looked at again when it can be");
+                return Err(FsError::new(libc::EIO, text));
+            }
             state = self.handed.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
-        state
+        Ok(state)
     }
 
     /// Bytes of files that are no records yet.
@@ -191,8 +261,10 @@ impl Fs {
         let loaded = Loaded {
             role: channel.role,
             staging: staging.clone(),
+            version: None,
             after: None,
-            listed: BTreeSet::new(),
+            ahead: BTreeSet::new(),
+            handing: HashMap::new(),
             hidden: 0,
             taken: HashMap::new(),
         };
@@ -219,7 +291,7 @@ impl Fs {
                 warn!("there is no room in memory for all files of a drop; some are not shown");
                 break;
             };
-            let Found::File { bytes, finished, sent } = found else {
+            let Found::File { bytes, held, finished, sent } = found else {
                 if state.directories(drop, directory, [name.as_str()]).is_none() {
                     break;
                 }
@@ -239,10 +311,10 @@ impl Fs {
                 renamed.push(free.clone());
                 staging.rename(&names, &renamed, false)?;
             }
-            let staged = Staged::new(Settling::found(finished, Instant::now()), bytes);
-            if let Some(entry) = state.forest.add_file(directory, &free, Body::Staged(staged)) {
+            let staged = Staged { held, ..Staged::new(Settling::found(finished, Instant::now()), bytes) };
+            if let Some(entry) = state.forest.add_file(directory, &free, Body::Staged(staged.into())) {
                 state.unsettled.insert(entry);
-                state.staged_bytes += bytes;
+                state.staged_bytes += held;
             }
         }
         for sent in staging.links()? {
@@ -262,40 +334,86 @@ impl Fs {
         })
     }
 
-    /// Takes in the records that there are by now.
+    /// Takes in the records that came since the last look. Where nothing was committed since, the store is not asked.
     fn refresh(&self, state: &mut State, drop: ChannelId) -> Result<(), FsError> {
-        let Some(mut cursor) = state.drops.get(&drop).map(|loaded| loaded.after) else { return Ok(()) };
-        let mut passed = true;
+        // Asked before the records are: what is committed in between is looked at once more.
+        let version = self.owner.store().version(drop)?;
+        let Some(loaded) = state.drops.get(&drop) else { return Ok(()) };
+        if version.is_some() && loaded.version == version {
+            return Ok(());
+        }
+        let mut cursor = loaded.after;
+        let mut settled = true;
         loop {
             let page = self.owner.store().records(drop, cursor, PAGE)?;
             for record in &page {
-                passed &= record.state != RecordState::Incomplete;
-                let known = state.drops.get_mut(&drop).is_none_or(|loaded| !loaded.listed.insert(record.id));
-                if !known && record.state == RecordState::Incomplete {
-                    // It is looked at again.
-                    state.drops.get_mut(&drop).map(|loaded| loaded.listed.remove(&record.id));
-                } else if !known {
-                    state.list(drop, record);
-                }
-                if passed && let Some(loaded) = state.drops.get_mut(&drop) {
+                let Some(loaded) = state.drops.get_mut(&drop) else { return Ok(()) };
+                let known = loaded.ahead.contains(&record.id);
+                let open = !known && (record.state == RecordState::Incomplete || loaded.may_be_in_handoff(record));
+                settled &= !open;
+                if settled {
                     loaded.after = Some(record.id);
-                    loaded.listed.remove(&record.id);
+                    loaded.ahead.remove(&record.id);
+                } else if !open {
+                    loaded.ahead.insert(record.id);
+                }
+                if !known && !open {
+                    state.list(drop, record);
                 }
             }
             cursor = page.last().map(|record| record.id);
             if page.len() < PAGE {
-                return Ok(());
+                break;
             }
+        }
+        if let Some(loaded) = state.drops.get_mut(&drop) {
+            loaded.version = version;
+        }
+        Ok(())
+    }
+}
+
+impl Loaded {
+    /// Whether this record may be one that is being handed over. What the store knows of it as its own is compared: where
+    /// its bytes are, or, once they are at the replicas, what they are. Which of the two it is, the answer to the
+    /// hand-over tells; nobody guesses meanwhile.
+    fn may_be_in_handoff(&self, record: &DropRecord) -> bool {
+        let path = record.header.as_ref().map(|header| header.path.as_str());
+        self.handing.values().any(|handing| match (&record.staging, &handing.staging) {
+            (Some(one), Some(other)) => one == other,
+            _ => {
+                record.digest == Some(handing.digest)
+                    && record.name == handing.name
+                    && path == Some(handing.path.as_str())
+            }
+        })
+    }
+
+    /// The store has said which record a file became. The record is in the tree from now on.
+    pub(super) fn handed_over(&mut self, entry: EntryId, record: Option<RecordId>) {
+        self.handing.remove(&entry);
+        // It may have been passed over.
+        self.version = None;
+        if let Some(record) = record.filter(|&record| self.after.is_none_or(|after| after < record)) {
+            self.ahead.insert(record);
         }
     }
 }
 
 impl State {
-    fn is_handed_over(&self, entry: EntryId) -> bool {
+    fn handing(&self, entry: EntryId) -> Handing {
         match self.forest.entry(entry).map(|entry| &entry.what) {
-            Some(What::File(Body::Staged(staged))) => staged.handing.is_some(),
+            Some(What::File(Body::Staged(staged))) => staged.handing,
             Some(What::Directory(directory, _)) => directory.handing,
-            _ => false,
+            _ => Handing::No,
+        }
+    }
+
+    pub(super) fn set_handing(&mut self, entry: EntryId, to: Handing) {
+        match self.forest.entry_mut(entry).map(|entry| &mut entry.what) {
+            Some(What::File(Body::Staged(staged))) => staged.handing = to,
+            Some(What::Directory(directory, _)) => directory.handing = to,
+            _ => {}
         }
     }
 
@@ -313,15 +431,29 @@ impl State {
     pub(super) fn unsettle(&mut self, entry: EntryId) {
         self.unsettled.remove(&entry);
         if let Some(Body::Staged(staged)) = self.forest.file(entry) {
-            self.staged_bytes = self.staged_bytes.saturating_sub(staged.bytes);
+            self.staged_bytes = self.staged_bytes.saturating_sub(staged.held);
         }
+    }
+
+    /// Who made a file or directory; the mount's own are not kept.
+    pub(super) fn own(&mut self, entry: EntryId, by: Credentials, options: &Options) {
+        if (by.uid, by.gid) != (options.uid, options.gid) {
+            self.owners.insert(entry, by);
+        }
+    }
+
+    /// A file or directory is no more.
+    pub(super) fn remove(&mut self, entry: EntryId) {
+        self.unsettle(entry);
+        self.owners.remove(&entry);
+        self.forest.remove(entry);
     }
 
     /// A staged file is a record from now on; so is what leads to it.
     pub(super) fn seal(&mut self, entry: EntryId, record: RecordId, size: u64, modified: SystemTime) {
         self.unsettle(entry);
         if let Some(body) = self.forest.file_mut(entry) {
-            *body = Body::Sealed(Sealed { record, size, modified });
+            *body = Body::Sealed(Sealed { record, size, modified, changed: modified });
         }
         self.known(entry);
     }
@@ -366,7 +498,7 @@ impl State {
                     if let Some(directory) = self.forest.directory_mut(entry) {
                         directory.known = true;
                         directory.record = Some(record.id);
-                        directory.handing = false;
+                        directory.handing = Handing::No;
                     }
                 }
                 None => self.hide(drop),
@@ -380,15 +512,8 @@ impl State {
         let Some(directory) = self.directories(drop, root, directories.iter().map(String::as_str)) else {
             return self.hide(drop);
         };
-        // The one that is being handed over, seen before it was told so.
-        if let Some(there) = self.forest.child(directory, &name)
-            && let Some(Body::Staged(Staged { handing: Some(path), .. })) = self.forest.file(there)
-            && record.staging.as_ref().is_some_and(|staging| path.ends_with(staging))
-        {
-            return self.seal(there, record.id, size, modified);
-        }
         let free = self.free_name(drop, directory, &name);
-        let sealed = Body::Sealed(Sealed { record: record.id, size, modified });
+        let sealed = Body::Sealed(Sealed { record: record.id, size, modified, changed: modified });
         match self.forest.add_file(directory, &free, sealed) {
             Some(entry) => self.known(entry),
             None => self.hide(drop),

@@ -39,6 +39,8 @@ pub(super) enum Found {
     Directory,
     File {
         bytes: u64,
+        /// Bytes that it takes of the disk, where those are fewer.
+        held: u64,
         /// Marked as closed in order.
         finished: bool,
         /// Its second link, where it has one.
@@ -190,7 +192,10 @@ impl Staging {
                 }
                 let finished = (metadata.mode() & FINISHED != 0 || sent.is_some()) && same_boot;
                 self.mark(&names, finished)?;
-                found.push((names, Found::File { bytes: metadata.len(), finished, sent }));
+                found.push((
+                    names,
+                    Found::File { bytes: metadata.len(), held: super::open::held(&metadata), finished, sent },
+                ));
             }
         }
         Ok(found)
@@ -216,6 +221,20 @@ impl Staging {
             result => result,
         }
     }
+}
+
+/// A second open file of one that may have no name any more.
+pub(in crate::fs) fn reopen(file: &File, writes: bool) -> io::Result<File> {
+    let path = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(file));
+    let mode = file.metadata()?.mode() & 0o777;
+    if writes {
+        file.set_permissions(Permissions::from_mode(mode | 0o200))?;
+    }
+    let opened = OpenOptions::new().read(true).write(writes).open(path)?;
+    if writes {
+        opened.set_permissions(Permissions::from_mode(mode))?;
+    }
+    Ok(opened)
 }
 
 /// The drops that have files below `mount`.
@@ -266,7 +285,7 @@ mod tests {
 
         let mut found = staging.found(true).unwrap();
         found.sort_by(|one, other| one.0.cmp(&other.0));
-        let file = |bytes, finished| Found::File { bytes, finished, sent: None };
+        let file = |bytes, finished| Found::File { bytes, held: bytes, finished, sent: None };
         let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
         assert_eq!(
             found,

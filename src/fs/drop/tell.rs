@@ -1,10 +1,11 @@
 //! What is told of drops: attributes, states, and what is left to do.
 
-use std::time::SystemTime;
+use std::sync::Arc;
 
 use super::lot::Lot;
 use super::open::OpenFile;
 use super::room::{Body, State, gone};
+use super::settle::Fault;
 use super::tree::EntryId;
 use crate::drop::{SafeName, SafePath};
 use crate::fs::{Answer, Attributes, Fs, FsError, Node};
@@ -12,6 +13,9 @@ use crate::store::{Channel, ChannelId, DropRecord, RecordState, Role};
 
 /// Files that a status names.
 pub(super) const NAMED: usize = 32;
+
+/// Why a file waits whose name looks temporary.
+const TEMPORARY: &str = "its name looks temporary";
 
 /// Broken ones that it names.
 const BROKEN: usize = 8;
@@ -21,8 +25,12 @@ const BROKEN: usize = 8;
 pub(in crate::fs) struct Unsettled {
     /// Open, or closed and about to be sent.
     pub(in crate::fs) settling: Vec<String>,
-    /// Never sent as they are: their writer died, or the mount, or their names look temporary. With why.
+    /// Never sent as they are: something shows that they are not whole, or their names look temporary. With why.
     pub(in crate::fs) unfinished: Vec<(String, &'static str)>,
+    /// How many of those a person may say to be whole.
+    pub(in crate::fs) to_finish: u64,
+    /// Of the settling ones those that the store has refused, with why.
+    pub(in crate::fs) held: Vec<(String, String)>,
     /// Desktops' and editors' own.
     pub(in crate::fs) local: u64,
     /// For which there is no room in the listing.
@@ -36,24 +44,34 @@ impl Fs {
         let state = self.room.lock();
         let Some(drop) = state.forest.entry(entry).map(|entry| entry.drop) else {
             // Removed while it was open.
+            let kept = state.unlinked.get(&entry).map(|unlinked| Arc::clone(&unlinked.file));
             std::mem::drop(state);
-            let found = open.and_then(|open| self.open_length(open)).ok_or_else(gone)?;
-            return Ok(Attributes::of_staged(node, &found, &self.options));
+            let file = kept.or_else(|| self.unlinked(open?)).ok_or_else(gone)?;
+            return self.unlinked_attributes(node, &file);
         };
         let loaded = state.drops.get(&drop).ok_or_else(gone)?;
         let writable = loaded.role == Role::Writer && !self.options.read_only;
-        if let Some((directory, _)) = state.forest.directory(entry) {
-            return Ok(Attributes::of_dropped(node, 0, writable, directory.modified, &self.options));
-        }
-        match state.forest.file(entry).ok_or_else(gone)? {
-            Body::Sealed(sealed) => {
-                Ok(Attributes::of_dropped(node, sealed.size, false, sealed.modified, &self.options))
+        let mut attributes = if let Some((directory, _)) = state.forest.directory(entry) {
+            let mut attributes = Attributes::of_dropped(node, 0, writable, directory.modified, &self.options);
+            attributes.mode &= directory.mode.unwrap_or(0o777);
+            attributes.changed = directory.changed.max(directory.listed);
+            attributes
+        } else {
+            match state.forest.file(entry).ok_or_else(gone)? {
+                Body::Sealed(sealed) => Attributes {
+                    changed: sealed.changed,
+                    ..Attributes::of_dropped(node, sealed.size, false, sealed.modified, &self.options)
+                },
+                Body::Staged(_) => {
+                    let found = std::fs::symlink_metadata(loaded.staging.path(&state.owned_names(entry)))?;
+                    Attributes::of_file(node, &found, &self.options)
+                }
             }
-            Body::Staged(_) => {
-                let found = std::fs::symlink_metadata(loaded.staging.path(&state.owned_names(entry)))?;
-                Ok(Attributes::of_staged(node, &found, &self.options))
-            }
+        };
+        if let Some(owner) = state.owners.get(&entry) {
+            (attributes.uid, attributes.gid) = (owner.uid, owner.gid);
         }
+        Ok(attributes)
     }
 
     /// The root of a drop.
@@ -94,7 +112,7 @@ impl Fs {
                 "{pending} files of {} are on their way and {settling} are not closed yet; nothing is lost",
                 channel.name
             );
-            return Ok(Answer::Later(self.patience(&channel, text)));
+            return Ok(Answer::Later(self.pause(&channel, text)));
         }
         if unsettled.unfinished.is_empty() {
             return Ok(Answer::Now(channel));
@@ -123,16 +141,32 @@ impl Fs {
         let state = self.names_in(drop)?;
         let mut told =
             Unsettled { hidden: state.drops.get(&drop).map_or(0, |loaded| loaded.hidden), ..Unsettled::default() };
+        let limit = self.owner.store().limits().spool_bytes;
         for &entry in &state.unsettled {
             if state.forest.entry(entry).is_none_or(|entry| entry.drop != drop) {
                 continue;
             }
-            let name = state.forest.names(entry).join("/");
-            match state.standing(entry) {
-                Some("local") => told.local += 1,
-                Some("writing" | "settling") => told.settling.push(name),
-                Some(standing) => told.unfinished.push((name, standing)),
-                None => {}
+            let Some(Body::Staged(staged)) = state.forest.file(entry) else { continue };
+            let standing = state.standing(entry);
+            let name = || state.forest.names(entry).join("/");
+            match (standing, staged.settling.fault()) {
+                (Some("local"), _) => told.local += 1,
+                // It is refused each time that it is handed over.
+                (Some("settling"), _) if staged.length > limit => {
+                    told.unfinished.push((name(), "it is larger than the spool's limit"));
+                }
+                (Some("writing" | "settling"), _) => {
+                    told.settling.push(name());
+                    if let Some(refused) = &staged.refused {
+                        told.held.push((name(), refused.reason.clone()));
+                    }
+                }
+                (Some("unfinished"), fault) => {
+                    told.to_finish += 1;
+                    told.unfinished.push((name(), fault.map_or("unfinished", Fault::reason)));
+                }
+                (Some(_), _) => told.unfinished.push((name(), TEMPORARY)),
+                (None, _) => {}
             }
         }
         Ok(told)
@@ -167,10 +201,21 @@ impl Fs {
         }
         for (name, why) in unsettled.unfinished.iter().take(NAMED) {
             let what = match *why {
-                "temporary" => "rename it, write it anew under another name, or remove it",
-                _ => "write it anew, or remove it",
+                TEMPORARY => "rename it, write it anew under another name, or remove it".to_owned(),
+                _ => format!(
+                    "write it anew, remove it, or send it as it is: pigeonfs send --finish {}/{name}",
+                    channel.name
+                ),
             };
             lines.push(("unfinished", format!("{name} ({why}): {what}")));
+        }
+        for (name, reason) in unsettled.held.iter().take(NAMED) {
+            lines.push(("held", format!("{name}: {reason}")));
+        }
+        if unsettled.to_finish > 0 {
+            let text =
+                format!("{} files wait for `pigeonfs send --finish`, or to be written anew", unsettled.to_finish);
+            lines.push(("to finish", text));
         }
         let left = unsettled.unfinished.len().saturating_sub(NAMED);
         if left > 0 {
@@ -197,7 +242,7 @@ impl State {
         Some(match Lot::of(self.forest.names(entry)) {
             Lot::Local => "local",
             _ if staged.settling.is_open() => "writing",
-            _ if staged.settling.is_unfinished() => "unfinished",
+            _ if staged.settling.fault().is_some() => "unfinished",
             Lot::Temporary => "temporary",
             Lot::Sent => "settling",
         })
@@ -223,18 +268,5 @@ fn standing_of(record: &DropRecord) -> &'static str {
         RecordState::Complete => "complete",
         RecordState::Incomplete => "arriving",
         RecordState::Broken => "broken",
-    }
-}
-
-impl Attributes {
-    fn of_staged(node: Node, found: &std::fs::Metadata, options: &crate::fs::Options) -> Self {
-        use std::os::unix::fs::MetadataExt;
-        let modified = found.modified().unwrap_or(SystemTime::UNIX_EPOCH);
-        Self {
-            mode: found.mode() & 0o777 & !options.umask & if options.read_only { !0o222 } else { !0 },
-            accessed: found.accessed().unwrap_or(modified),
-            held: found.blocks() * 512,
-            ..Self::of_dropped(node, found.len(), true, modified, options)
-        }
     }
 }

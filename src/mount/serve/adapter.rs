@@ -14,7 +14,7 @@ use fuser::{
 
 use super::reply::unsupported;
 use super::{About, MAX_BACKGROUND, OLDEST, Server, node};
-use crate::fs::Change;
+use crate::fs::{Change, Credentials};
 
 /// Answers ENOENT where a number stands for nothing.
 macro_rules! known {
@@ -63,7 +63,7 @@ impl Filesystem for Server {
         accessed: Option<TimeOrNow>,
         modified: Option<TimeOrNow>,
         _: Option<SystemTime>,
-        _: Option<FileHandle>,
+        handle: Option<FileHandle>,
         _: Option<SystemTime>,
         _: Option<SystemTime>,
         _: Option<SystemTime>,
@@ -72,7 +72,7 @@ impl Filesystem for Server {
     ) {
         let reply = self.reply(request, reply);
         let change = Change { size, mode, uid, gid, accessed: accessed.map(time), modified: modified.map(time) };
-        self.change(known!(inode, reply), change, reply);
+        self.change(known!(inode, reply), handle.map(|handle| handle.0), change, reply);
     }
 
     fn readlink(&self, request: &Request, _: INodeNo, reply: ReplyData) {
@@ -80,14 +80,23 @@ impl Filesystem for Server {
         self.reply(request, reply).error(libc::EINVAL);
     }
 
-    fn mknod(&self, request: &Request, parent: INodeNo, name: &OsStr, _: u32, _: u32, _: u32, reply: ReplyEntry) {
+    fn mknod(
+        &self,
+        request: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        mode: u32,
+        umask: u32,
+        _: u32,
+        reply: ReplyEntry,
+    ) {
         let reply = self.reply(request, reply);
-        self.refuse("mknod", known!(parent, reply), name, "special files", reply);
+        self.make_node(known!(parent, reply), name, mode & !umask, by(request), reply);
     }
 
-    fn mkdir(&self, request: &Request, parent: INodeNo, name: &OsStr, _: u32, _: u32, reply: ReplyEntry) {
+    fn mkdir(&self, request: &Request, parent: INodeNo, name: &OsStr, mode: u32, umask: u32, reply: ReplyEntry) {
         let reply = self.reply(request, reply);
-        self.make_directory(known!(parent, reply), name, reply);
+        self.make_directory(known!(parent, reply), name, mode & !umask, by(request), reply);
     }
 
     fn unlink(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
@@ -177,7 +186,7 @@ impl Filesystem for Server {
     }
 
     fn fsync(&self, request: &Request, _: INodeNo, handle: FileHandle, _: bool, reply: ReplyEmpty) {
-        self.fsync(self.caller(request), handle.0, self.reply(request, reply));
+        self.fsync(self.caller(request), handle.0, by(request), self.reply(request, reply));
     }
 
     fn opendir(&self, request: &Request, inode: INodeNo, _: OpenFlags, reply: ReplyOpen) {
@@ -240,7 +249,7 @@ impl Filesystem for Server {
         reply: ReplyCreate,
     ) {
         let reply = self.reply(request, reply);
-        self.create(known!(parent, reply), name, mode & !umask, flags, reply);
+        self.create(known!(parent, reply), name, mode & !umask, flags, by(request), reply);
     }
 
     // The kernel then answers by itself.
@@ -297,6 +306,10 @@ impl Filesystem for Server {
     ) {
         self.reply(request, reply).error(libc::ENOSYS);
     }
+}
+
+fn by(request: &Request) -> Credentials {
+    Credentials { uid: request.uid(), gid: request.gid() }
 }
 
 fn time(time: TimeOrNow) -> SystemTime {

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use fuser::{FopenFlags, ReplyData, ReplyEmpty, ReplyLseek, ReplyOpen, ReplyWrite};
 
 use super::{About, Caller, Reply, Server};
-use crate::fs::{Answer, Fs, FsError, Node};
-use crate::mount::death::{is_dying, may_be_of};
+use crate::fs::{Answer, Credentials, Fs, FsError, Node, Taken};
+use crate::mount::death::{Closing, closing, may_be_of};
 use crate::mount::waiting::{answer, look};
 use crate::store::Claim;
 
@@ -28,7 +28,7 @@ impl Server {
         }
         let (fs, refusals) = (Arc::clone(&self.fs), Arc::clone(&self.refusals));
         self.runtime.spawn(async move {
-            match answer(&fs, &caller, look).await {
+            match answer(&fs, &caller, handle, look).await {
                 Ok(bytes) => reply.bytes(&bytes),
                 Err(error) => refusals.refuse("read", &About::Handle(handle), reply, &error),
             }
@@ -43,7 +43,8 @@ impl Server {
         }
         let claim = Claim::new();
         let commit = match self.fs.write(handle, offset, data, claim.clone()) {
-            Ok(commit) => commit,
+            Ok(Taken::Commit(commit)) => commit,
+            Ok(Taken::Now(count)) => return reply.written(count),
             Err(error) => return self.fail("write", About::Handle(handle), reply, &error),
         };
         let (fs, refusals) = (Arc::clone(&self.fs), Arc::clone(&self.refusals));
@@ -67,10 +68,13 @@ impl Server {
 
     pub(super) fn flush(&self, thread: u32, handle: u64, reply: Reply<ReplyEmpty>) {
         if let Some(writers) = self.fs.dropped_writers(handle)
-            && is_dying(thread)
             && may_be_of(thread, &writers)
         {
-            self.fs.killed(handle);
+            match closing(thread) {
+                Closing::InOrder => {}
+                Closing::Killed => self.fs.killed(handle),
+                Closing::Unseen => self.fs.closed_unseen(handle),
+            }
         }
         match self.fs.flush(handle) {
             Ok(()) => reply.done(),
@@ -78,11 +82,11 @@ impl Server {
         }
     }
 
-    pub(super) fn fsync(&self, caller: Caller, handle: u64, reply: Reply<ReplyEmpty>) {
+    pub(super) fn fsync(&self, caller: Caller, handle: u64, by: Credentials, reply: Reply<ReplyEmpty>) {
         let (fs, refusals) = (Arc::clone(&self.fs), Arc::clone(&self.refusals));
         self.runtime.spawn(async move {
-            let result = match look(&fs, move |fs| fs.sync(handle)).await {
-                Ok(Some(barrier)) => answer(&fs, &caller, move |fs| fs.reached(&barrier)).await.map(drop),
+            let result = match look(&fs, move |fs| fs.sync(handle, by)).await {
+                Ok(Some(barrier)) => answer(&fs, &caller, handle, move |fs| fs.reached(&barrier)).await.map(drop),
                 Ok(None) => Ok(()),
                 Err(error) => Err(error),
             };

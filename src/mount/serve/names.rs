@@ -6,7 +6,7 @@ use fuser::{ReplyAttr, ReplyCreate, ReplyEmpty, ReplyEntry};
 
 use super::files::caching;
 use super::{About, Reply, Server, named};
-use crate::fs::{Change, Fs, Node, Rename};
+use crate::fs::{Change, Credentials, Fs, Node, Rename};
 
 impl Server {
     pub(super) fn lookup(&self, parent: Node, name: &OsStr, reply: Reply<ReplyEntry>) {
@@ -23,21 +23,39 @@ impl Server {
         }
     }
 
-    pub(super) fn change(&self, node: Node, change: Change, reply: Reply<ReplyAttr>) {
-        let work = move |fs: &Fs| fs.change(node, change);
+    pub(super) fn change(&self, node: Node, handle: Option<u64>, change: Change, reply: Reply<ReplyAttr>) {
+        let work = move |fs: &Fs| fs.change(node, handle, change);
         self.commit("setattr", About::node(node), reply, work, |reply, attributes| reply.attributes(&attributes));
     }
 
-    pub(super) fn create(&self, parent: Node, name: &OsStr, mode: u32, flags: i32, reply: Reply<ReplyCreate>) {
+    pub(super) fn create(
+        &self,
+        parent: Node,
+        name: &OsStr,
+        mode: u32,
+        flags: i32,
+        by: Credentials,
+        reply: Reply<ReplyCreate>,
+    ) {
         let about = named(parent, name);
         let name = name.to_owned();
         let work = move |fs: &Fs| {
-            let opened = fs.create(parent, &name, mode, flags)?;
+            let opened = fs.create(parent, &name, mode, flags, by)?;
             Ok((fs.attributes(opened.node, Some(opened.handle))?, opened.handle))
         };
         self.commit("create", about, reply, work, |reply, (attributes, handle)| {
             reply.created(&attributes, handle, caching(attributes.node));
         });
+    }
+
+    pub(super) fn make_node(&self, parent: Node, name: &OsStr, mode: u32, by: Credentials, reply: Reply<ReplyEntry>) {
+        if mode & libc::S_IFMT != libc::S_IFREG && mode & libc::S_IFMT != 0 {
+            return self.refuse("mknod", parent, name, "special files", reply);
+        }
+        let about = named(parent, name);
+        let name = name.to_owned();
+        let work = move |fs: &Fs| fs.make_file(parent, &name, mode, by);
+        self.commit("mknod", about, reply, work, |reply, attributes| reply.entry(&attributes));
     }
 
     pub(super) fn unlink(&self, parent: Node, name: &OsStr, reply: Reply<ReplyEmpty>) {
@@ -60,10 +78,17 @@ impl Server {
         self.commit("rename", about, reply, work, |reply, ()| reply.done());
     }
 
-    pub(super) fn make_directory(&self, parent: Node, name: &OsStr, reply: Reply<ReplyEntry>) {
+    pub(super) fn make_directory(
+        &self,
+        parent: Node,
+        name: &OsStr,
+        mode: u32,
+        by: Credentials,
+        reply: Reply<ReplyEntry>,
+    ) {
         let about = named(parent, name);
         let name = name.to_owned();
-        let work = move |fs: &Fs| fs.make_directory(parent, &name);
+        let work = move |fs: &Fs| fs.make_directory(parent, &name, mode, by);
         self.commit("mkdir", about, reply, work, |reply, attributes| reply.entry(&attributes));
     }
 

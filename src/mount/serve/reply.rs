@@ -210,7 +210,7 @@ fn file(attributes: &Attributes) -> FileAttr {
         kind,
         // Permission bits are twelve.
         perm: (attributes.mode & 0o7777) as u16,
-        nlink: if kind == FileType::Directory { 2 } else { 1 },
+        nlink: attributes.links,
         uid: attributes.uid,
         gid: attributes.gid,
         rdev: 0,

@@ -111,6 +111,19 @@ impl File<'_> {
                 let (from, length) = (number(arguments[0]), number(arguments[1]));
                 nothing(rustix::fs::fallocate(file, FallocateFlags::empty(), from, length))
             }
+            "fstat" => rustix::fs::fstat(file).map(|found| attribute(&found, arguments[0])),
+            "fchmod" => nothing(rustix::fs::fchmod(file, Mode::from_raw_mode(octal(arguments[0])))),
+            "futimens" => {
+                let time = Timespec { tv_sec: arguments[0].parse().expect("seconds"), tv_nsec: 0 };
+                let times = Timestamps { last_access: time, last_modification: time };
+                nothing(rustix::fs::futimens(file, &times))
+            }
+            "reopen" => {
+                let path = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&file));
+                let flags = arguments.iter().fold(OFlags::empty(), |flags, word| flags | open_flag(word));
+                let opened = rustix::fs::open(path, flags, Mode::empty());
+                opened.map(|opened| self.open = Some(opened)).and(ok())
+            }
             "fsync" => nothing(rustix::fs::fsync(file)),
             "fdatasync" => nothing(rustix::fs::fdatasync(file)),
             "flock" => nothing(rustix::fs::flock(file, FlockOperation::NonBlockingLockExclusive)),
@@ -150,15 +163,7 @@ impl File<'_> {
         let text = || unquoted(arguments[0]);
         let mut buffer = vec![0_u8; arguments.last().and_then(|size| size.parse().ok()).unwrap_or(999)];
         Some(match name {
-            "stat" => rustix::fs::stat(path).map(|found| match arguments[0] {
-                "size" => found.st_size.to_string(),
-                "mode" => format!("{:04o}", found.st_mode & 0o7777),
-                "blksize" => found.st_blksize.to_string(),
-                "blocks" => found.st_blocks.to_string(),
-                "nlink" => found.st_nlink.to_string(),
-                "mtime" => found.st_mtime.to_string(),
-                other => panic!("the attribute {other}"),
-            }),
+            "stat" => rustix::fs::stat(path).map(|found| attribute(&found, arguments[0])),
             "statvfs" => rustix::fs::statvfs(path).map(|found| found.f_namemax.to_string()),
             "chmod" => nothing(rustix::fs::chmod(path, Mode::from_raw_mode(octal(arguments[0])))),
             "chown" => {
@@ -195,6 +200,18 @@ impl File<'_> {
         }
         let name = if argument.starts_with('"') { unquoted(argument).to_owned() } else { self.world.make(argument).0 };
         self.world.path.join(name)
+    }
+}
+
+fn attribute(found: &rustix::fs::Stat, name: &str) -> String {
+    match name {
+        "size" => found.st_size.to_string(),
+        "mode" => format!("{:04o}", found.st_mode & 0o7777),
+        "blksize" => found.st_blksize.to_string(),
+        "blocks" => found.st_blocks.to_string(),
+        "nlink" => found.st_nlink.to_string(),
+        "mtime" => found.st_mtime.to_string(),
+        other => panic!("the attribute {other}"),
     }
 }
 
