@@ -22,7 +22,7 @@ use pigeonfs::channel::Linger;
 use pigeonfs::engine::Daemon;
 use pigeonfs::engine::control::{Link, Opening, Request, Response, Secret};
 use pigeonfs::engine::status::{ChannelStatus, DurabilityStatus};
-use pigeonfs::store::Content;
+use pigeonfs::store::{Choices, Content};
 use pigeonfs::thin::Config;
 use serde_json::Value;
 
@@ -153,7 +153,8 @@ impl Side {
     async fn open(state: &Path, localnet: &Localnet) -> Self {
         let config = Config::load(&localnet.state.join("thinclient.toml")).unwrap();
         let linger = Linger { after_last: Duration::ZERO, after_creation: Duration::ZERO, ..Linger::default() };
-        let opening = Opening { linger, ..Opening::new(state.to_owned(), Daemon::Fixed(config)) };
+        let choices = Some(Choices { linger, ..Choices::default() });
+        let opening = Opening { choices, ..Opening::new(state.to_owned(), Daemon::Fixed(config)) };
         Self { link: Link::open(opening).await.unwrap() }
     }
 

@@ -47,7 +47,7 @@ pub(super) async fn run(context: &Context, typed: Typed) -> Result<(), Stop> {
             link.request(Request::Append { name: name.clone(), bytes: Vec::new() }).await?;
             let mut channel = channel_of(link.request(Request::Status { name: Some(name.clone()) }).await?)?;
             let mut chunks = stdin_chunks();
-            while let Some(chunk) = chunks.recv().await {
+            while let Some(chunk) = link.meanwhile(chunks.recv()).await {
                 let bytes = chunk.map_err(|error| {
                     Failure::new(FailureKind::Failed, format!("standard input cannot be read: {error}"))
                         .hint("what was read before is appended")

@@ -8,6 +8,7 @@ use super::signals::Signals;
 use super::{Stop, Verb};
 use crate::engine::control::{Failure, FailureKind, Link, Opening, Request, Response};
 use crate::engine::status::ChannelStatus;
+use crate::store::{Making, StateDir};
 
 /// Tasks that are left when a verb has ended get so long to end too.
 const LEFTOVERS: Duration = Duration::from_secs(1);
@@ -16,16 +17,24 @@ pub(super) struct Context {
     pub(super) state: PathBuf,
     /// Whether nobody named it.
     pub(super) state_is_default: bool,
+    /// Whether the verb makes a state where there is none.
+    pub(super) making: Making,
     pub(super) json: bool,
 }
 
 impl Context {
-    pub(super) fn new(state: Option<PathBuf>, json: bool) -> Result<Self, Failure> {
+    /// `makes_state`: whether the verb may make one where there is none.
+    pub(super) fn new(state: Option<PathBuf>, makes_state: bool, json: bool) -> Result<Self, Failure> {
         let state_is_default = state.is_none();
+        let making = match (makes_state, state_is_default) {
+            (false, _) => Making::Never,
+            (true, false) => Making::IfEmpty,
+            (true, true) => Making::Always,
+        };
         let state = state.map_or_else(default_state, Ok)?;
         let state = std::path::absolute(&state)
             .map_err(|error| Failure::new(FailureKind::Usage, format!("--state {}: {error}", state.display())))?;
-        Ok(Self { state, state_is_default, json })
+        Ok(Self { state, state_is_default, making, json })
     }
 
     /// Where the network of `--localnet` lives.
@@ -44,6 +53,11 @@ impl Context {
         result
     }
 
+    /// Whether the state may be used, or made; asked before anything is made in it, such as an embedded network.
+    pub(super) fn check_state(&self) -> Result<(), Failure> {
+        Ok(StateDir::check(&self.state, self.making)?)
+    }
+
     /// Opens the state, as its owner's client or as its owner for this run, and closes it again whatever comes, a
     /// signal included.
     pub(super) async fn with_state<T>(
@@ -52,16 +66,17 @@ impl Context {
         act: impl AsyncFnOnce(&mut Link) -> Result<T, Stop>,
     ) -> Result<T, Stop> {
         let signals = Signals::take()?;
+        self.check_state()?;
         let chosen = daemon.choose(self).await?;
-        let opening = Opening::new(self.state.clone(), chosen.engine.clone());
+        let opening = Opening { making: self.making, ..Opening::new(self.state.clone(), chosen.engine.clone()) };
         let result = match Link::open(opening).await {
             Ok(mut link) => {
                 let result = tokio::select! {
                     result = act(&mut link) => result,
                     () = signals.came() => Err(interrupted().into()),
                 };
-                link.close().await;
-                result
+                let closed = link.finish().await;
+                result.and_then(|result| Ok(closed.map(|()| result)?))
             }
             Err(failure) => Err(failure.into()),
         };

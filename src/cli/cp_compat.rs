@@ -251,7 +251,7 @@ fn place(context: &Context, identity: &[&[u8]]) -> Result<Context, Failure> {
     let mut options = std::fs::DirBuilder::new();
     std::os::unix::fs::DirBuilderExt::mode(options.recursive(true), 0o700);
     options.create(&base).map_err(|error| failed(format!("{} cannot be made: {error}", base.display())))?;
-    Context::new(Some(base.join(&hash.finalize().to_hex()[..16])), false)
+    Context::new(Some(base.join(&hash.finalize().to_hex()[..16])), true, false)
 }
 
 /// The transfer is done: what it kept goes.

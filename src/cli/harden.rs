@@ -4,7 +4,8 @@
 use std::sync::OnceLock;
 
 use rustix::fs::Mode;
-use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit, umask};
+use rustix::mm::{MlockAllFlags, mlockall};
+use rustix::process::{DumpableBehavior, Resource, Rlimit, getrlimit, set_dumpable_behavior, setrlimit, umask};
 
 use crate::engine::control::{Failure, FailureKind};
 
@@ -19,6 +20,7 @@ pub(super) fn umask_at_start() -> u32 {
 pub(super) fn process() -> Result<(), Failure> {
     let before = umask(Mode::from_raw_mode(0o077));
     let _ = UMASK.set(before.as_raw_mode() & 0o777);
+    keep_from_swap();
     setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) })
         .and_then(|()| set_dumpable_behavior(DumpableBehavior::NotDumpable))
         .map_err(|error| {
@@ -27,4 +29,12 @@ pub(super) fn process() -> Result<(), Failure> {
                 format!("this process could not be kept from leaving its memory in core dumps: {error}"),
             )
         })
+}
+
+/// Keeps the memory of this process, and so the keys, out of swap where that is allowed without a limit. With one, an
+/// allocation above it would fail later. What is not touched takes no memory.
+fn keep_from_swap() {
+    if getrlimit(Resource::Memlock).current.is_none() {
+        let _ = mlockall(MlockAllFlags::CURRENT | MlockAllFlags::FUTURE | MlockAllFlags::ONFAULT);
+    }
 }

@@ -6,7 +6,8 @@ use serde_json::json;
 use super::context::{Context, misunderstood};
 use super::status::table_of;
 use super::{Stop, output};
-use crate::engine::control::{Request, Response};
+use crate::engine::control::{Failure, Request, Response};
+use crate::store::StoreError;
 
 /// List the channels
 #[derive(Args, Debug)]
@@ -21,7 +22,9 @@ pub(super) async fn run(context: &Context, Typed {}: Typed) -> Result<(), Stop> 
         return Err(misunderstood());
     };
     if context.json {
-        return output::json(&json!({ "version": status.version, "channels": status.channels }));
+        output::json(&json!({ "version": status.version, "channels": status.channels }))?;
+    } else {
+        table_of(&status.channels)?;
     }
-    table_of(&status.channels)
+    status.state_error.map_or(Ok(()), |reason| Err(Failure::from(StoreError::Unavailable { reason }).into()))
 }

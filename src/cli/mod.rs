@@ -174,7 +174,9 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>, stdout_was_closed: bo
     let json = typed.common.json;
     let sound = hardened.and_then(|()| if typed.verb.prints(json) { output::check() } else { Ok(()) });
     let entered = sound.and_then(|()| match &typed.verb {
-        Verb::Mount(_) => mount::as_owner::enter(&Context::new(typed.common.state.clone(), json)?.state, &arguments),
+        Verb::Mount(_) => {
+            mount::as_owner::enter(&Context::new(typed.common.state.clone(), true, json)?.state, &arguments)
+        }
         _ => Ok(()),
     });
     let result = entered.map_err(Stop::from).and_then(|()| match &typed.verb {
@@ -209,7 +211,13 @@ fn meant(common: &Common, verb: &Verb) -> Result<Context, Failure> {
     };
     log::start(common.log.as_deref(), common.verbose, common.quiet, foreground, plain)?;
     file.map_or(Ok(()), log::to_file)?;
-    Context::new(common.state.clone(), common.json)
+    Context::new(common.state.clone(), makes_state(verb), common.json)
+}
+
+/// Whether the verb makes a state where there is none. Others only look, or change what is there: a path that is mistyped
+/// must not become a state.
+fn makes_state(verb: &Verb) -> bool {
+    matches!(verb, Verb::Mount(_) | Verb::Localnet(_) | Verb::New(_) | Verb::Add(_) | Verb::Append(_) | Verb::Send(_))
 }
 
 async fn run(context: &Context, verb: Verb) -> Result<(), Stop> {

@@ -7,7 +7,7 @@ use clap::Args;
 use super::context::{Context, misunderstood};
 use super::daemon::DaemonArgs;
 use super::{Stop, byte_count, milliseconds, name, output, seconds};
-use crate::engine::control::{FailureKind, Link, Request, Response};
+use crate::engine::control::{Failure, FailureKind, Link, Request, Response};
 use crate::store::ChannelName;
 
 /// A read whose end is not known waits so long by itself.
@@ -54,7 +54,11 @@ pub(super) async fn run(context: &Context, typed: Typed) -> Result<(), Stop> {
                     Ok(Response::Bytes { end: true, .. }) if !follow => return Ok(()),
                     Ok(Response::Bytes { bytes, .. }) => {
                         offset += bytes.len() as u64;
-                        output::bytes(&bytes)?;
+                        // Whoever reads our output may take its time.
+                        let written = tokio::task::spawn_blocking(move || output::bytes(&bytes));
+                        link.meanwhile(written).await.map_err(|error| {
+                            Failure::new(FailureKind::Failed, format!("what was read could not be written: {error}"))
+                        })??;
                     }
                     Ok(_) => return Err(misunderstood()),
                     // Who follows has all the time there is, unless it was limited.

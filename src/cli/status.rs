@@ -5,9 +5,9 @@ use clap::Args;
 use super::context::{Context, misunderstood};
 use super::output::{self, size};
 use super::{Stop, name};
-use crate::engine::control::{Request, Response};
+use crate::engine::control::{Failure, Request, Response};
 use crate::engine::status::{ChannelStatus, DaemonStatus, DurabilityStatus, LinkStatus, RecordStatus, RoleStatus};
-use crate::store::ChannelName;
+use crate::store::{ChannelName, StoreError};
 use crate::text::shown;
 use crate::units::{show_date as utc, show_span as span};
 
@@ -25,7 +25,19 @@ pub(super) struct Typed {
 }
 
 pub(super) async fn run(context: &Context, typed: Typed) -> Result<(), Stop> {
-    match context.ask(Request::Status { name: typed.name.map(|name| name.to_string()) }).await? {
+    let answer = context.ask(Request::Status { name: typed.name.map(|name| name.to_string()) }).await?;
+    let trouble = match &answer {
+        Response::Status(status) => status.state_error.clone(),
+        Response::Channel(channel) => channel.state_error.clone(),
+        _ => return Err(misunderstood()),
+    };
+    show(context, answer)?;
+    // What is shown is what is known; that it may not last is a failure.
+    trouble.map_or(Ok(()), |reason| Err(Failure::from(StoreError::Unavailable { reason }).into()))
+}
+
+fn show(context: &Context, answer: Response) -> Result<(), Stop> {
+    match answer {
         Response::Status(status) if context.json => output::json(&status),
         Response::Channel(channel) if context.json => output::json(&channel),
         Response::Status(status) => {
@@ -266,6 +278,8 @@ mod tests {
             fenced: None,
             adopting: None,
             error: None,
+            state_error: None,
+            only_copy: false,
             created: 0,
             modified: 0,
             files: None,

@@ -213,6 +213,7 @@ impl Engine {
         let (usage, limits) = (self.store.usage()?, self.store.limits());
         Ok(Status {
             version: STATUS_VERSION,
+            state_error: self.store.trouble(),
             daemon: self.daemon(),
             engine_error: self.failure(),
             spool_bytes: usage.spool_bytes,
@@ -228,6 +229,7 @@ impl Engine {
     /// The state of one channel.
     pub fn channel_status(&self, channel: &Channel) -> ChannelStatus {
         let reader = channel.role == Role::Reader;
+        let state_error = self.store.trouble();
         let hole = self.store.hole(channel.id).ok().flatten();
         let arrived = channel.frontier.0 - channel.skipped_boxes;
         let adoption = channel.fence.as_ref().and_then(|_| self.store.adoption(channel.id).ok().flatten());
@@ -255,7 +257,7 @@ impl Engine {
                 Durability::Couriered => DurabilityStatus::Couriered,
             }),
             boxes_per_minute: (self.shared.rate(channel.id) * 600.0).round() / 10.0,
-            eta_ms: self.shared.time_left(channel).filter(|_| unstored).map(milliseconds),
+            eta_ms: self.shared.time_left(channel).filter(|_| unstored && state_error.is_none()).map(milliseconds),
             oldest_unstored_ms: oldest.and_then(|since| since.elapsed().ok()).map(milliseconds),
             oldest_expires_at: stored.map(|since| unix_seconds(since + REPLICA_EPOCH)),
             launched: channel.launched,
@@ -277,7 +279,9 @@ impl Engine {
             next_probe_ms: next_probe.map(|at| milliseconds(at.saturating_duration_since(tokio::time::Instant::now()))),
             fenced: channel.fence.clone(),
             adopting: adoption.map(|adoption| adoption.next.0 - adoption.first.0),
-            error: self.refusal(channel).or_else(|| self.shared.trouble_of(channel.id)),
+            error: state_error.clone().or_else(|| self.refusal(channel)).or_else(|| self.shared.trouble_of(channel.id)),
+            only_copy: !reader && !channel.cap_elsewhere,
+            state_error,
             created: unix_seconds(channel.created),
             modified: unix_seconds(channel.modified),
             files: channel.content.is_drop().then(|| Box::new(self.drops.status(channel))),

@@ -11,8 +11,10 @@ use tracing::warn;
 
 use super::control::{self, Failure, FailureKind};
 use super::{Daemon, Engine};
-use crate::channel::{Linger, PROBE_SHARE};
-use crate::store::{Channel, Limits, Making, PrivateDir, PrivateDirError, StateDir, StateError, Store, StoreError};
+use crate::channel::Linger;
+use crate::store::{
+    Channel, Choices, Limits, Making, PrivateDir, PrivateDirError, StateDir, StateError, Store, StoreError,
+};
 
 /// What kind of process owns the state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,9 +42,11 @@ pub struct Owner {
 }
 
 impl Owner {
-    /// Takes the state at `path`, opens its store, starts the engine and answers verbs. Needs a tokio runtime.
+    /// Takes the state at `path`, opens its store, starts the engine and answers verbs. Needs a tokio runtime. A mount works
+    /// by the defaults, a verb by what the last mount was told.
     pub fn open(path: &Path, daemon: Daemon, kind: OwnerKind) -> Result<Arc<Self>, Failure> {
-        Self::open_with(path, daemon, kind, Linger::default(), Limits::default())
+        let choices = (kind == OwnerKind::Mount).then(Choices::default);
+        Self::open_choosing(path, Making::IfEmpty, daemon, kind, choices)
     }
 
     /// [`Owner::open`] with other times and limits than the defaults.
@@ -53,22 +57,22 @@ impl Owner {
         linger: Linger,
         limits: Limits,
     ) -> Result<Arc<Self>, Failure> {
-        Self::open_paced(path, Making::IfEmpty, daemon, kind, linger, limits, PROBE_SHARE)
+        let choices = Choices { linger, limits, ..Choices::default() };
+        Self::open_choosing(path, Making::IfEmpty, daemon, kind, Some(choices))
     }
 
-    /// [`Owner::open_with`], and probes of idle channels take another part of the network's pace than a tenth. `making`
-    /// says what happens where there is no state.
-    pub fn open_paced(
+    /// [`Owner::open`] with all that can be chosen; `None`: as the last mount was told. `making` says what happens where
+    /// there is no state.
+    pub fn open_choosing(
         path: &Path,
         making: Making,
         daemon: Daemon,
         kind: OwnerKind,
-        linger: Linger,
-        limits: Limits,
-        probe_share: f64,
+        choices: Option<Choices>,
     ) -> Result<Arc<Self>, Failure> {
         let state = StateDir::take(path, making)?;
-        let store = Store::open(&state, limits)?;
+        let (store, choices) = Store::open_choosing(&state, choices)?;
+        let Choices { linger, probe_share, .. } = choices;
         let engine = Engine::start(store.clone(), daemon, linger, kind == OwnerKind::Verb, probe_share);
         let dir = state.dir().clone();
         let owner = Arc::new(Self {
@@ -137,6 +141,14 @@ impl Owner {
             .hint("unmount it first (`pigeonfs umount MNT`), or give this mount another --state"))
     }
 
+    /// Whether the state can be written; asked after [`Owner::close`], whether all of it is on the disk.
+    ///
+    /// # Errors
+    /// What failed.
+    pub fn check(&self) -> Result<(), Failure> {
+        self.store.trouble().map_or(Ok(()), |reason| Err(StoreError::Unavailable { reason }.into()))
+    }
+
     /// Stops answering, stops the engine, closes the store and releases the lock, in this order. Bounded.
     pub async fn close(&self) {
         let server = lock(&self.server).take();
@@ -164,7 +176,11 @@ fn lock<T>(mutex: &std::sync::Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 impl From<StateError> for Failure {
     fn from(error: StateError) -> Self {
         let kind = if matches!(error, StateError::Busy { .. }) { FailureKind::Busy } else { FailureKind::Failed };
-        Failure::new(kind, error.to_string())
+        let failure = Failure::new(kind, error.to_string());
+        if let StateError::Missing { .. } = error {
+            return failure.hint("correct --state, or make a state with `pigeonfs mount` or `pigeonfs new`");
+        }
+        failure
     }
 }
 

@@ -13,6 +13,9 @@ pub const STATUS_VERSION: u32 = 1;
 pub struct Status {
     /// [`STATUS_VERSION`].
     pub version: u32,
+    /// Why the state itself cannot be written: while it is so, nothing is accepted and nothing is sent.
+    #[serde(default)]
+    pub state_error: Option<String>,
     /// The daemon and the network behind it.
     pub daemon: DaemonStatus,
     /// What of the engine does not run though it should.
@@ -171,6 +174,12 @@ pub struct ChannelStatus {
     pub adopting: Option<u64>,
     /// The newest trouble.
     pub error: Option<String>,
+    /// Writer: whether the write capability is here only, as far as is known: forgotten, it is gone.
+    #[serde(default)]
+    pub only_copy: bool,
+    /// Why the state itself cannot be written, as in [`Status::state_error`].
+    #[serde(default)]
+    pub state_error: Option<String>,
     /// Unix seconds.
     pub created: u64,
     /// Unix seconds of the last growth.

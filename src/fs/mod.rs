@@ -400,11 +400,18 @@ impl Fs {
 
     /// A channel that is fenced, or of another network, takes nothing and knows nothing.
     fn refuse_unusable(&self, channel: &Channel) -> Result<(), FsError> {
+        self.refuse_in_trouble()?;
         let reason = channel.fence.clone().or_else(|| self.owner.engine().refusal(channel));
         match reason {
             Some(reason) => Err(FsError::new(libc::EIO, format!("{}: {reason}", channel.name))),
             None => Ok(()),
         }
+    }
+
+    /// While the state cannot be written, nothing counts as safe.
+    fn refuse_in_trouble(&self) -> Result<(), FsError> {
+        let trouble = self.owner.store().trouble();
+        trouble.map_or(Ok(()), |reason| Err(StoreError::Unavailable { reason }.into()))
     }
 }
 

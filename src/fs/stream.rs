@@ -260,6 +260,11 @@ impl Fs {
         if let Some(failed) = failed {
             return Err(failed);
         }
+        self.refuse_in_trouble().inspect_err(|error| {
+            if let Ok(open) = self.handles().find_mut(handle) {
+                open.fail(error);
+            }
+        })?;
         if let Some(open) = dropped {
             return self.sync_dropped(&open).map(|()| None);
         }

@@ -171,6 +171,8 @@ pub struct Channel {
     pub launched_end: BoxSeq,
     /// Whether a capability of it was shown, ever.
     pub shown: bool,
+    /// Writer: whether the write capability was shown, or came from elsewhere. Else this is its only copy.
+    pub cap_elsewhere: bool,
     /// Why it has failed, for good but where `unfit` says more.
     pub fence: Option<String>,
     /// Writer: the fence goes when a network is there whose boxes take so many bytes: that is the longest box that was

@@ -72,6 +72,30 @@ impl Catalog {
         }
     }
 
+    /// Takes what the database holds after it was opened anew, in place of what was known. Says which channels there are
+    /// or were.
+    pub(super) fn replace(&self, news: News) -> Vec<ChannelId> {
+        let mut state = self.change();
+        let mut ids: Vec<_> = state.channels.keys().copied().chain(news.channels.iter().map(|(id, _)| *id)).collect();
+        ids.sort_unstable();
+        ids.dedup();
+        state.usage = news.usage;
+        state.names.clear();
+        state.channels.clear();
+        for (id, channel) in news.channels {
+            if let Some(channel) = channel {
+                state.names.insert(channel.name.clone(), id);
+                state.channels.insert(id, channel);
+            }
+        }
+        ids
+    }
+
+    /// All channels there are.
+    pub(super) fn ids(&self) -> Vec<ChannelId> {
+        self.change().channels.keys().copied().collect()
+    }
+
     pub(super) fn close(&self) {
         let mut state = self.change();
         state.closed = true;

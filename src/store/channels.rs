@@ -14,9 +14,14 @@ impl Ledger<'_> {
         name: &ChannelName,
         cap: &WriteCap,
         content: Content,
+        from_elsewhere: bool,
     ) -> Result<ChannelId, StoreError> {
         let bytes = cap.to_bytes();
-        self.insert(name, (Role::Writer, content), &bytes[..], &bytes[32..64], cap.index().as_bytes())
+        let id = self.insert(name, (Role::Writer, content), &bytes[..], &bytes[32..64], cap.index().as_bytes())?;
+        if from_elsewhere {
+            self.run("UPDATE channel SET cap_elsewhere = 1 WHERE id = ?1", [id.0])?;
+        }
+        Ok(id)
     }
 
     pub(super) fn add(&mut self, name: &ChannelName, cap: &ReadCap, content: Content) -> Result<ChannelId, StoreError> {
@@ -91,9 +96,9 @@ impl Ledger<'_> {
             (Capability::Read(cap), false) => cap.to_base64(),
             (Capability::Read(_), true) => return Err(StoreError::ReadOnly),
         };
-        if self.run("UPDATE channel SET shown = 1 WHERE id = ?1 AND shown = 0", [id.0])? > 0 {
-            self.touch(id);
-        }
+        let sql = "UPDATE channel SET shown = 1, cap_elsewhere = max(cap_elsewhere, ?2) WHERE id = ?1";
+        self.run(sql, params![id.0, write])?;
+        self.touch(id);
         Ok(text)
     }
 

@@ -10,7 +10,8 @@ use rusqlite::params;
 
 use super::ledger::{Ledger, Packer, Record, index, int, uint};
 use super::nanos::to_nanos;
-use super::{BoxSeq, ChannelId, Commit, Content, RecordId, RecordState, Store, StoreError};
+use super::queue::Kind;
+use super::{BoxSeq, ChannelId, Commit, Content, Outcome, RecordId, RecordState, Store, StoreError};
 use crate::drop::{Digest, Header};
 
 /// Rows that one statement deletes.
@@ -109,7 +110,9 @@ pub struct DropSlice {
 impl Store {
     /// Accepts a file into a drop. After this commit it will be sent to its end, whatever happens to this process.
     pub fn accept(&self, id: ChannelId, record: NewRecord) -> Commit<RecordId> {
-        self.grow(0, move |ledger| ledger.accept(id, &record))
+        let kind = Kind { grows: true, ..Kind::default() };
+        let accepted = |record: &RecordId| Outcome::Accepted { record: record.0 };
+        self.send_once(kind, accepted, move |ledger| ledger.accept(id, &record))
     }
 
     /// Adds boxes to a drop. Where the channel has changed since they were cut, [`StoreError::Rewritten`].

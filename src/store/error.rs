@@ -211,12 +211,24 @@ pub enum StoreError {
         /// What they say.
         reason: String,
     },
-    /// A commit failed in a way that leaves open what is on the disk: nothing more is accepted until the next start.
-    #[error("an earlier write of the state failed ({reason}); nothing more is accepted until it is opened again")]
+    /// A commit failed in a way that leaves open whether it happened: the request may have been carried out.
+    #[error(
+        "writing the state failed ({reason}), and what was asked for may have been done or not; look again before you \
+         ask again"
+    )]
     Failed {
-        /// The first failure.
+        /// What failed.
         reason: String,
     },
+    /// The disk below failed, and has taken nothing since. Nothing of the request was done.
+    #[error("the state cannot be written ({reason}), so nothing is accepted; it is tried again every few seconds")]
+    Unavailable {
+        /// What failed.
+        reason: String,
+    },
+    /// The same request was carried out before; its outcome is remembered.
+    #[error("this was asked for and done before")]
+    AskedAgain,
     /// The store was closed.
     #[error("the state was closed")]
     Closed,

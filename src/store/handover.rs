@@ -49,7 +49,7 @@ impl Store {
 impl Ledger<'_> {
     fn take_in(&mut self, name: &ChannelName, taken: &Taken) -> Result<ChannelId, StoreError> {
         let id = match &taken.cap {
-            AnyCap::Write(cap) => self.create(name, cap, taken.content)?,
+            AnyCap::Write(cap) => self.create(name, cap, taken.content, true)?,
             AnyCap::Read(cap) => self.add(name, cap, taken.content)?,
         };
         let network = (taken.network != TextNetwork::Unbound).then(|| taken.network.to_bytes());

@@ -14,6 +14,18 @@ pub(super) struct Ledger<'a> {
     effects: Effects,
 }
 
+/// Whether the log may hold what a person gave up, and when it is to be emptied.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum GivenUp {
+    /// There is nothing of that kind.
+    #[default]
+    Nothing,
+    /// As soon as nothing else is to be done.
+    Later,
+    /// Before the request is answered: a capability was given up.
+    Now,
+}
+
 /// What others are to know of a transaction once it is committed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Effects {
@@ -21,6 +33,8 @@ pub(super) struct Effects {
     pub(super) touched: Vec<ChannelId>,
     /// It left boxes to be deleted.
     pub(super) litter: bool,
+    /// A person gave something up: no copy of it is to be left in the log.
+    pub(super) given_up: GivenUp,
 }
 
 /// What the requests need of a channel's row.
@@ -78,6 +92,11 @@ impl<'a> Ledger<'a> {
         self.effects.litter = true;
     }
 
+    /// A person gave something up: once this is committed, no copy of it is to be left.
+    pub(super) fn give_up(&mut self, when: GivenUp) {
+        self.effects.given_up = self.effects.given_up.max(when);
+    }
+
     /// A name came or went.
     pub(super) fn list_anew(&self) -> Result<(), StoreError> {
         self.run("UPDATE spool SET listing_changed = ?1", [self.now]).map(drop)
@@ -87,6 +106,7 @@ impl<'a> Ledger<'a> {
     pub(super) fn abandon(&mut self, chain: i64, forgotten: bool) -> Result<(), StoreError> {
         self.run("UPDATE chain SET abandoned = ?2 WHERE id = ?1", params![chain, 1 + i64::from(forgotten)])?;
         self.litter();
+        self.give_up(if forgotten { GivenUp::Now } else { GivenUp::Later });
         Ok(())
     }
 

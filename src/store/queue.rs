@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::oneshot;
 
@@ -134,11 +135,12 @@ impl Queue {
         self.work.notify_one();
     }
 
-    /// The next group. With `patient`, waits for it instead of being [`Next::Idle`].
-    pub(super) fn next(&self, patient: bool) -> Next {
+    /// The next group; [`Next::Idle`] where none comes within `patience`.
+    pub(super) fn next(&self, patience: Duration) -> Next {
         let mut state = self.lock();
-        while patient && state.jobs.is_empty() && !state.closed {
-            state = self.work.wait(state).unwrap_or_else(PoisonError::into_inner);
+        if !patience.is_zero() {
+            let waits = |state: &mut Waiting| state.jobs.is_empty() && !state.closed;
+            state = self.work.wait_timeout_while(state, patience, waits).unwrap_or_else(PoisonError::into_inner).0;
         }
         if state.jobs.is_empty() {
             return if state.closed { Next::Closed } else { Next::Idle };

@@ -5,13 +5,13 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use rusqlite::Connection;
 
 use super::StoreError;
-use super::private_dir::PrivateDir;
+use super::place::Place;
 
 /// Queries at the same time at most; one more waits for the shortest of them.
 const MAX_CONNECTIONS: usize = 4;
 
 pub(super) struct Readers {
-    dir: PrivateDir,
+    place: Place,
     state: Mutex<State>,
     returned: Condvar,
 }
@@ -20,12 +20,14 @@ pub(super) struct Readers {
 struct State {
     idle: Vec<Connection>,
     open: usize,
+    /// Nobody is lent one until all are closed.
+    renewing: bool,
     closed: bool,
 }
 
 impl Readers {
-    pub(super) fn new(dir: PrivateDir) -> Self {
-        Self { dir, state: Mutex::default(), returned: Condvar::new() }
+    pub(super) fn new(place: Place) -> Self {
+        Self { place, state: Mutex::default(), returned: Condvar::new() }
     }
 
     /// Asks one of the connections.
@@ -49,19 +51,40 @@ impl Readers {
         self.returned.notify_all();
     }
 
+    /// Closes the connections, and opens others for the questions that come. Waits for the questions that are being
+    /// answered, which are short.
+    pub(super) fn renew(&self) {
+        let mut state = self.lock();
+        state.renewing = true;
+        loop {
+            state.open -= state.idle.len();
+            let idle = std::mem::take(&mut state.idle);
+            if state.open == 0 {
+                state.renewing = false;
+                drop(state);
+                drop(idle);
+                break;
+            }
+            state = self.returned.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+        self.returned.notify_all();
+    }
+
     fn borrow(&self) -> Result<Connection, StoreError> {
         let mut state = self.lock();
         loop {
             if state.closed {
                 return Err(StoreError::Closed);
             }
-            if let Some(db) = state.idle.pop() {
+            if !state.renewing
+                && let Some(db) = state.idle.pop()
+            {
                 return Ok(db);
             }
-            if state.open < MAX_CONNECTIONS {
+            if !state.renewing && state.open < MAX_CONNECTIONS {
                 state.open += 1;
                 drop(state);
-                return open(&self.dir).inspect_err(|_| self.gone());
+                return self.place.reader().inspect_err(|_| self.gone());
             }
             state = self.returned.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
@@ -94,13 +117,7 @@ impl Drop for Lent<'_> {
         }
         state.idle.push(db);
         drop(state);
-        self.readers.returned.notify_one();
+        // Whoever renews them waits too, and must not be passed over.
+        self.readers.returned.notify_all();
     }
-}
-
-fn open(dir: &PrivateDir) -> Result<Connection, StoreError> {
-    // Not SQLITE_OPEN_READ_ONLY: a reader of a WAL database has its own marks to write in the shared memory.
-    let db = super::open::connect(dir)?;
-    db.pragma_update(None, "query_only", true)?;
-    Ok(db)
 }

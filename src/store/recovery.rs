@@ -225,7 +225,7 @@ impl Ledger<'_> {
             Some((MOVED, _)) => return Err(StoreError::Moved { name: record.name }),
             _ => {}
         }
-        let to = self.create(name, cap, Content::Stream)?;
+        let to = self.create(name, cap, Content::Stream, false)?;
         let target = self.record(to)?;
         let mut moving = Rewrite::new(target.chain, 0, self.next_index(to)?, 0);
         let first = record.first_unstored;

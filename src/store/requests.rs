@@ -4,14 +4,17 @@ use std::time::SystemTime;
 
 use zeroize::Zeroizing;
 
-use super::ledger::Ledger;
+use super::ledger::{GivenUp, Ledger};
 use super::nanos::to_nanos;
 use super::queue::{Kind, Task};
 use super::{
     Adopted, Appended, Arrival, Binding, BoxSeq, BoxState, ChannelId, ChannelName, Claim, Commit, Content, Durability,
-    Finding, Frontier, Moved, NetworkId, Searched, Searching, Skipped, Store, StoreError,
+    Finding, Frontier, Moved, NetworkId, Outcome, Searched, Searching, Skipped, Store, StoreError,
 };
 use crate::bacap::{ReadCap, WriteCap};
+
+/// What brings new bytes or channels from a person.
+const GROWS: Kind = Kind { grows: true, wide: false, bytes: 0 };
 
 impl Store {
     /// Makes a channel that we write.
@@ -21,7 +24,7 @@ impl Store {
 
     /// Makes a channel that we write, and that carries this.
     pub fn create(&self, name: ChannelName, cap: WriteCap, content: Content) -> Commit<ChannelId> {
-        self.grow(0, move |ledger| ledger.create(&name, &cap, content))
+        self.send_once(GROWS, |_| Outcome::Done, move |ledger| ledger.create(&name, &cap, content, false))
     }
 
     /// Adds a channel that we read.
@@ -31,12 +34,12 @@ impl Store {
 
     /// Adds a channel that we read, and that carries this.
     pub fn add(&self, name: ChannelName, cap: ReadCap, content: Content) -> Commit<ChannelId> {
-        self.grow(0, move |ledger| ledger.add(&name, &cap, content))
+        self.send_once(GROWS, |_| Outcome::Done, move |ledger| ledger.add(&name, &cap, content))
     }
 
     /// Gives a channel another name, which must be free.
     pub fn rename(&self, old: ChannelName, new: ChannelName) -> Commit<()> {
-        self.submit(move |ledger| ledger.rename(&old, &new))
+        self.send_once(Kind::default(), |()| Outcome::Done, move |ledger| ledger.rename(&old, &new))
     }
 
     /// Gives a channel a name that may be another's which could be unlinked; that one is.
@@ -52,12 +55,19 @@ impl Store {
     /// Drops the oldest bytes of a channel that are stored (writer) or have arrived (reader), until at most
     /// `keep_bytes` of them are left; the last box stays. They cannot be read any more. Says how many bytes went.
     pub fn trim(&self, id: ChannelId, keep_bytes: u64) -> Commit<u64> {
-        self.submit(move |ledger| ledger.trim(id, keep_bytes))
+        self.send_once(
+            Kind::default(),
+            |&bytes| Outcome::Trimmed { bytes },
+            move |ledger| {
+                ledger.give_up(GivenUp::Later);
+                ledger.trim(id, keep_bytes)
+            },
+        )
     }
 
     /// Gives a channel up, its capability and its bytes, whatever was sent of it. Its boxes are deleted afterwards.
     pub fn forget(&self, name: ChannelName) -> Commit<()> {
-        self.submit(move |ledger| ledger.forget(&name))
+        self.send_once(Kind::default(), |()| Outcome::Done, move |ledger| ledger.forget(&name))
     }
 
     /// Removes a channel of which nothing was launched or shown.
@@ -74,7 +84,8 @@ impl Store {
     /// With a claim, they are appended only if the writer takes it first.
     pub fn append(&self, id: ChannelId, bytes: Vec<u8>, claim: Option<Claim>) -> Commit<Appended> {
         let mut claim = claim;
-        self.grow(bytes.len(), move |ledger| {
+        let appended = |appended: &Appended| Outcome::Appended { size: appended.size };
+        self.send_once(Kind { bytes: bytes.len(), ..GROWS }, appended, move |ledger| {
             // Taken once: a second attempt at the same request is still ours.
             if let Some(claim) = claim.take()
                 && !claim.take_for_commit()
@@ -127,13 +138,15 @@ impl Store {
     pub fn received(&self, id: ChannelId, arrivals: Vec<(BoxSeq, Arrival)>) -> Commit<Frontier> {
         let bytes =
             arrivals.iter().map(|(_, arrival)| if let Arrival::Message(bytes) = arrival { bytes.len() } else { 0 });
-        let kind = Kind { bytes: bytes.sum(), ..Kind::default() };
-        self.send(kind, move |ledger| ledger.received(id, &arrivals))
+        let bytes = bytes.sum();
+        // What arrives comes again: it must not use up the room that is set aside for what does not, confirmations.
+        self.send(Kind { grows: bytes > 0, bytes, ..Kind::default() }, move |ledger| ledger.received(id, &arrivals))
     }
 
     /// Gives up the boxes that are missing at the frontier of a channel that we read, and goes on behind them.
     pub fn skip(&self, id: ChannelId) -> Commit<Skipped> {
-        self.submit(move |ledger| ledger.skip(id))
+        let skipped = |it: &Skipped| Outcome::Skipped { first: it.first.0, boxes: it.boxes, bytes: it.bytes };
+        self.send_once(Kind::default(), skipped, move |ledger| ledger.skip(id))
     }
 
     /// A channel that we read is to be searched for boxes that still live, however new its verdict is.
@@ -165,14 +178,14 @@ impl Store {
 
     /// The network is to be asked what another writer wrote into a fenced channel: see [`Store::adoptions`].
     pub fn adopt(&self, id: ChannelId) -> Commit<()> {
-        self.submit(move |ledger| ledger.adopt(id))
+        self.send_once(Kind::default(), |()| Outcome::Done, move |ledger| ledger.adopt(id))
     }
 
     /// Keeps what stands at the indices of a channel that is being adopted, from `from` on and in order.
     pub fn found(&self, id: ChannelId, from: BoxSeq, findings: Vec<Finding>) -> Commit<()> {
         let bytes =
             findings.iter().map(|found| if let Finding::Foreign(bytes) = found { bytes.len() } else { 0 }).sum();
-        self.send(Kind { bytes, ..Kind::default() }, move |ledger| ledger.found(id, from, &findings))
+        self.send(Kind { grows: bytes > 0, bytes, ..Kind::default() }, move |ledger| ledger.found(id, from, &findings))
     }
 
     /// Rewrites a channel once it is known what stands at each of its indices, and lifts its fence. Others wait
@@ -184,7 +197,11 @@ impl Store {
     /// Moves what is not stored of a fenced channel to a new one. Others wait meanwhile.
     pub fn move_unsent(&self, id: ChannelId, name: ChannelName, cap: WriteCap) -> Commit<Moved> {
         let kind = Kind { grows: true, wide: true, ..Kind::default() };
-        self.send(kind, move |ledger| ledger.move_unsent(id, &name, &cap))
+        let moved = |moved: &Moved| {
+            let Moved { boxes, bytes, launched_boxes, .. } = *moved;
+            Outcome::Moved { boxes, bytes, launched_boxes }
+        };
+        self.send_once(kind, moved, move |ledger| ledger.move_unsent(id, &name, &cap))
     }
 
     /// The capability in base64, to be shown to somebody else: the write capability, or the read capability that goes

@@ -16,6 +16,20 @@ CREATE TABLE network (
     localnet INTEGER NOT NULL DEFAULT 0 CHECK (localnet IN (0, 1))
 ) STRICT;
 
+-- What the last mount was told: limits and times, by which whoever owns the state next goes.
+CREATE TABLE setting (
+    name  TEXT PRIMARY KEY,
+    value INTEGER NOT NULL CHECK (value >= 0)
+) STRICT, WITHOUT ROWID;
+
+-- Requests that verbs asked for and that were done, the newest some thousand, so that none is done twice.
+CREATE TABLE request (
+    number  INTEGER PRIMARY KEY AUTOINCREMENT,
+    id      BLOB NOT NULL UNIQUE CHECK (length(id) = 16),
+    -- What it came to, as CBOR.
+    outcome BLOB NOT NULL
+) STRICT;
+
 -- What a channel's boxes hang on. An abandoned chain belongs to no channel; its boxes are deleted in slices.
 CREATE TABLE chain (
     id        INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -47,6 +61,8 @@ CREATE TABLE channel (
     unfit         INTEGER CHECK (unfit IS NULL OR (role = 0 AND fence IS NOT NULL)),
     launched      INTEGER NOT NULL DEFAULT 0 CHECK (launched IN (0, 1)),
     shown         INTEGER NOT NULL DEFAULT 0 CHECK (shown IN (0, 1)),
+    -- Writer: whether the write capability was shown, or came from elsewhere, so that this is not the only copy.
+    cap_elsewhere INTEGER NOT NULL DEFAULT 0 CHECK (cap_elsewhere IN (0, 1)),
     rewrites      INTEGER NOT NULL DEFAULT 0 CHECK (rewrites >= 0),
     -- Counters, so that nothing is ever added up: kept by the same transactions that change the boxes.
     size           INTEGER NOT NULL DEFAULT 0 CHECK (size >= 0),

@@ -59,10 +59,7 @@ pub enum StateError {
         pid: Option<u32>,
     },
     /// There is no state, and none is to be made.
-    #[error(
-        "there is no state in {path:?}: nothing was mounted or made there yet; correct --state, or make a state with \
-         `pigeonfs mount` or `pigeonfs new`"
-    )]
+    #[error("there is no state in {path:?}: nothing was mounted or made there yet")]
     Missing {
         /// The directory.
         path: PathBuf,
@@ -177,31 +174,16 @@ impl StateDir {
     pub fn take(path: &Path, making: Making) -> Result<Self, StateError> {
         let path = std::path::absolute(path).map_err(|error| failed(path, &error))?;
         let wrong = |error| refused(&path, error);
-        let opened = if making == Making::Never {
-            PrivateDir::open(&path)
-        } else {
-            PrivateDir::open_or_make(&path).map(|(dir, _)| dir)
-        };
-        let dir = match opened {
-            Err(PrivateDirError::Missing { .. }) if making == Making::Never => {
-                return Err(StateError::Missing { path });
+        let dir = match check(&path, making)? {
+            Some(dir) => dir,
+            None => {
+                PrivateDir::open_or_make(&path).map_err(wrong)?;
+                // Somebody else may have been here at the same time.
+                check(&path, making)?.ok_or_else(|| StateError::Missing { path: path.clone() })?
             }
-            opened => opened.map_err(wrong)?,
         };
-        let there = dir.check_file(DATABASE).map_err(wrong)?;
-        let begun = dir.check_file(LOCK).map_err(wrong)?;
-        let held = if there { None } else { dir.names().map_err(wrong)?.into_iter().find(|name| !is_ours(name)) };
-        match (making, held) {
-            _ if there => {}
-            // Somebody may hold it whose database is gone: then it is busy.
-            (Making::Never, _) if begun => {}
-            (Making::Never, _) => return Err(StateError::Missing { path }),
-            (Making::IfEmpty, Some(found)) => {
-                return Err(StateError::Occupied { path, found: found.to_string_lossy().into_owned() });
-            }
-            (Making::IfEmpty | Making::Always, _) => {}
-        }
-        make_private(&path, &dir, there || begun)?;
+        let begun = dir.check_file(LOCK).map_err(wrong)? || dir.check_file(DATABASE).map_err(wrong)?;
+        make_private(&path, &dir, begun)?;
         let mut lock = dir.file(LOCK, OFlags::RDWR | OFlags::CREATE).map_err(wrong)?;
         match lock.try_lock() {
             Ok(()) => {}
@@ -215,6 +197,15 @@ impl StateDir {
         record_pid(&mut lock).map_err(|error| failed(&path, &error))?;
         dir.sync().map_err(wrong)?;
         Ok(Self(Arc::new(Held { path, dir, lock })))
+    }
+
+    /// Whether a state may be taken there: what [`StateDir::take`] would refuse. Makes nothing.
+    ///
+    /// # Errors
+    /// There is none and none is to be made; or what is there is not ours, or something else.
+    pub fn check(path: &Path, making: Making) -> Result<(), StateError> {
+        let path = std::path::absolute(path).map_err(|error| failed(path, &error))?;
+        check(&path, making).map(drop)
     }
 
     /// The directory at `path`, if a state of ours is there: for those who talk to its owner.
@@ -249,6 +240,33 @@ impl StateDir {
     pub fn control_socket() -> &'static str {
         CONTROL_SOCKET
     }
+}
+
+/// The directory of a state, or one that may become it. `None`: there is nothing, and it may be made.
+fn check(path: &Path, making: Making) -> Result<Option<PrivateDir>, StateError> {
+    let wrong = |error| refused(path, error);
+    let missing = || StateError::Missing { path: path.to_owned() };
+    let dir = match PrivateDir::open(path) {
+        Err(PrivateDirError::Missing { .. }) if making == Making::Never => return Err(missing()),
+        Err(PrivateDirError::Missing { .. }) => return Ok(None),
+        opened => opened.map_err(wrong)?,
+    };
+    if dir.check_file(DATABASE).map_err(wrong)? {
+        return Ok(Some(dir));
+    }
+    match making {
+        // Somebody may hold it whose database is gone: then it is busy.
+        Making::Never if dir.check_file(LOCK).map_err(wrong)? => {}
+        Making::Never => return Err(missing()),
+        Making::IfEmpty => {
+            if let Some(found) = dir.names().map_err(wrong)?.iter().find(|name| !is_ours(name)) {
+                let found = found.to_string_lossy().into_owned();
+                return Err(StateError::Occupied { path: path.to_owned(), found });
+            }
+        }
+        Making::Always => {}
+    }
+    Ok(Some(dir))
 }
 
 fn is_ours(name: &std::ffi::OsStr) -> bool {

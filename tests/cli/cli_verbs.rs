@@ -13,7 +13,7 @@ fn json(bytes: &[u8]) -> Value {
 #[test]
 fn channels_are_made_listed_renamed_and_forgotten() {
     let work = Work::new();
-    assert_eq!(work.verb("s", &["list"]).ok().text(), "");
+    work.verb("s", &["list"]).failed(1, &["there is no state in", "hint: correct --state"]);
     assert_eq!(work.verb("s", &["new", "notes"]).ok().text(), "");
     assert_eq!(json(&work.verb("s", &["new", "log", "--json"]).ok().stdout)["role"], "writer");
     let list = work.verb("s", &["list"]).ok().text();

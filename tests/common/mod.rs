@@ -4,6 +4,7 @@
 // Each test file takes what it needs of this.
 #![allow(dead_code, unreachable_pub, missing_docs, clippy::print_stderr)]
 
+use std::ffi::OsStr;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
@@ -210,6 +211,11 @@ impl Work {
 
     /// Mounts `state` at MNT named `name`, with these further arguments.
     pub fn mount(&self, name: &str, state: &str, arguments: &[&str]) -> Mount {
+        self.mount_with(name, state, arguments, &[])
+    }
+
+    /// The same with these variables in its environment.
+    pub fn mount_with(&self, name: &str, state: &str, arguments: &[&str], variables: &[(&str, &OsStr)]) -> Mount {
         let path = self.path(name);
         if let Err(error) = std::fs::create_dir(&path) {
             assert_eq!(error.kind(), std::io::ErrorKind::AlreadyExists, "a mount point");
@@ -220,6 +226,7 @@ impl Work {
             .command()
             .arg("mount")
             .args(arguments)
+            .envs(variables.iter().copied())
             .arg("--state")
             .arg(self.path(state))
             .arg(&path)

@@ -9,7 +9,7 @@ use pigeonfs::engine::control::{Failure, FailureKind, Link, Opening, Request, Re
 use pigeonfs::engine::status::{ChannelStatus, DurabilityStatus};
 use pigeonfs::engine::{Daemon, Owner, OwnerKind};
 use pigeonfs::localnet::{Localnet, Options};
-use pigeonfs::store::Content;
+use pigeonfs::store::{Choices, Content, Limits};
 use pigeonfs::thin::Config;
 use tempfile::TempDir;
 
@@ -319,7 +319,8 @@ async fn a_reader_whose_cache_is_full_pauses_and_goes_on_when_it_is_trimmed() {
     let mut opening = Opening::new(world.path("bob"), world.daemon());
     // What may still be under way when the limit is reached: less than this.
     let window_bytes = 60 * 1549;
-    opening.limits.cache_channel_bytes = 2 * window_bytes;
+    let limits = Limits { cache_channel_bytes: 2 * window_bytes, ..Limits::default() };
+    opening.choices = Some(Choices { limits, ..Choices::default() });
     let mut bob = Link::open(opening).await.expect("a fresh state");
     add(&mut bob, "flood", cap).await;
     let mut got = Vec::new();

@@ -46,6 +46,7 @@ fn channel(role: Role, boxes: u64) -> Channel {
         launched: false,
         launched_end: BoxSeq(0),
         shown: false,
+        cap_elsewhere: false,
         fence: None,
         unfit: None,
         frontier: if writes { BoxSeq(0) } else { BoxSeq(boxes) },

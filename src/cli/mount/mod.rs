@@ -113,11 +113,11 @@ pub(super) async fn run(context: &Context, typed: Typed) -> Result<(), Stop> {
     let signals = Signals::take()?;
     let mount_point = std::path::absolute(&typed.mount_point)
         .map_err(|error| Failure::new(FailureKind::Usage, format!("{}: {error}", typed.mount_point.display())))?;
+    context.check_state()?;
     let chosen = typed.daemon.clone().meant()?.choose(context).await?;
     let opening = Opening {
-        linger: typed.disk.linger(),
-        limits: typed.disk.limits(),
-        probe_share: typed.disk.probe_share,
+        making: context.making,
+        choices: Some(typed.disk.choices()),
         ..Opening::new(context.state.clone(), chosen.engine.clone())
     };
     let taken = tokio::select! {
@@ -128,7 +128,7 @@ pub(super) async fn run(context: &Context, typed: Typed) -> Result<(), Stop> {
         Ok(owner) => {
             let result = serve(context, &mount_point, &typed, &owner, &signals, background).await;
             owner.close().await;
-            result
+            result.and_then(|()| Ok(owner.check()?))
         }
         Err(stop) => Err(stop),
     };

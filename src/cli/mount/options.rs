@@ -6,7 +6,7 @@ use clap::Args;
 
 use crate::channel::{Linger, PROBE_SHARE};
 use crate::fs::{Fsync, Options, Truncate};
-use crate::store::Limits;
+use crate::store::{Choices, Limits};
 use crate::units::{count, size, span, span_ms};
 
 /// How the files behave and look.
@@ -68,7 +68,7 @@ pub(super) struct DiskArgs {
     keep_sent: u64,
     /// The part of the network's pace, from 0 to 1, that looking for what is new may take, for all channels together
     #[arg(long, value_name = "SHARE", value_parser = share, default_value_t = PROBE_SHARE)]
-    pub(super) probe_share: f64,
+    probe_share: f64,
 }
 
 impl FileArgs {
@@ -90,11 +90,15 @@ impl FileArgs {
 }
 
 impl DiskArgs {
-    pub(super) fn linger(&self) -> Linger {
+    pub(super) fn choices(&self) -> Choices {
+        Choices { limits: self.limits(), linger: self.linger(), probe_share: self.probe_share }
+    }
+
+    fn linger(&self) -> Linger {
         Linger::with_pause(self.linger_ms)
     }
 
-    pub(super) fn limits(&self) -> Limits {
+    fn limits(&self) -> Limits {
         Limits {
             spool_bytes: self.spool_limit,
             cache_bytes: self.cache_limit,

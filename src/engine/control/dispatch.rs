@@ -4,22 +4,84 @@ use std::time::{Duration, SystemTime};
 
 use tokio::time::{Instant, sleep_until};
 
-use super::{CHUNK_BYTES, Failure, FailureKind, Request, Response, files, handover};
+use super::{Asked, CHUNK_BYTES, Failure, FailureKind, Request, Response, files, handover};
 use crate::channel::{LEAST_PROBES, SEARCH_PROBES};
 use crate::engine::status::{DurabilityStatus, LinkStatus};
 use crate::engine::{Owner, OwnerKind, fresh_write_cap};
-use crate::store::{Channel, ChannelName, Content, Durability, RecordId, Role, SEARCH_WINDOW, StoreError};
+use crate::store::{
+    Channel, ChannelId, ChannelName, Content, Durability, Outcome, RecordId, Role, SEARCH_WINDOW, Store, StoreError,
+};
 
 /// A verb waits so long for a daemon before it says that there is none.
 const DAEMON_PATIENCE: Duration = Duration::from_secs(10);
 /// How often a wait looks at what no wake-up tells: the daemon's state.
 const LOOK: Duration = Duration::from_millis(500);
 
-pub(super) async fn dispatch(owner: &Owner, request: Request) -> Result<Response, Failure> {
+pub(super) async fn dispatch(owner: &Owner, asked: Asked) -> Result<Response, Failure> {
+    let Asked { id, request } = asked;
+    if !changes(&request) {
+        return act(owner, &owner.store, request).await;
+    }
+    owner.check()?;
+    if let Some(outcome) = owner.store.outcome(id)? {
+        return again(owner, &request, outcome).await;
+    }
+    let answer = act(owner, &owner.store.for_request(Some(id)), request.clone()).await;
+    match answer {
+        // It may have been under way for another connection, which hung up.
+        Err(failure) => match owner.store.outcome(id).ok().flatten() {
+            Some(outcome) if !matches!(request, Request::Adopt { .. }) => again(owner, &request, outcome).await,
+            _ => Err(failure),
+        },
+        answer => answer,
+    }
+}
+
+/// Whether the request is to be done once.
+fn changes(request: &Request) -> bool {
+    matches!(
+        request,
+        Request::New { .. }
+            | Request::Forget { .. }
+            | Request::Rename { .. }
+            | Request::Trim { .. }
+            | Request::Skip { .. }
+            | Request::Adopt { .. }
+            | Request::Move { .. }
+            | Request::Append { .. }
+            | Request::Accept { .. }
+    )
+}
+
+/// The answer to a request that was carried out before.
+async fn again(owner: &Owner, request: &Request, outcome: Outcome) -> Result<Response, Failure> {
+    Ok(match (request, outcome) {
+        (Request::New { name, durability, .. }, _) => {
+            choose_durability(owner, find(owner, name)?.id, *durability).await?;
+            channel_response(owner, &find(owner, name)?)
+        }
+        (Request::Adopt { name, timeout_ms }, _) => {
+            adopted(owner, find(owner, name)?.id, name, deadline(*timeout_ms)).await?
+        }
+        (Request::Accept { name, .. }, Outcome::Accepted { record }) => files::record(owner, name, record)?,
+        (_, Outcome::Trimmed { bytes }) => Response::Trimmed { bytes },
+        (_, Outcome::Skipped { first, boxes, bytes }) => Response::Skipped { first_box: first, boxes, bytes },
+        (_, Outcome::Moved { boxes, bytes, launched_boxes }) => Response::Moved { boxes, bytes, launched_boxes },
+        (_, Outcome::Appended { size }) => Response::Appended { size },
+        _ => Response::Done,
+    })
+}
+
+fn deadline(timeout_ms: Option<u64>) -> Option<Instant> {
+    timeout_ms.map(|ms| Instant::now() + Duration::from_millis(ms))
+}
+
+/// Does what is asked. `store` is the owner's, for this request.
+async fn act(owner: &Owner, store: &Store, request: Request) -> Result<Response, Failure> {
     match request {
         Request::Status { name: None } => Ok(Response::Status(owner.engine.status()?)),
         Request::Status { name: Some(name) } => Ok(channel_response(owner, &find(owner, &name)?)),
-        Request::New { name, durability, content } => new(owner, &name, durability, content).await,
+        Request::New { name, durability, content } => new(owner, store, &name, durability, content).await,
         Request::Add { name, capability, content, strict_network, kept_until } => {
             let wanted = handover::Wanted { content, strict_network, kept_until };
             handover::add(owner, &name, &capability, wanted).await
@@ -27,47 +89,47 @@ pub(super) async fn dispatch(owner: &Owner, request: Request) -> Result<Response
         Request::Share { name, write, from_here } => handover::share(owner, &name, write, from_here).await,
         Request::Forget { name } => {
             find(owner, &name)?;
-            owner.store.forget(parse(&name)?).await?;
+            store.forget(parse(&name)?).await?;
             Ok(Response::Done)
         }
         Request::Rename { old, new } => {
             find(owner, &old)?;
-            owner.store.rename(parse(&old)?, parse(&new)?).await?;
+            store.rename(parse(&old)?, parse(&new)?).await?;
             Ok(Response::Done)
         }
         Request::Trim { name, keep_bytes } => {
-            let bytes = owner.store.trim(find(owner, &name)?.id, keep_bytes).await?;
+            let bytes = store.trim(find(owner, &name)?.id, keep_bytes).await?;
             Ok(Response::Trimmed { bytes })
         }
         Request::Skip { name } => {
-            let skipped = owner.store.skip(find(owner, &name)?.id).await?;
+            let skipped = store.skip(find(owner, &name)?.id).await?;
             owner.engine.note(find(owner, &name)?.id, &format!("{} missing boxes were skipped", skipped.boxes));
             Ok(Response::Skipped { first_box: skipped.first.0, boxes: skipped.boxes, bytes: skipped.bytes })
         }
-        Request::Search { name, timeout_ms } => {
-            let deadline = timeout_ms.map(|ms| Instant::now() + Duration::from_millis(ms));
-            search(owner, &name, deadline).await
-        }
+        Request::Search { name, timeout_ms } => search(owner, &name, deadline(timeout_ms)).await,
         Request::Adopt { name, timeout_ms } => {
-            let deadline = timeout_ms.map(|ms| Instant::now() + Duration::from_millis(ms));
-            adopt(owner, &name, deadline).await
+            let id = find(owner, &name)?.id;
+            store.adopt(id).await?;
+            owner.engine.adopt();
+            adopted(owner, id, &name, deadline(timeout_ms)).await
         }
         Request::Move { name, new } => {
-            let moved = owner.store.move_unsent(find(owner, &name)?.id, parse(&new)?, fresh_write_cap()?).await?;
+            let moved = store.move_unsent(find(owner, &name)?.id, parse(&new)?, fresh_write_cap()?).await?;
             Ok(Response::Moved { boxes: moved.boxes, bytes: moved.bytes, launched_boxes: moved.launched_boxes })
         }
         Request::Follow { name, for_ms } => follow(owner, &name, Duration::from_millis(for_ms)).await,
         Request::Wait { name, bytes, timeout_ms, level } => {
-            let deadline = timeout_ms.map(|ms| Instant::now() + Duration::from_millis(ms));
-            wait(owner, &name, bytes, level, deadline).await
+            wait(owner, &name, bytes, level, deadline(timeout_ms)).await
         }
         Request::Finish { name, file } => finish(owner, &name, &file).await,
-        Request::Append { name, bytes } => append(owner, &name, bytes).await,
+        Request::Append { name, bytes } => append(owner, store, &name, bytes).await,
         Request::Read { name, offset, follow_ms, timeout_ms } => {
             let (follow, timeout) = (Duration::from_millis(follow_ms), Duration::from_millis(timeout_ms));
             read(owner, &name, offset, follow, timeout).await
         }
-        Request::Accept { name, header, staged } => files::accept(owner, &name, &header, staged.as_deref()).await,
+        Request::Accept { name, header, staged } => {
+            files::accept(owner, store, &name, &header, staged.as_deref()).await
+        }
         Request::Record { name, record } => files::record(owner, &name, record),
         Request::Records { name, after, limit } => files::records(owner, &name, after, limit),
         Request::Fetch { name, record, offset } => files::fetch(owner, &name, record, offset).await,
@@ -104,16 +166,27 @@ fn is_settled(owner: &Owner, channel: &Channel, incomplete: u64) -> bool {
     owner.end_is_known(channel) && channel.assembled == channel.frontier && incomplete == 0
 }
 
-async fn new(owner: &Owner, name: &str, durability: DurabilityStatus, content: Content) -> Result<Response, Failure> {
+async fn new(
+    owner: &Owner,
+    store: &Store,
+    name: &str,
+    durability: DurabilityStatus,
+    content: Content,
+) -> Result<Response, Failure> {
     let cap = fresh_write_cap()?;
-    let id = owner.store.create(parse(name)?, cap, content).await?;
-    if durability == DurabilityStatus::Couriered {
-        owner.store.set_durability(id, Durability::Couriered).await?;
-    }
+    let id = store.create(parse(name)?, cap, content).await?;
+    choose_durability(owner, id, durability).await?;
     Ok(channel_response(owner, &find(owner, name)?))
 }
 
-async fn append(owner: &Owner, name: &str, bytes: Vec<u8>) -> Result<Response, Failure> {
+async fn choose_durability(owner: &Owner, id: ChannelId, durability: DurabilityStatus) -> Result<(), Failure> {
+    if durability == DurabilityStatus::Couriered {
+        owner.store.set_durability(id, Durability::Couriered).await?;
+    }
+    Ok(())
+}
+
+async fn append(owner: &Owner, store: &Store, name: &str, bytes: Vec<u8>) -> Result<Response, Failure> {
     if bytes.len() > CHUNK_BYTES {
         return Err(Failure::new(FailureKind::Usage, "an append carries at most 1 MiB"));
     }
@@ -125,7 +198,7 @@ async fn append(owner: &Owner, name: &str, bytes: Vec<u8>) -> Result<Response, F
     if let Some(refusal) = owner.engine.refusal(&channel) {
         return Err(Failure::new(FailureKind::Refused, refusal));
     }
-    let appended = owner.store.append(channel.id, bytes, None).await?;
+    let appended = store.append(channel.id, bytes, None).await?;
     Ok(Response::Appended { size: appended.size })
 }
 
@@ -190,6 +263,8 @@ async fn wait(
     let mut patience = Patience::new(deadline);
     loop {
         growth.mark_unchanged();
+        // What is not known to be on this disk is not known to be stored either.
+        owner.check()?;
         let channel = still_there(owner, id, name)?;
         if let Some(reason) = &channel.fence {
             return Err(fenced(name, reason));
@@ -275,11 +350,9 @@ async fn search(owner: &Owner, name: &str, deadline: Option<Instant>) -> Result<
     }
 }
 
-async fn adopt(owner: &Owner, name: &str, deadline: Option<Instant>) -> Result<Response, Failure> {
-    let id = find(owner, name)?.id;
+/// Waits for the end of an adoption.
+async fn adopted(owner: &Owner, id: ChannelId, name: &str, deadline: Option<Instant>) -> Result<Response, Failure> {
     let mut growth = owner.store.changes().watch(id);
-    owner.store.adopt(id).await?;
-    owner.engine.adopt();
     let mut patience = Patience::new(deadline);
     loop {
         growth.mark_unchanged();
@@ -353,7 +426,7 @@ async fn read(
     }
 }
 
-fn still_there(owner: &Owner, id: crate::store::ChannelId, name: &str) -> Result<Channel, Failure> {
+fn still_there(owner: &Owner, id: ChannelId, name: &str) -> Result<Channel, Failure> {
     if let Some(channel) = owner.store.channel(id)? {
         return Ok(channel);
     }
@@ -394,6 +467,9 @@ impl Patience {
 
     pub(super) fn check(&mut self, owner: &Owner, progress: &str) -> Result<(), Failure> {
         let now = Instant::now();
+        if let Some(reason) = owner.store.trouble() {
+            return Err(StoreError::Unavailable { reason: format!("{reason}; {progress}") }.into());
+        }
         let daemon = owner.engine.daemon();
         let why = daemon.error.unwrap_or_else(|| "no daemon was found".to_owned());
         let no_daemon = || {

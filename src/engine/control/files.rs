@@ -8,7 +8,7 @@ use crate::drop::Header;
 use crate::engine::Owner;
 use crate::engine::drops::DropError;
 use crate::engine::status::RecordStatus;
-use crate::store::{Channel, DropRecord, RecordId, RecordState, Role, StoreError};
+use crate::store::{Channel, DropRecord, RecordId, RecordState, Role, Store, StoreError};
 
 /// Records that one answer holds at most.
 const MOST: u32 = 1000;
@@ -30,6 +30,7 @@ fn find_record(owner: &Owner, channel: &Channel, record: i64) -> Result<DropReco
 /// lost, does not send it twice. While the spool is full it waits for room.
 pub(super) async fn accept(
     owner: &Owner,
+    store: &Store,
     name: &str,
     header: &[u8],
     staged: Option<&Path>,
@@ -51,9 +52,10 @@ pub(super) async fn accept(
     let record = loop {
         commits.mark_unchanged();
         let (drops, asked, path) = (owner.engine.drops().clone(), header.clone(), staged.map(Path::to_owned));
+        let store = store.clone();
         let id = channel.id;
         // It blocks until the bytes are safe on the disk.
-        let accepted = tokio::task::spawn_blocking(move || drops.accept(id, asked, path.as_deref()));
+        let accepted = tokio::task::spawn_blocking(move || drops.accept_into(&store, id, asked, path.as_deref()));
         let commit = accepted.await.map_err(|error| Failure::new(FailureKind::Failed, error.to_string()))??;
         match commit.await {
             Ok(record) => break record,

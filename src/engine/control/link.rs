@@ -2,18 +2,19 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::AsyncWriteExt;
 use tokio::net::UnixStream;
 use tokio::time::{Instant, sleep};
-use tracing::debug;
+use tracing::{debug, warn};
+use zeroize::Zeroizing;
 
-use super::{Answer, Failure, FailureKind, Request, Response, dispatch};
-use crate::channel::{Linger, PROBE_SHARE};
+use super::{Answer, Asked, Failure, FailureKind, Request, Response, dispatch};
 use crate::engine::{Daemon, Owner, OwnerKind};
-use crate::store::{Limits, Making, PrivateDir, StateDir, StateError};
+use crate::store::{Choices, Making, PrivateDir, StateDir, StateError};
 use crate::thin::frame;
 
 /// How long a verb tries, while one owner goes and another comes.
@@ -29,24 +30,19 @@ pub struct Opening {
     pub making: Making,
     /// The daemon, should the verb become the owner.
     pub daemon: Daemon,
-    /// When its tails leave, should it become the owner.
-    pub linger: Linger,
-    /// What its store may take of the disk, should it become the owner.
-    pub limits: Limits,
-    /// The part of the network's pace that probes of idle channels may take together, should it become the owner.
-    pub probe_share: f64,
+    /// What a mount was told, which is kept for the owners that come. `None`: what the last mount was told.
+    pub choices: Option<Choices>,
 }
 
 impl Opening {
-    /// With the default times and limits.
+    /// By what the last mount was told.
     pub fn new(state: PathBuf, daemon: Daemon) -> Self {
         let making = Making::IfEmpty;
-        Self { state, making, daemon, linger: Linger::default(), limits: Limits::default(), probe_share: PROBE_SHARE }
+        Self { state, making, daemon, choices: None }
     }
 
     fn owner(&self, kind: OwnerKind) -> Result<Arc<Owner>, Failure> {
-        let (linger, limits, share) = (self.linger, self.limits, self.probe_share);
-        Owner::open_paced(&self.state, self.making, self.daemon.clone(), kind, linger, limits, share)
+        Owner::open_choosing(&self.state, self.making, self.daemon.clone(), kind, self.choices)
     }
 }
 
@@ -75,40 +71,34 @@ impl Link {
         matches!(self.end, End::Owner(_))
     }
 
-    /// Asks. Where the owner changes meanwhile, the question is put to the new one, unless it was an append whose
-    /// answer was lost: that one is never asked twice.
+    /// Asks. Where the owner changes meanwhile, the question is put to the new one under the same number: what was done
+    /// is not done again.
     pub async fn request(&mut self, request: Request) -> Result<Response, Failure> {
+        let asked = Asked::new(request)?;
         let until = Instant::now() + PATIENCE;
         loop {
             match &mut self.end {
                 End::None => self.end = Self::reach(&self.opening).await?,
                 End::Owner(owner) => {
                     let owner = Arc::clone(owner);
-                    let asked = if may_be_cut_short(&request) {
+                    let answered = if may_be_cut_short(&asked.request) {
                         tokio::select! {
-                            answer = dispatch::dispatch(&owner, request.clone()) => Some(answer),
+                            answer = dispatch::dispatch(&owner, asked.clone()) => Some(answer),
                             () = owner.asked_to_yield() => None,
                         }
                     } else {
-                        Some(dispatch::dispatch(&owner, request.clone()).await)
+                        Some(dispatch::dispatch(&owner, asked.clone()).await)
                     };
-                    match asked {
+                    match answered {
                         Some(answer) => return answer,
                         None => self.give_up().await,
                     }
                 }
-                End::Client(stream) => match ask(stream, &request).await {
+                End::Client(stream) => match ask(stream, &asked).await {
                     Ok(Answer::Ok(response)) => return Ok(*response),
                     Ok(Answer::Err(failure)) => return Err(failure),
                     Err(error) => {
                         self.end = End::None;
-                        if matches!(request, Request::Append { .. }) {
-                            return Err(Failure::new(
-                                FailureKind::Failed,
-                                format!("the owner of the state went away while it took an append: {error}"),
-                            )
-                            .hint("the bytes may or may not have been taken: compare the size in `pigeonfs status`"));
-                        }
                         if Instant::now() > until {
                             return Err(unreachable(&self.opening.state, &error));
                         }
@@ -120,11 +110,36 @@ impl Link {
         }
     }
 
+    /// Waits for something that is not the state's, such as standard input. Where this process owns the state and a mount
+    /// asks for it meanwhile, it gets it.
+    pub async fn meanwhile<T>(&mut self, wait: impl Future<Output = T>) -> T {
+        let mut wait = pin!(wait);
+        if let End::Owner(owner) = &self.end {
+            let owner = Arc::clone(owner);
+            tokio::select! {
+                came = &mut wait => return came,
+                () = owner.asked_to_yield() => {}
+            }
+            self.give_up().await;
+        }
+        wait.await
+    }
+
     /// Ends the verb's hold; an owner closes in order.
     pub async fn close(self) {
-        if let End::Owner(owner) = self.end {
-            owner.close().await;
+        if let Err(error) = self.finish().await {
+            warn!(%error, "what was asked for may not be on the disk");
         }
+    }
+
+    /// The same, and says how it ended.
+    ///
+    /// # Errors
+    /// The verb owned the state, and what was asked for may not be on the disk.
+    pub async fn finish(self) -> Result<(), Failure> {
+        let End::Owner(owner) = self.end else { return Ok(()) };
+        owner.close().await;
+        owner.check()
     }
 
     async fn give_up(&mut self) {
@@ -163,7 +178,7 @@ pub async fn take_for_mount(opening: &Opening) -> Result<Arc<Owner>, Failure> {
             Ok(owner) => return Ok(owner),
             Err(failure) if failure.kind == FailureKind::Busy && Instant::now() < until => {
                 if let Ok(mut stream) = connect(&StateDir::find(&opening.state)?)
-                    && let Ok(Answer::Err(refusal)) = ask(&mut stream, &Request::Yield).await
+                    && let Ok(Answer::Err(refusal)) = ask(&mut stream, &Asked::new(Request::Yield)?).await
                 {
                     return Err(refusal);
                 }
@@ -204,12 +219,13 @@ fn connect(state: &PrivateDir) -> io::Result<UnixStream> {
     Err(io::Error::new(io::ErrorKind::PermissionDenied, text))
 }
 
-async fn ask(stream: &mut UnixStream, request: &Request) -> io::Result<Answer> {
-    let bytes = frame::encode(request).map_err(io::Error::other)?;
+async fn ask(stream: &mut UnixStream, asked: &Asked) -> io::Result<Answer> {
+    // Both may hold a capability.
+    let bytes = Zeroizing::new(frame::encode(asked).map_err(io::Error::other)?);
     stream.write_all(&bytes).await?;
     let body = frame::read_body(stream).await.map_err(io::Error::other)?;
     let body = body.ok_or_else(|| io::Error::new(io::ErrorKind::UnexpectedEof, "it hung up"))?;
-    frame::decode(&body).map_err(io::Error::other)
+    frame::decode(&Zeroizing::new(body)).map_err(io::Error::other)
 }
 
 fn unreachable(state: &Path, error: &io::Error) -> Failure {

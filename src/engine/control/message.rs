@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use zeroize::Zeroize;
 
 use crate::engine::status::{ChannelStatus, DurabilityStatus, RecordStatus, Status};
-use crate::store::Content;
+use crate::store::{Content, RequestId};
 
 /// A capability on its way over the control socket. Shows nothing of itself and leaves nothing behind.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -219,6 +219,28 @@ pub enum Request {
     },
     /// Give the state up in favour of the asker, a mount. Only a verb that owns it for its own run does.
     Yield,
+}
+
+/// What goes over the socket: a request and its number, under which the owner remembers what it came to.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Asked {
+    /// Drawn at random, and the same when the request is put again.
+    pub id: RequestId,
+    /// The request.
+    pub request: Request,
+}
+
+impl Asked {
+    /// A request with a number of its own.
+    ///
+    /// # Errors
+    /// The machine gives no randomness.
+    pub fn new(request: Request) -> Result<Self, Failure> {
+        let mut id = [0; 16];
+        getrandom::fill(&mut id)
+            .map_err(|error| Failure::new(FailureKind::Failed, format!("this machine gives no randomness: {error}")))?;
+        Ok(Self { id: RequestId::new(id), request })
+    }
 }
 
 /// What the owner answers.

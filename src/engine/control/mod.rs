@@ -12,7 +12,7 @@ mod message;
 mod server;
 
 pub use link::{Link, Opening, take_for_mount};
-pub use message::{Answer, Failure, FailureKind, Request, Response, Secret};
+pub use message::{Answer, Asked, Failure, FailureKind, Request, Response, Secret};
 pub(crate) use server::serve;
 
 /// Most bytes that one [`Request::Append`] or [`Response::Bytes`] carries.

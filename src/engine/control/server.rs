@@ -9,8 +9,9 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::Semaphore;
 use tokio::task::{JoinHandle, JoinSet};
 use tracing::{debug, warn};
+use zeroize::Zeroizing;
 
-use super::{Answer, Failure, FailureKind, Request, dispatch};
+use super::{Answer, Asked, Failure, FailureKind, dispatch};
 use crate::engine::Owner;
 use crate::store::{PrivateDir, PrivateDirError, StateDir};
 use crate::thin::frame;
@@ -61,12 +62,15 @@ async fn converse(owner: Weak<Owner>, mut stream: UnixStream) {
             Ok(None) => return,
             Err(error) => return debug!(%error, "a verb hung up"),
         };
-        let answer = match frame::decode::<Request>(&body) {
-            Ok(request) => {
+        let asked = frame::decode::<Asked>(&body);
+        // It may hold a capability.
+        drop(Zeroizing::new(body));
+        let answer = match asked {
+            Ok(asked) => {
                 let Some(owner) = owner.upgrade() else { return };
                 // A verb that hangs up while it waits must not leave its question behind.
                 tokio::select! {
-                    answer = dispatch::dispatch(&owner, request) => answer,
+                    answer = dispatch::dispatch(&owner, asked) => answer,
                     () = hung_up(&stream) => return,
                 }
             }
@@ -77,7 +81,7 @@ async fn converse(owner: Weak<Owner>, mut stream: UnixStream) {
             Ok(response) => Answer::Ok(Box::new(response)),
             Err(failure) => Answer::Err(failure),
         };
-        let Ok(bytes) = frame::encode(&answer) else { return };
+        let Ok(bytes) = frame::encode(&answer).map(Zeroizing::new) else { return };
         if stream.write_all(&bytes).await.is_err() {
             return;
         }

@@ -188,6 +188,20 @@ impl Drops {
     /// The file is not what it should be. What the store refuses comes of the commit: the channel is no drop
     /// ([`StoreError::IsAStream`]), is fenced, or the spool is full.
     pub fn accept(&self, id: ChannelId, header: Header, staged: Option<&Path>) -> Result<Commit<RecordId>, DropError> {
+        self.accept_into(&self.0.store, id, header, staged)
+    }
+
+    /// The same through this handle of the store, which may be for one request: see [`Store::for_request`].
+    ///
+    /// # Errors
+    /// Those of [`Drops::accept`].
+    pub(super) fn accept_into(
+        &self,
+        store: &Store,
+        id: ChannelId,
+        header: Header,
+        staged: Option<&Path>,
+    ) -> Result<Commit<RecordId>, DropError> {
         let channel = self.0.store.channel(id)?.ok_or(StoreError::NoChannel)?;
         // As long as it will be, and for the smaller of the two networks that it may be cut for.
         let longest = Header { sync: Some([0; 16]), ..header.clone() };
@@ -198,7 +212,7 @@ impl Drops {
             return Err(DropError::NotStaged { path: self.0.directory.clone(), size: header.size });
         }
         let (staging, modified) = secured.unzip();
-        Ok(self.0.store.accept(id, NewRecord { header, staging, modified }))
+        Ok(store.accept(id, NewRecord { header, staging, modified }))
     }
 
     /// Makes a staged file safe on the disk; says how its row names it, and when it was changed last.

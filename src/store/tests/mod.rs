@@ -10,6 +10,7 @@ mod laws;
 mod measure;
 mod migrate;
 mod model;
+mod power;
 mod private;
 mod recovery;
 mod room;
