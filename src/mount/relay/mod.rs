@@ -99,7 +99,8 @@ impl Relay {
             device,
             socket: ours,
             state: Mutex::new(State { due: HashSet::new(), is_watched: false, late }),
-            buffers: Mutex::default(),
+            // Made now: in a process that maps a file of its own mount, asking for memory later could wait for itself.
+            buffers: Mutex::new(vec![vec![0; MESSAGE_BYTES]; KEPT_BUFFERS]),
             largest_data: (taken / PAGE * PAGE).max(PAGE),
         });
         let reader = Arc::clone(&relay);
