@@ -353,9 +353,10 @@ mod tests {
     fn what_nobody_writes_is_dropped_and_counted_and_nobody_waits_for_ever() {
         let queue = Queue { state: Mutex::new(State::new()), changed: Condvar::new() };
         (0..QUEUE_LINES + 7).for_each(|_| queue.push(Entry::Line(b"line\n".to_vec())));
-        let state = |queue: &Queue| (queue.lock().lines.len(), queue.lock().dropped);
-        assert_eq!(state(&queue), (QUEUE_LINES, 7));
-        queue.lock().is_served = true;
+        let mut state = queue.lock();
+        assert_eq!((state.lines.len(), state.dropped), (QUEUE_LINES, 7));
+        state.is_served = true;
+        drop(state);
         assert!(!queue.flush(Some(Duration::from_millis(10))), "nothing was written");
         queue.lock().lines.clear();
         assert!(queue.flush(None));

@@ -207,7 +207,7 @@ mod tests {
         assert_eq!(clock("+8d"), Ok(Move::By(8 * 24 * 3_600_000)));
         assert_eq!(clock("-1.5s"), Ok(Move::By(-1500)));
         assert_eq!(clock("reset"), Ok(Move::Reset));
-        assert!(clock("8d").is_err() && clock("+8 weeks").is_err());
+        assert!(clock("8d").is_err() && clock("+8 parsecs").is_err());
         assert_eq!(fault("storage-full=on"), Ok(("storage-full".to_owned(), Value::Bool(true))));
         assert_eq!(fault("loss=0.1").map(|(_, value)| value), Ok(serde_json::json!(0.1)));
         assert!(fault("loss").is_err() && fault("loss=much").is_err());
