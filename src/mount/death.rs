@@ -29,9 +29,22 @@ pub(super) fn closing(thread: u32) -> Closing {
     if thread == 0 || !numbers_are_ours() {
         return Closing::Unseen;
     }
+    // A program closes files in the middle of execve(2) too, and until that is done the kernel lets nobody read its `stat`:
+    // it would wait for our answer, and we for it. `status` can be read, and a program that has memory is not at its end.
+    match has_memory(thread) {
+        Some(true) => return Closing::InOrder,
+        Some(false) => {}
+        None => return Closing::Unseen,
+    }
     let Ok(stat) = std::fs::read_to_string(format!("/proc/{thread}/stat")) else { return Closing::Unseen };
     // It may be asked for only by who may see the exit code; a program that is ending still has its directory.
     told(&stat, || std::fs::read_link(format!("/proc/{thread}/cwd")).is_ok())
+}
+
+/// Whether a thread has memory of its own; `None`: it cannot be seen.
+fn has_memory(thread: u32) -> Option<bool> {
+    let status = std::fs::read_to_string(format!("/proc/{thread}/status")).ok()?;
+    Some(status.lines().any(|line| line.starts_with("VmSize:")))
 }
 
 fn told(stat: &str, may_see: impl FnOnce() -> bool) -> Closing {
@@ -104,7 +117,7 @@ mod tests {
     #[test]
     fn we_live_and_are_one_program() {
         let us = std::process::id();
-        assert_eq!(closing(us), Closing::InOrder);
+        assert_eq!((closing(us), has_memory(us)), (Closing::InOrder, Some(true)));
         assert!(may_be_of(us, &[]) && may_be_of(us, &[us]) && may_be_of(us, &[0]) && may_be_of(0, &[]));
         assert!(!may_be_of(us, &[1]), "init is another");
         assert!(!may_be_of(0, &[us]), "what wrote can be seen, and what closes cannot");
