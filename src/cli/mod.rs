@@ -217,7 +217,11 @@ fn meant(common: &Common, verb: &Verb) -> Result<Context, Failure> {
 /// Whether the verb makes a state where there is none. Others only look, or change what is there: a path that is mistyped
 /// must not become a state.
 fn makes_state(verb: &Verb) -> bool {
-    matches!(verb, Verb::Mount(_) | Verb::Localnet(_) | Verb::New(_) | Verb::Add(_) | Verb::Append(_) | Verb::Send(_))
+    match verb {
+        Verb::Mount(_) | Verb::Localnet(_) | Verb::New(_) | Verb::Add(_) | Verb::Append(_) | Verb::Send(_) => true,
+        Verb::Receive(typed) => typed.takes_capability(),
+        _ => false,
+    }
 }
 
 async fn run(context: &Context, verb: Verb) -> Result<(), Stop> {

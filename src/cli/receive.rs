@@ -98,6 +98,13 @@ pub(super) struct Typed {
     daemon: DaemonArgs,
 }
 
+impl Typed {
+    /// Whether it comes with a capability of its own.
+    pub(super) fn takes_capability(&self) -> bool {
+        self.read_cap_file.is_some()
+    }
+}
+
 pub(super) async fn run(context: &Context, typed: Typed) -> Result<(), Stop> {
     refuse_argv("a capability", typed.read_cap.as_ref(), "--read-cap-file")?;
     refuse_argv("an index", typed.index.as_ref(), "--index-file")?;

@@ -47,7 +47,7 @@ use tracing::error;
 use super::network::View;
 use super::shared::Shared;
 use crate::drop::{Header, HeaderError, UnpackError};
-use crate::store::{ChannelId, Commit, NewRecord, PROVISIONAL_MAX_PLAINTEXT, RecordId, Store, StoreError};
+use crate::store::{ChannelId, Commit, NewRecord, PROVISIONAL_MAX_PLAINTEXT, PrivateDir, RecordId, Store, StoreError};
 
 /// What failed for a reason of its own is tried again after so long.
 const AGAIN: Duration = Duration::from_secs(5);
@@ -148,7 +148,9 @@ impl Drops {
     /// Where files are staged; made (0700) where it is missing.
     pub fn directory(&self) -> Result<&Path, DropError> {
         let path = &self.0.directory;
-        make(path)?;
+        // Through the state's descriptor: a state that was removed is not made anew, nor a link followed, and what is
+        // made is safe on the disk.
+        self.0.store.dir().make_dir("drops").map_err(|error| DropError::io(path, error.into()))?;
         Ok(path)
     }
 
@@ -161,7 +163,9 @@ impl Drops {
     /// The same of a state that another process may own.
     pub fn incoming_of(state: &Path) -> Result<PathBuf, DropError> {
         let path = state.join("drops").join("incoming");
-        make(&path)?;
+        PrivateDir::open(state)
+            .and_then(|state| state.make_dir("drops/incoming"))
+            .map_err(|error| DropError::io(&path, error.into()))?;
         Ok(path)
     }
 
