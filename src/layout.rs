@@ -13,7 +13,7 @@ const BELOW: [(&str, &[&str]); 14] = [
     ("drop", &["bacap", "text"]),
     ("channel", &["bacap", "model"]),
     ("localnet", &["bacap", "thin"]),
-    ("store", &["bacap", "drop", "model", "text"]),
+    ("store", &["bacap", "channel", "drop", "model", "text"]),
     ("engine", &["bacap", "channel", "drop", "model", "store", "text", "thin", "units"]),
     ("fs", &["bacap", "channel", "drop", "engine", "model", "store", "text", "units"]),
     ("mount", &["fs", "model", "store", "text"]),

@@ -324,6 +324,8 @@ impl Writer {
         count_log_pages(&mut db, &self.log_pages)?;
         let touched = self.shared.catalog.replace(queries::everything(&db)?);
         self.opened = self.place.identity()?;
+        // Meanwhile readers may have opened what stood in its place.
+        self.shared.readers.renew();
         self.db = Some(db);
         self.litter = true;
         Ok(touched)
@@ -367,7 +369,7 @@ impl Writer {
             swept = ledger.sweep()?;
             Ok(if swept == Swept::All { End::Undo } else { End::Commit })
         }) {
-            Ok(_) => {}
+            Ok(_) => self.keep_log_short(),
             Err(error) => return Err(self.after(error)),
         }
         if swept == Swept::LastPages {

@@ -124,7 +124,7 @@ fn a_socket_of_another_user_is_given_nothing() {
     let socket = theirs.path().join("net/kpclientd.sock");
     eventually("their sockets", || socket.exists().then_some(()));
     for address in [name.as_str(), socket.to_str().expect("text")] {
-        let refused = append(&["--daemon", address, "--timeout", "60"]);
+        let refused = append(&["--daemon", address, "--timeout", "5"]);
         assert_ne!(refused.code, Some(0), "{address}");
         assert!(refused.stderr.contains("belongs to user 4242"), "{}", refused.stderr);
         append(&["--daemon", address, "--daemon-user", "4242"]).ok();

@@ -4,7 +4,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use pigeonfs::bacap::{BoxIndex, WriteCap};
+use pigeonfs::bacap::{AnyCap, BoxIndex, Found, WriteCap};
 use pigeonfs::engine::control::{FailureKind, Request, Response};
 use pigeonfs::store::{Limits, StateDir, Store};
 use pigeonfs::thin::{Client, ClientOptions, Config, Missing, ReadOutcome, WriteMode};
@@ -21,7 +21,8 @@ struct Stranger {
 impl Stranger {
     fn new(network: &Path, capability: &[u8]) -> Self {
         let config = Config::load(&network.join("thinclient.toml")).expect("its configuration");
-        let cap = WriteCap::from_bytes(capability).expect("a capability");
+        let text = Found::parse(capability).expect("a capability");
+        let AnyCap::Write(cap) = text.cap().clone() else { panic!("a write capability is expected") };
         Self { client: Client::start(config, ClientOptions::default()), cap }
     }
 

@@ -27,6 +27,10 @@ macro_rules! known {
 }
 
 impl Filesystem for Server {
+    fn destroy(&mut self) {
+        self.refusals.tell_counts();
+    }
+
     fn init(&mut self, _: &Request, config: &mut KernelConfig) -> io::Result<()> {
         // O_TRUNC then comes with open, where it can be decided; else it would come as a change of no handle's.
         if config.kernel_abi() < OLDEST || config.add_capabilities(InitFlags::FUSE_ATOMIC_O_TRUNC).is_err() {

@@ -114,6 +114,13 @@ impl Refusals {
         });
     }
 
+    /// Tells what was counted so far, at the end of a mount.
+    pub(super) fn tell_counts(&self) {
+        for ((operation, errno), counted) in self.lock().drain() {
+            counted.tell(operation, errno);
+        }
+    }
+
     fn lock(&self) -> MutexGuard<'_, HashMap<(&'static str, i32), Counted>> {
         // Nothing panics while it is held.
         self.counted.lock().unwrap_or_else(PoisonError::into_inner)
@@ -125,14 +132,6 @@ impl Counted {
         if self.count > 0 {
             let error = std::io::Error::from_raw_os_error(errno);
             warn!(operation, file = self.last, "refused {} more times, the last for this file: {error}", self.count);
-        }
-    }
-}
-
-impl Drop for Refusals {
-    fn drop(&mut self) {
-        for ((operation, errno), counted) in self.lock().drain() {
-            counted.tell(operation, errno);
         }
     }
 }
