@@ -103,7 +103,7 @@ impl Pace {
 
     /// W = ceil(λR) + 4, at most 16 boxes (A.7); where more than four are on their way, as many again instead of the four.
     /// On a slow network four are too few by 3 of 100 ticks: what is on its way varies, and a commit is between an answer
-    /// and the next packet. More than [the scheduler's](super::Scheduler) twelve are never unsent.
+    /// and the next packet. More than the scheduler's twelve are never unsent.
     pub fn window_boxes(&self) -> usize {
         let on_their_way = whole((self.packets_per_second * self.round_trip).ceil()).min(WINDOW_CAP);
         (on_their_way + on_their_way.max(MARGIN)).min(WINDOW_CAP)

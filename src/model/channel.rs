@@ -201,7 +201,7 @@ pub struct Channel {
     pub dropped_bytes: u64,
     /// Bytes of it that are here, a reader's past the frontier too.
     pub held_bytes: u64,
-    /// Reader: the cache is full, so nothing more is fetched for it. See [`Limits`].
+    /// Reader: the cache is full, so nothing more is fetched for it. See [`Limits`](super::Limits).
     pub paused: bool,
     /// Most plaintext bytes of a box.
     pub max_plaintext: usize,

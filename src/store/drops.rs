@@ -143,6 +143,7 @@ impl Store {
     }
 
     /// The record that has its bytes in this file, once all that was submitted before is committed.
+    #[cfg(feature = "mount")]
     pub(crate) fn staged_record(&self, id: ChannelId, staging: &str) -> Commit<Option<RecordId>> {
         let staging = staging.to_owned();
         self.submit(move |ledger| {
