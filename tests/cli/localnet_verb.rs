@@ -106,7 +106,7 @@ async fn over_sockets_that_lose_and_delay_packets_everything_arrives() {
         exchanges.spawn(async move {
             let text = [number; 100];
             let (written, found) =
-                tokio::join!(write(&client, &cap, &index, &text), read(&client, &cap, &index, Missing::Retry),);
+                tokio::join!(write(&client, &cap, &index, &text), client.read(cap.read_cap(), &index, deadline()));
             assert_eq!(written.expect("written"), WriteOutcome::Done);
             assert_eq!(found.expect("read"), ReadOutcome::Box(text.to_vec()));
         });
