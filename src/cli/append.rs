@@ -9,6 +9,7 @@ use tokio::sync::mpsc;
 
 use super::context::{Context, channel_of, misunderstood};
 use super::daemon::DaemonArgs;
+use super::progress::beside;
 use super::{Stop, milliseconds, name, output, seconds};
 use crate::engine::control::{CHUNK_BYTES, Failure, FailureKind, Link, Request, Response};
 use crate::engine::status::DurabilityStatus;
@@ -63,7 +64,7 @@ pub(super) async fn run(context: &Context, typed: Typed) -> Result<(), Stop> {
                 let timeout_ms = timeout.map(milliseconds);
                 let wait =
                     Request::Wait { name: name.clone(), bytes: None, timeout_ms, level: DurabilityStatus::Stored };
-                channel = channel_of(link.request(wait).await?)?;
+                channel = channel_of(beside(context, &name, None, link.request(wait)).await?)?;
             }
             if !context.json {
                 return Ok(());

@@ -20,10 +20,13 @@ pub(super) struct Context {
     /// Whether the verb makes a state where there is none.
     pub(super) making: Making,
     pub(super) json: bool,
+    /// What to tell whoever interrupts the verb: what is kept, and what to type.
+    pub(super) kept: &'static str,
 }
 
 impl Context {
-    /// `makes_state`: whether the verb may make one where there is none.
+    /// With the state that was typed, or the one that the environment or the configuration file names. `makes_state`:
+    /// whether the verb may make one where there is none.
     pub(super) fn new(state: Option<PathBuf>, makes_state: bool, json: bool) -> Result<Self, Failure> {
         let state_is_default = state.is_none();
         let making = match (makes_state, state_is_default) {
@@ -31,10 +34,9 @@ impl Context {
             (true, false) => Making::IfEmpty,
             (true, true) => Making::Always,
         };
-        let state = state.map_or_else(default_state, Ok)?;
-        let state = std::path::absolute(&state)
-            .map_err(|error| Failure::new(FailureKind::Usage, format!("--state {}: {error}", state.display())))?;
-        Ok(Self { state, state_is_default, making, json })
+        let state = state_directory(state, super::config::state())?;
+        let kept = "nothing is lost: the same command can be typed again";
+        Ok(Self { state, state_is_default, making, json, kept })
     }
 
     /// Where the network of `--localnet` lives.
@@ -73,7 +75,9 @@ impl Context {
             Ok(mut link) => {
                 let result = tokio::select! {
                     result = act(&mut link) => result,
-                    () = signals.came() => Err(interrupted().into()),
+                    () = signals.came() => {
+                        Err(Failure::new(FailureKind::Interrupted, "interrupted").hint(self.kept).into())
+                    }
                 };
                 let closed = link.finish().await;
                 result.and_then(|result| Ok(closed.map(|()| result)?))
@@ -88,10 +92,6 @@ impl Context {
     pub(super) async fn ask(&self, request: Request) -> Result<Response, Stop> {
         self.with_state(DaemonChoice::Unneeded, async |link: &mut Link| Ok(link.request(request).await?)).await
     }
-}
-
-fn interrupted() -> Failure {
-    Failure::new(FailureKind::Interrupted, "interrupted")
 }
 
 /// The answer was to another question: the owner is of a version that understands it otherwise.
@@ -109,11 +109,29 @@ pub(super) fn channel_of(response: Response) -> Result<ChannelStatus, Stop> {
     }
 }
 
+/// The state directory: as it was typed, else $PIGEONFS_STATE, else that of the configuration file, else the default.
+pub(super) fn state_directory(typed: Option<PathBuf>, configured: Option<PathBuf>) -> Result<PathBuf, Failure> {
+    let environment = std::env::var_os("PIGEONFS_STATE").filter(|path| !path.is_empty()).map(PathBuf::from);
+    let named = typed.or(environment).or(configured);
+    let state = named.map_or_else(default_state, Ok)?;
+    std::path::absolute(&state)
+        .map_err(|error| Failure::new(FailureKind::Usage, format!("--state {}: {error}", state.display())))
+}
+
+/// The home directory that the system's table of users names: mount(8) runs its helpers without $HOME.
+fn home_of_user() -> Option<PathBuf> {
+    let user = rustix::process::geteuid().as_raw().to_string();
+    let table = std::fs::read_to_string("/etc/passwd").ok()?;
+    let fields =
+        table.lines().map(|line| line.split(':').collect::<Vec<_>>()).find(|line| line.get(2) == Some(&&*user))?;
+    fields.get(5).map(PathBuf::from).filter(|path| path.is_absolute())
+}
+
 fn default_state() -> Result<PathBuf, Failure> {
     let absolute = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
     // The XDG specification: a path that is not absolute is to be ignored.
     absolute("XDG_STATE_HOME")
-        .or_else(|| absolute("HOME").map(|home| home.join(".local/state")))
+        .or_else(|| absolute("HOME").or_else(home_of_user).map(|home| home.join(".local/state")))
         .map(|home: PathBuf| home.join(Path::new("pigeonfs")))
         .ok_or_else(|| {
             Failure::new(FailureKind::Usage, "there is neither $XDG_STATE_HOME nor $HOME to keep the state in")

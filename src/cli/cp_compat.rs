@@ -41,7 +41,7 @@ Exit codes: 0 done, 1 failed, 2 usage, 130 interrupted.
 
 Examples:
   pigeonfs cp-compat genkey -c thinclient.toml
-  pigeonhole-cp send -c thinclient.toml -w WRITE_CAP -i INDEX -f report.pdf")]
+  pigeonfs cp-compat send -c thinclient.toml -w WRITE_CAP -i INDEX -f report.pdf")]
 pub(super) struct Typed {
     #[command(subcommand)]
     command: Command,

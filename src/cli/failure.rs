@@ -1,15 +1,20 @@
 //! How a verb that failed says so, and with which exit code it ends. The only place that knows the codes.
 
+use std::borrow::Cow;
 use std::ffi::OsString;
 use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 
+use clap::Command;
+use clap::error::ErrorKind;
 use serde_json::json;
 
-use super::output;
-use super::{Stop, log, secret_args};
+use super::{Stop, log, output, secret_args, usage};
 use crate::engine::control::{Failure, FailureKind};
 use crate::text::{shown, shown_json};
+
+/// A run of letters and digits of this length may be a capability.
+const SECRET_LENGTH: usize = 100;
 
 /// Prints a failure to stderr; its exit code.
 pub(super) fn tell(failure: &Failure, json: bool) -> ExitCode {
@@ -26,21 +31,35 @@ pub(super) fn warn(text: &str) {
     let _ = writeln!(std::io::stderr().lock(), "warning: {}", shown(text));
 }
 
-/// Prints what was wrong with the command line, or the help that it asked for.
-pub(super) fn usage(error: &clap::Error, arguments: &[OsString]) -> ExitCode {
-    if error.use_stderr() {
-        let text = error.render();
-        let is_coloured = std::io::stderr().is_terminal();
-        let text = if is_coloured { text.ansi().to_string() } else { text.to_string() };
-        // Where nobody can be told, the exit code is what is left.
-        let _ = std::io::stderr().lock().write_all(secret_args::redacted(&text, arguments).as_bytes());
+/// Prints what was wrong with the command line, or the help or version that it asked for; the exit code.
+pub(super) fn usage(error: &clap::Error, command: &Command, words: &[OsString]) -> ExitCode {
+    let json = words.iter().any(|word| word == "--json");
+    let text = |terminal: bool| match terminal && colours() {
+        true => error.render().ansi().to_string(),
+        false => error.render().to_string(),
+    };
+    if !error.use_stderr() {
+        let printed = output::check().map_err(Stop::from);
+        return match printed.and_then(|()| output::bytes(text(std::io::stdout().is_terminal()).as_bytes())) {
+            Ok(()) | Err(Stop::BrokenPipe) => ExitCode::SUCCESS,
+            Err(Stop::Failure(failure)) => tell(&failure, json),
+        };
+    }
+    let only_the_name = error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand;
+    if only_the_name && !json {
+        log::tell(text(std::io::stderr().is_terminal()).into_bytes());
         return ExitCode::from(exit_code(FailureKind::Usage));
     }
-    let printed = output::check().map_err(Stop::from).and_then(|()| Ok(error.print()?));
-    match printed {
-        Ok(()) | Err(Stop::BrokenPipe) => ExitCode::SUCCESS,
-        Err(Stop::Failure(failure)) => tell(&failure, false),
-    }
+    let mut failure = usage::failure(error, command, words);
+    failure.message = secret_args::redacted(&failure.message, words);
+    failure.hint = failure.hint.map(|hint| secret_args::redacted(&hint, words));
+    tell(&failure, json)
+}
+
+/// Whether colours are wanted, on a terminal.
+fn colours() -> bool {
+    let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
+    set("NO_COLOR").is_none() && set("TERM").is_none_or(|term| term != "dumb")
 }
 
 fn exit_code(kind: FailureKind) -> u8 {
@@ -56,17 +75,49 @@ fn exit_code(kind: FailureKind) -> u8 {
 }
 
 fn tell_text(out: &mut impl Write, failure: &Failure) -> std::io::Result<()> {
-    let bold = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+    let bold = std::io::stderr().is_terminal() && colours();
     let word =
         |word: &str, colour: u8| if bold { format!("\x1b[1;{colour}m{word}:\x1b[0m") } else { format!("{word}:") };
-    writeln!(out, "{} {}", word("error", 31), shown(&failure.message))?;
+    writeln!(out, "{} {}", word("error", 31), shown(&plain(&failure.message)))?;
     match &failure.hint {
-        Some(hint) => writeln!(out, "{} {}", word("hint", 36), shown(hint)),
+        Some(hint) => writeln!(out, "{} {}", word("hint", 36), shown(&plain(hint))),
         None => Ok(()),
     }
 }
 
 fn tell_json(out: &mut impl Write, failure: &Failure) -> std::io::Result<()> {
-    let told = json!({ "error": { "kind": failure.kind, "message": failure.message, "hint": failure.hint } });
+    let told = json!({ "error": { "kind": failure.kind, "message": plain(&failure.message), "hint": failure.hint } });
     writeln!(out, "{}", shown_json(&told.to_string()))
+}
+
+/// Without the number that the standard library puts behind what the system says, and without texts so long that they may
+/// be a capability which was put where a name belongs.
+fn plain(text: &str) -> Cow<'_, str> {
+    let mut plain = Cow::Borrowed(text);
+    while let Some(from) = plain.find(" (os error ") {
+        let Some(length) = plain[from..].find(')') else { break };
+        plain = Cow::Owned(format!("{}{}", &plain[..from], &plain[from + length + 1..]));
+    }
+    let is_code = |letter: char| letter.is_ascii_alphanumeric() || matches!(letter, '+' | '=' | '_' | '-');
+    let long = plain.split(|letter| !is_code(letter)).find(|part| part.len() >= SECRET_LENGTH).map(str::to_owned);
+    match long {
+        Some(long) => Cow::Owned(plain.replace(&long, &format!("({} characters)", long.len()))),
+        None => plain,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_of_errors_are_left_out() {
+        assert_eq!(
+            plain("a: No such file or directory (os error 2); b (os error 13)"),
+            "a: No such file or directory; b"
+        );
+        assert_eq!(plain("cut off (os error "), "cut off (os error ");
+        let secret = "QUJD".repeat(46);
+        assert_eq!(plain(&format!("no channel named {secret:?}")), "no channel named \"(184 characters)\"");
+    }
 }

@@ -21,7 +21,8 @@ What was sent stays with the replicas until it is one to two weeks old, for thos
 was not kept elsewhere is gone for good, and so is what was accepted and not sent yet: then forget says so, and asks on a
 terminal; elsewhere it needs --force.
 
-Example:
+Examples:
+  pigeonfs forget old-news
   pigeonfs share --write log > log.cap && pigeonfs forget log")]
 pub(super) struct Typed {
     /// The channel

@@ -26,5 +26,15 @@ pub(super) async fn run(context: &Context, Typed {}: Typed) -> Result<(), Stop> 
     } else {
         table_of(&status.channels)?;
     }
+    if status.channels.is_empty() {
+        how_to_begin();
+    }
     status.state_error.map_or(Ok(()), |reason| Err(Failure::from(StoreError::Unavailable { reason }).into()))
+}
+
+/// Said where there is no channel yet. To stderr: the list itself is empty.
+pub(super) fn how_to_begin() {
+    let text = "there are no channels yet: `pigeonfs new NAME` makes one, `pigeonfs add NAME < FILE` takes one in that \
+                somebody shared, and in a mount `echo hello >> MNT/NAME` makes one too";
+    output::aside(text);
 }

@@ -58,7 +58,7 @@ pub(super) fn start(
     };
     let text = filter.unwrap_or(level);
     let filter = EnvFilter::try_new(directives(text)).map_err(|error| {
-        Failure::new(FailureKind::Usage, format!("{text:?} is no log filter: {error}"))
+        Failure::new(FailureKind::Usage, format!("{text:?} is not a log filter: {error}"))
             .hint("such as `info`, or `pigeonfs::engine=debug,warn`, in --log or $PIGEONFS_LOG")
     })?;
     {

@@ -5,6 +5,8 @@ mod add;
 mod adopt;
 mod append;
 mod beneath;
+mod completions;
+mod config;
 mod context;
 mod cp_compat;
 mod daemon;
@@ -13,6 +15,7 @@ mod failure;
 mod follow;
 mod forget;
 mod harden;
+mod help;
 mod list;
 mod localnet;
 mod log;
@@ -35,6 +38,8 @@ mod skip;
 mod status;
 mod trim;
 mod umount;
+mod usage;
+mod version;
 mod wait;
 
 use std::ffi::OsString;
@@ -42,7 +47,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::{Args, CommandFactory, Parser, Subcommand};
+use clap::{ArgMatches, Args, Command, CommandFactory, FromArgMatches, Parser, Subcommand};
+use clap_complete::{ArgValueCompleter, CompleteEnv};
 
 use crate::engine::control::Failure;
 use crate::store::ChannelName;
@@ -56,6 +62,8 @@ Try it with no mixnet at hand:
   echo hello >> ~/pigeons/log
   pigeonfs status
   pigeonfs share log                      what a reader gives to `pigeonfs add`
+
+`pigeonfs help VERB` has examples of each verb, and `pigeonfs help glossary` explains the words.
 
 Exit codes: 0 done, 1 failed, 2 usage, 3 timed out, 4 no daemon, 5 fenced or refused, 6 busy, 130 interrupted.
 
@@ -74,7 +82,8 @@ struct CommandLine {
 #[derive(Args, Debug)]
 #[command(next_help_heading = "Options of every verb")]
 struct Common {
-    /// The state directory [default: $XDG_STATE_HOME/pigeonfs, else ~/.local/state/pigeonfs]
+    /// The state directory [default: $PIGEONFS_STATE, else `state` of `pigeonfs config`, else
+    /// $XDG_STATE_HOME/pigeonfs, else ~/.local/state/pigeonfs]
     #[arg(long, global = true, value_name = "DIR")]
     state: Option<PathBuf>,
     /// Print JSON: results on stdout, failures on stderr
@@ -115,6 +124,9 @@ enum Verb {
     Receive(receive::Typed),
     Doctor(doctor::Typed),
     CpCompat(cp_compat::Typed),
+    Config(config::Typed),
+    Completions(completions::Typed),
+    Help(help::Typed),
 }
 
 impl Verb {
@@ -124,6 +136,21 @@ impl Verb {
             Self::Mount(_) | Self::Umount(_) | Self::New(_) | Self::Add(_) | Self::Forget(_) => json,
             Self::Rename(_) | Self::Follow(_) | Self::Wait(_) | Self::Append(_) => json,
             _ => true,
+        }
+    }
+
+    /// What an interruption leaves behind, and what goes on with it.
+    fn kept(&self) -> &'static str {
+        match self {
+            Self::Send(_) => {
+                "what was accepted is kept: a mount, `pigeonfs wait NAME` or the same command goes on with it"
+            }
+            Self::Append(_) => "what was read from stdin is kept: a mount, or `pigeonfs wait NAME`, sends it",
+            Self::Receive(_) => "what has arrived is kept: the same command goes on",
+            Self::Read(_) => "what has arrived is kept: `--offset` goes on behind what was printed",
+            Self::Wait(_) => "nothing is lost: a mount goes on sending and fetching, or `pigeonfs wait` again",
+            Self::Adopt(_) | Self::Skip(_) => "what was learned is kept: the same command goes on",
+            _ => "nothing is lost: the same command can be typed again",
         }
     }
 }
@@ -167,9 +194,15 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>, stdout_was_closed: bo
     if arguments.first().is_some_and(|program| cp_compat::is_called(program)) {
         arguments.insert(1, "cp-compat".into());
     }
-    let typed = match CommandLine::try_parse_from(&arguments) {
+    let here = std::env::current_dir().ok();
+    match CompleteEnv::with_factory(command).var(completions::VARIABLE).try_complete(&arguments, here.as_deref()) {
+        Ok(false) => {}
+        Ok(true) => return ExitCode::SUCCESS,
+        Err(error) => return failure::usage(&error, &command(), &arguments),
+    }
+    let typed = match parse(&arguments) {
         Ok(typed) => typed,
-        Err(error) => return failure::usage(&error, &arguments),
+        Err(code) => return code,
     };
     let json = typed.common.json;
     let sound = hardened.and_then(|()| if typed.verb.prints(json) { output::check() } else { Ok(()) });
@@ -184,6 +217,12 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>, stdout_was_closed: bo
             mount::background::run(&arguments)
         }
         Verb::CpCompat(copy) if copy.has_secrets() => Err(copy.hide_secrets().into()),
+        Verb::Help(typed) => match typed.words() {
+            Some(words) => Ok(help_of(&words)),
+            None => help::run(typed, command(), json).map(|()| ExitCode::SUCCESS),
+        },
+        Verb::Config(typed) => config::run(typed, &command(), json).map(|()| ExitCode::SUCCESS),
+        Verb::Completions(typed) => completions::run(typed).map(|()| ExitCode::SUCCESS),
         _ => meant(&typed.common, &typed.verb)?.run(typed.verb).map(|()| ExitCode::SUCCESS),
     });
     log::finish();
@@ -191,6 +230,65 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>, stdout_was_closed: bo
         Ok(code) => code,
         Err(Stop::BrokenPipe) => ExitCode::SUCCESS,
         Err(Stop::Failure(failure)) => failure::tell(&failure, json),
+    }
+}
+
+/// The whole command: as its verbs declare it, with the help texts laid out for the terminal and the names of channels
+/// completed.
+fn command() -> Command {
+    let mut command = help::reflow(CommandLine::command()).long_version(version::text());
+    let verbs: Vec<String> = command.get_subcommands().map(|verb| verb.get_name().to_owned()).collect();
+    for verb in verbs.into_iter().filter(|verb| !matches!(verb.as_str(), "new" | "add" | "accept")) {
+        command = command.mut_subcommand(verb, |verb| {
+            verb.mut_args(|arg| match arg.get_id().as_str() {
+                "name" | "old" | "to" => arg.add(ArgValueCompleter::new(completions::channels)),
+                _ => arg,
+            })
+        });
+    }
+    command
+}
+
+/// What was typed, with what the configuration file adds to it; or the exit code, where it was told why there is nothing
+/// to run.
+fn parse(arguments: &[OsString]) -> Result<CommandLine, ExitCode> {
+    let json = arguments.iter().any(|word| word == "--json");
+    let command = command();
+    let understand = |words: &[OsString]| command.clone().try_get_matches_from(words);
+    let matches = understand(arguments).map_err(|error| failure::usage(&error, &command, arguments))?;
+    let typed = |matches: &ArgMatches| {
+        CommandLine::from_arg_matches(matches).map_err(|error| failure::usage(&error, &command, arguments))
+    };
+    let needs_none = ["config", "completions", "help", "umount"];
+    if matches.subcommand_name().is_some_and(|verb| needs_none.contains(&verb)) {
+        return typed(&matches);
+    }
+    let told = |failure| failure::tell(&failure, json);
+    let config = config::File::load(&command).map_err(told)?;
+    let Some(("mount", mount)) = matches.subcommand() else { return typed(&matches) };
+    let further = config.words(&command, mount).map_err(told)?;
+    if further.is_empty() {
+        return typed(&matches);
+    }
+    // Directly behind the verb. A directory may have its name too.
+    let mut refused = None;
+    for at in (1..arguments.len()).filter(|at| arguments[*at] == "mount") {
+        let (before, behind) = arguments.split_at(at + 1);
+        let words = [before, &further, behind].concat();
+        match understand(&words) {
+            Ok(matches) => return typed(&matches),
+            Err(error) => refused = refused.or_else(|| Some(usage::failure(&error, &command, &words))),
+        }
+    }
+    Err(refused.map_or(ExitCode::FAILURE, |failure| failure::tell(&config.blame(failure), json)))
+}
+
+/// Prints the help that these words ask for; its exit code.
+fn help_of(words: &[OsString]) -> ExitCode {
+    let command = command();
+    match command.clone().try_get_matches_from(words) {
+        Ok(_) => ExitCode::SUCCESS,
+        Err(error) => failure::usage(&error, &command, words),
     }
 }
 
@@ -211,7 +309,8 @@ fn meant(common: &Common, verb: &Verb) -> Result<Context, Failure> {
     };
     log::start(common.log.as_deref(), common.verbose, common.quiet, foreground, plain)?;
     file.map_or(Ok(()), log::to_file)?;
-    Context::new(common.state.clone(), makes_state(verb), common.json)
+    let context = Context::new(common.state.clone(), makes_state(verb), common.json)?;
+    Ok(Context { kept: verb.kept(), ..context })
 }
 
 /// Whether the verb makes a state where there is none. Others only look, or change what is there: a path that is mistyped
@@ -248,6 +347,8 @@ async fn run(context: &Context, verb: Verb) -> Result<(), Stop> {
         Verb::Receive(typed) => Box::pin(receive::run(context, typed)).await,
         Verb::Doctor(typed) => Box::pin(doctor::run(context, typed)).await,
         Verb::CpCompat(typed) => Box::pin(cp_compat::run(context, typed)).await,
+        // These need neither a state nor a runtime: `main` runs them.
+        Verb::Config(_) | Verb::Completions(_) | Verb::Help(_) => Ok(()),
     }
 }
 

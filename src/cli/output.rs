@@ -65,6 +65,11 @@ pub(super) fn line(text: &str) -> Result<(), Stop> {
     Ok(stdout.flush()?)
 }
 
+/// Writes a line to stderr, which whoever reads the output is not to get. Whoever cannot be told is told by the result.
+pub(super) fn aside(text: &str) {
+    let _ = writeln!(io::stderr(), "{text}");
+}
+
 /// Writes a value as one line of JSON, at once.
 pub(super) fn json(value: &impl Serialize) -> Result<(), Stop> {
     let text = serde_json::to_string(value).map_err(|error| {

@@ -6,6 +6,7 @@ use clap::Args;
 
 use super::context::{Context, misunderstood};
 use super::daemon::DaemonArgs;
+use super::progress::beside;
 use super::{Stop, byte_count, milliseconds, name, output, seconds};
 use crate::engine::control::{Failure, FailureKind, Link, Request, Response};
 use crate::store::ChannelName;
@@ -50,7 +51,8 @@ pub(super) async fn run(context: &Context, typed: Typed) -> Result<(), Stop> {
         .with_state(daemon.meant()?, async |link: &mut Link| {
             loop {
                 let question = Request::Read { name: name.clone(), offset, follow_ms, timeout_ms };
-                match link.request(question).await {
+                // Where something comes at once, nothing is shown beside it.
+                match beside(context, &name, None, link.request(question)).await {
                     Ok(Response::Bytes { end: true, .. }) if !follow => return Ok(()),
                     Ok(Response::Bytes { bytes, .. }) => {
                         offset += bytes.len() as u64;

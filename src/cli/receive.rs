@@ -15,7 +15,7 @@ use tokio::time::{Instant, sleep};
 use super::add::capability_from;
 use super::context::{Context, channel_of, misunderstood};
 use super::daemon::DaemonArgs;
-use super::progress::Progress;
+use super::progress::{Progress, bound_of, without_daemon};
 use super::send::{index_from, refuse_argv};
 use super::status::display;
 use super::{Stop, failure, name, output, seconds};
@@ -55,7 +55,8 @@ that some of it is left. With `-o -` the bytes go to stdout, one file after anot
 What pigeonhole-cp sends is received: give its index with --index-file. A capability and an index go into a file, never into an \
 argument.
 
-Progress is a bar on a terminal, and JSON lines on stdout otherwise (on stderr with `-o -`). Exit codes: 0 done, 1 a file is \
+Progress is a line on a terminal, a line a minute on stderr elsewhere, and JSON lines on stdout with --json (on stderr with \
+`-o -`). Exit codes: 0 done, 1 a file is \
 broken or something failed, 2 usage, 3 the time of --timeout was up, 4 no daemon, 5 refused, 130 interrupted.
 
 Examples:
@@ -232,8 +233,9 @@ impl Receiving<'_> {
             if ends && ever {
                 return self.end();
             }
-            if let Some(file) = &files.current {
-                self.progress.at(&display(file), file.done, file.sent_size)?;
+            match &files.current {
+                Some(file) => self.progress.at(&display(file), file.done, file.sent_size)?,
+                None => self.progress.show(&self.drop, 0, None)?,
             }
             self.check(&channel, deadline, &mut no_daemon_since).await?;
             sleep(deadline.map_or(LOOK, |deadline| LOOK.min(deadline - Instant::now()))).await;
@@ -416,6 +418,8 @@ impl Receiving<'_> {
         let Response::Status(status) = self.link.request(Request::Status { name: None }).await? else {
             return Err(misunderstood());
         };
+        let waits = without_daemon(&status.daemon, no_daemon_since);
+        self.progress.waits_for(waits.or_else(|| Some(bound_of(channel).to_owned())));
         let now = Instant::now();
         match status.daemon.link {
             LinkStatus::Connected | LinkStatus::NoConsensus => *no_daemon_since = None,

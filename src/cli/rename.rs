@@ -13,8 +13,9 @@ use crate::store::ChannelName;
 #[command(after_help = "\
 A name never leaves this machine. In a mount, `mv MNT/OLD MNT/NEW` does the same.
 
-Example:
-  pigeonfs rename log old-log")]
+Examples:
+  pigeonfs rename log old-log
+  pigeonfs rename inbox from-alice --json")]
 pub(super) struct Typed {
     /// Its name now
     #[arg(value_parser = name)]

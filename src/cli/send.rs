@@ -16,7 +16,7 @@ use zeroize::Zeroizing;
 use super::add::capability_from;
 use super::context::{Context, channel_of, misunderstood};
 use super::daemon::DaemonArgs;
-use super::progress::Progress;
+use super::progress::{Progress, without_daemon};
 use super::status::display;
 use super::{Stop, name, output, seconds};
 use crate::drop::chain::part_name;
@@ -25,9 +25,12 @@ use crate::engine::control::{Failure, FailureKind, Link, Request, Response, Secr
 use crate::engine::status::{DurabilityStatus, LinkStatus, RecordStatus};
 use crate::store::{ChannelName, Content};
 use crate::text::shown_path;
+use crate::units::show_date;
 use source::Source;
 use staging::Staging;
 
+/// Records that are looked up at once.
+const PAGE: u32 = 200;
 /// How often a wait looks.
 const LOOK: Duration = Duration::from_millis(250);
 /// Without a daemon it waits so long.
@@ -50,7 +53,7 @@ pigeonhole-cp receives each file: it needs the index that --show-index prints. A
 network it gives the read capability. Its own options --no-copy and -f are understood here; a capability and an index go \
 into a file, never into an argument.
 
-Progress is a bar on a terminal, and JSON lines on stdout otherwise. Exit codes: 0 stored, 1 failed, 2 usage, 3 the time \
+Progress is a line on a terminal, a line a minute on stderr elsewhere, and JSON lines on stdout with --json. Exit codes: 0 stored, 1 failed, 2 usage, 3 the time \
 of --timeout was up, 4 no daemon, 5 fenced or refused, 130 interrupted. With 3, 4 and 130 what was accepted is kept.
 
 Examples:
@@ -216,6 +219,7 @@ impl Sending<'_> {
         if let (true, Some(name)) = (sources.is_empty(), &typed.name) {
             self.send_stdin(name).await?;
         }
+        self.has_room_for(sources).await?;
         for source in sources {
             let (header, staged) = self.staging.stage(source).await?;
             self.accept(header, staged).await?;
@@ -227,6 +231,48 @@ impl Sending<'_> {
             return Ok(());
         }
         self.wait(typed.timeout.map(|timeout| Instant::now() + timeout)).await
+    }
+
+    /// What is larger than all that the spool takes is refused before it is copied.
+    async fn has_room_for(&mut self, sources: &[Source]) -> Result<(), Stop> {
+        let Response::Status(status) = self.link.request(Request::Status { name: None }).await? else {
+            return Err(misunderstood());
+        };
+        let limit = status.spool_limit;
+        for source in sources {
+            if let Some((path, size)) = source.planned()
+                && limit > 0
+                && size > limit
+            {
+                let (file, size, limit) = (shown_path(path), output::size(size), output::size(limit));
+                return Err(Failure::new(
+                    FailureKind::Failed,
+                    format!("{file} has {size}, and the spool takes {limit}"),
+                )
+                .hint("mount with a larger --spool-limit, or send the file in parts through stdin")
+                .into());
+            }
+        }
+        Ok(())
+    }
+
+    /// Files of the drop that are not stored and go before the first of ours.
+    async fn ahead(&mut self) -> Result<Vec<RecordStatus>, Stop> {
+        let Some(first) = self.accepted.iter().map(|record| record.record).min() else { return Ok(Vec::new()) };
+        let (mut ahead, mut after) = (Vec::new(), 0);
+        loop {
+            let request = Request::Records { name: self.drop.clone(), after, limit: PAGE };
+            let Response::Records(page) = self.link.request(request).await? else { return Err(misunderstood()) };
+            let Some(last) = page.last().map(|record| record.record) else { return Ok(ahead) };
+            let is_ahead =
+                |record: &RecordStatus| record.record < first && matches!(record.state.as_str(), "waiting" | "sending");
+            let ended = page.len() < PAGE as usize || last >= first;
+            ahead.extend(page.into_iter().filter(is_ahead));
+            if ended {
+                return Ok(ahead);
+            }
+            after = last;
+        }
     }
 
     /// The drop is there and takes files.
@@ -270,10 +316,7 @@ impl Sending<'_> {
         }
         let event = json!({ "event": "accepted", "file": display(&record), "record": record.record,
                             "size": record.size, "again": record.again });
-        match &mut self.progress {
-            Progress::Bar(_) => {}
-            lines => lines.tell("", &event)?,
-        }
+        self.progress.tell("", &event)?;
         self.accepted.push(record);
         Ok(())
     }
@@ -309,10 +352,28 @@ impl Sending<'_> {
 
     /// Until replicas have all that was accepted.
     async fn wait(&mut self, deadline: Option<Instant>) -> Result<(), Stop> {
-        let total: u64 = self.accepted.iter().map(|record| record.sent_size).sum();
+        // Files go one after the other, so what is ahead takes its time first.
+        let ahead = self.ahead().await?;
+        let ours = std::mem::take(&mut self.accepted);
+        let left = |record: &RecordStatus| record.sent_size.saturating_sub(record.done);
+        let total: u64 = ahead.iter().map(left).chain(ours.iter().map(|record| record.sent_size)).sum();
         let mut before = 0;
         let mut no_daemon_since = None;
-        for known in std::mem::take(&mut self.accepted) {
+        for known in &ahead {
+            loop {
+                let request = Request::Record { name: self.drop.clone(), record: known.record };
+                let Response::Record(record) = self.link.request(request).await? else { return Err(misunderstood()) };
+                if !matches!(record.state.as_str(), "waiting" | "sending") {
+                    break;
+                }
+                let name = format!("{} goes first", display(&record));
+                self.progress.at(&name, before + record.done.saturating_sub(known.done), total)?;
+                self.check(&record, deadline, &mut no_daemon_since).await?;
+                sleep(deadline.map_or(LOOK, |deadline| LOOK.min(deadline - Instant::now()))).await;
+            }
+            before += left(known);
+        }
+        for known in ours {
             loop {
                 let request = Request::Record { name: self.drop.clone(), record: known.record };
                 let Response::Record(record) = self.link.request(request).await? else { return Err(misunderstood()) };
@@ -326,6 +387,14 @@ impl Sending<'_> {
             }
             before += known.sent_size;
         }
+        let status = channel_of(self.link.request(Request::Status { name: Some(self.drop.clone()) }).await?)?;
+        let expiry = status.oldest_expires_at.map(|at| format!(", and expires from {} on", show_date(at)));
+        self.progress.note(&format!(
+            "all of it is stored{}; a reader takes the drop in with `pigeonfs add --drop NAME`, given what `pigeonfs share {}` \
+             prints, and types `pigeonfs receive NAME`",
+            expiry.unwrap_or_default(),
+            self.drop
+        ));
         Ok(())
     }
 
@@ -359,6 +428,8 @@ impl Sending<'_> {
                 .hint("what was accepted stays in the spool; the status says how much")
                 .into());
         }
+        let waits = without_daemon(&status.daemon, no_daemon_since);
+        self.progress.waits_for(waits.or_else(|| Some("replicas".to_owned())));
         let standing = format!("{} of {} bytes of {:?} are stored", record.done, record.sent_size, display(record));
         let now = Instant::now();
         match status.daemon.link {

@@ -7,6 +7,7 @@ use serde_json::json;
 
 use super::context::{Context, misunderstood};
 use super::daemon::DaemonArgs;
+use super::progress::beside;
 use super::{Stop, milliseconds, name, output, seconds};
 use crate::engine::control::{Link, Request, Response};
 use crate::store::ChannelName;
@@ -65,7 +66,9 @@ pub(super) async fn run(context: &Context, typed: Typed) -> Result<(), Stop> {
 
 async fn search(context: &Context, typed: Typed) -> Result<(), Stop> {
     let request = Request::Search { name: typed.name.to_string(), timeout_ms: typed.timeout.map(milliseconds) };
-    let answer = context.with_state(typed.daemon.meant()?, async |link: &mut Link| Ok(link.request(request).await?));
+    let answer = context.with_state(typed.daemon.meant()?, async |link: &mut Link| {
+        Ok(beside(context, typed.name.as_str(), None, link.request(request)).await?)
+    });
     let Response::Searched { lost_boxes } = answer.await? else {
         return Err(misunderstood());
     };

@@ -3,6 +3,7 @@
 use clap::Args;
 
 use super::context::{Context, misunderstood};
+use super::list::how_to_begin;
 use super::output::{self, size};
 use super::{Stop, name};
 use crate::engine::control::{Failure, Request, Response};
@@ -47,6 +48,7 @@ fn show(context: &Context, answer: Response) -> Result<(), Stop> {
                 ["spool".to_owned(), format!("{} accepted and not yet stored", size(status.spool_bytes))],
             ])?;
             if status.channels.is_empty() {
+                how_to_begin();
                 return Ok(());
             }
             output::line("")?;

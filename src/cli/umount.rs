@@ -20,8 +20,9 @@ use crate::store::StoreError;
 #[command(after_help = "\
 Nothing is lost: what was accepted and not sent yet goes out with the next mount of the same state.
 
-Example:
-  pigeonfs umount ~/pigeons")]
+Examples:
+  pigeonfs umount ~/pigeons
+  pigeonfs umount --lazy ~/pigeons    though files are open")]
 pub(super) struct Typed {
     /// Where it is mounted
     #[arg(value_name = "MNT")]

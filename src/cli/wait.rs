@@ -7,6 +7,7 @@ use clap::Args;
 use super::context::{Context, channel_of};
 use super::daemon::DaemonArgs;
 use super::new::Level;
+use super::progress::beside;
 use super::{Stop, byte_count, milliseconds, name, output, seconds};
 use crate::engine::control::{Link, Request};
 use crate::store::ChannelName;
@@ -38,13 +39,16 @@ pub(super) struct Typed {
 }
 
 pub(super) async fn run(context: &Context, typed: Typed) -> Result<(), Stop> {
+    let name = typed.name.to_string();
     let request = Request::Wait {
         name: typed.name.to_string(),
         bytes: typed.bytes,
         timeout_ms: typed.timeout.map(milliseconds),
         level: typed.level.into(),
     };
-    let answer = context.with_state(typed.daemon.meant()?, async |link: &mut Link| Ok(link.request(request).await?));
+    let answer = context.with_state(typed.daemon.meant()?, async |link: &mut Link| {
+        Ok(beside(context, &name, typed.bytes, link.request(request)).await?)
+    });
     let channel = channel_of(answer.await?)?;
     if context.json { output::json(&channel) } else { Ok(()) }
 }

@@ -80,5 +80,10 @@ pub use recovery::{Adopted, Adoption, Moved};
 pub use search::{SEARCH_WINDOW, Searched, Searching};
 pub use state_dir::{Making, StateDir, StateError};
 
+/// The version of the SQLite that is built in.
+pub fn sqlite_version() -> &'static str {
+    rusqlite::version()
+}
+
 #[cfg(test)]
 mod tests;

@@ -172,7 +172,7 @@ fn what_we_send_pigeonhole_cp_receives_each_by_its_index() {
         ("third", bytes(BOX_BYTES * 2 - 93, 3)),
         ("a hundred boxes.bin", bytes(150_000, 4)),
     ];
-    let mut arguments = vec!["send", "--show-index", "--to", "box"];
+    let mut arguments = vec!["send", "--json", "--show-index", "--to", "box"];
     for (name, data) in &files {
         world.write(name, data);
         arguments.push(name);

@@ -22,11 +22,11 @@ impl World {
     }
 
     fn send(&self, arguments: &[&str], stdin: &[u8]) -> Run {
-        run(self.verb("alice", "send", arguments).current_dir(self.work.path("")), stdin)
+        run(self.verb("alice", "send", arguments).arg("--json").current_dir(self.work.path("")), stdin)
     }
 
     fn receive(&self, arguments: &[&str]) -> Run {
-        run(self.verb("bob", "receive", arguments).current_dir(self.work.path("")), b"")
+        run(self.verb("bob", "receive", arguments).arg("--json").current_dir(self.work.path("")), b"")
     }
 
     fn verb(&self, state: &str, verb: &str, arguments: &[&str]) -> Command {
@@ -56,7 +56,7 @@ impl World {
 
     /// Starts a verb that is read from while it runs. It ends by itself where nothing else ends it.
     fn start(&self, state: &str, verb: &str, arguments: &[&str]) -> Running {
-        let mut command = self.verb(state, verb, &[arguments, &["--timeout", "200"]].concat());
+        let mut command = self.verb(state, verb, &[arguments, &["--json", "--timeout", "200"]].concat());
         let command = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
         let mut child = Kill(command.current_dir(self.work.path("")).spawn().expect("the binary"));
         let lines = BufReader::new(child.0.stdout.take().expect("piped")).lines();
@@ -164,7 +164,7 @@ fn stdin_of_unknown_length_arrives_whole_or_stays_incomplete() {
     assert!(received.stdout == [&data[..], b"one box"].concat(), "{} bytes", received.stdout.len());
 
     // Cut off after its first part: no file comes of it, and that is said.
-    let mut command = world.verb("alice", "send", &["-", "--name", "cut.bin", "--to", "box"]);
+    let mut command = world.verb("alice", "send", &["-", "--json", "--name", "cut.bin", "--to", "box"]);
     let child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("the binary");
     let mut child = Kill(child);
     let mut stdin = child.0.stdin.take().expect("piped");
@@ -243,7 +243,7 @@ fn capabilities_of_strangers_come_from_files_and_never_from_arguments() {
     let mut command = world.verb(
         "carol",
         "send",
-        &["-f", "a", "--no-copy", "--write-cap-file", "write.cap", "--zstd", "--show-index"],
+        &["--json", "-f", "a", "--no-copy", "--write-cap-file", "write.cap", "--zstd", "--show-index"],
     );
     let sent = run(command.current_dir(world.work.path("")), b"").ok();
     let index = events(&sent, "stored")[0]["index"].as_str().expect("an index").to_owned();
@@ -360,7 +360,14 @@ fn what_could_not_be_written_comes_with_the_next_run() {
     let config = ["--config", world.localnet.config()];
     let mount = world.work.mount("m", "bob", &[&config[..], &["--cache-limit", "2M"]].concat());
     let mut limited = Command::new("bash");
-    limited.args(["-c", "trap '' XFSZ; ulimit -f 100; exec \"$@\"", "bash", env!("CARGO_BIN_EXE_pigeonfs"), "receive"]);
+    limited.args([
+        "-c",
+        "trap '' XFSZ; ulimit -f 100; exec \"$@\"",
+        "bash",
+        env!("CARGO_BIN_EXE_pigeonfs"),
+        "receive",
+        "--json",
+    ]);
     limited.args(["box", "-o", "in", "--state"]).arg(world.work.path("bob"));
     let failed = run(limited.current_dir(world.work.path("")), b"");
     let kept: Vec<_> = events(&failed, "kept").iter().map(|line| line["file"].clone()).collect();

@@ -7,6 +7,7 @@ mod tree;
 
 mod cli_help;
 mod cli_verbs;
+mod configuration;
 mod drop_expired;
 mod drop_interop;
 mod drop_kills;
@@ -23,4 +24,7 @@ mod handover;
 mod kills;
 mod localnet_verb;
 mod readme_tour;
+mod schemas;
 mod security;
+mod terminal;
+mod wrong_use;

@@ -152,9 +152,15 @@ impl Work {
     /// The binary, with nothing of the environment that would find a daemon or a state of the person who runs the tests.
     pub fn command(&self) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_pigeonfs"));
-        for name in
-            ["XDG_STATE_HOME", "XDG_CONFIG_HOME", "XDG_RUNTIME_DIR", "PIGEONFS_THINCLIENT", "NO_COLOR", "COLUMNS"]
-        {
+        for name in [
+            "XDG_STATE_HOME",
+            "XDG_CONFIG_HOME",
+            "XDG_RUNTIME_DIR",
+            "PIGEONFS_THINCLIENT",
+            "NO_COLOR",
+            "COLUMNS",
+            "PIGEONFS_STATE",
+        ] {
             command.env_remove(name);
         }
         command.env("HOME", self.dir.path()).env("PIGEONFS_LOG", self.log);

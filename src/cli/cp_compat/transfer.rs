@@ -219,7 +219,7 @@ impl Waiting {
 
 impl Drop for Waiting {
     fn drop(&mut self) {
-        if let Some(progress) = &self.progress {
+        if let Some(progress) = &mut self.progress {
             progress.end();
         }
     }

@@ -40,6 +40,15 @@ enum Place {
     Below { top: Arc<OwnedFd>, path: PathBuf, shown: PathBuf },
 }
 
+impl Source {
+    /// What it is called here, and how many bytes it will take, where that is known before it is read.
+    pub(super) fn planned(&self) -> Option<(&Path, u64)> {
+        let is_plain = !self.zstd && self.header.kind == Kind::File;
+        let size = rustix::fs::fstat(self.place.open().ok().filter(|_| is_plain)?).ok()?.st_size;
+        Some((self.place.shown(), u64::try_from(size).ok()?))
+    }
+}
+
 impl Place {
     fn open(&self) -> Result<OwnedFd, Errno> {
         // Without waiting for the other end of a pipe that was put in the file's place.

@@ -11,7 +11,7 @@ mod link;
 mod message;
 mod server;
 
-pub use link::{Link, Opening, take_for_mount};
+pub use link::{Link, Opening, look, take_for_mount};
 pub use message::{Answer, Asked, Failure, FailureKind, Request, Response, Secret};
 pub(crate) use server::serve;
 
