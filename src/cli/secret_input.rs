@@ -36,9 +36,10 @@ pub(super) fn from_stdin(prompt: &str) -> Result<Zeroizing<Vec<u8>>, Failure> {
         return bounded(stdin.lock()).map_err(failed);
     }
     let mut stderr = std::io::stderr();
-    let _ = write!(stderr, "{prompt}, then Enter (it is not shown): ");
     let typed = {
+        // Before the prompt: what is pasted as soon as that appears would be shown, or lost.
         let _quiet = Quiet::new().map_err(failed)?;
+        let _ = write!(stderr, "{prompt}, then Enter (it is not shown): ");
         typed().map_err(failed)
     };
     let _ = writeln!(stderr);
