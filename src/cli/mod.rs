@@ -5,6 +5,8 @@ mod add;
 mod adopt;
 mod append;
 mod beneath;
+#[cfg(test)]
+mod bounds;
 mod completions;
 mod config;
 mod context;

@@ -267,3 +267,104 @@ fn random() -> Result<u64, Failure> {
         .map_err(|error| Failure::new(FailureKind::Failed, format!("this machine gives no randomness: {error}")))?;
     Ok(u64::from_le_bytes(random))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::{PermissionsExt, symlink};
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use rustix::fs::{RenameFlags, renameat_with};
+
+    use super::*;
+
+    const RECORDS: i64 = 10_000;
+    const NAMES: [&str; 12] = [
+        ".bash_profile",
+        "authorized_keys",
+        "-rf",
+        "--help",
+        "..",
+        "a/../../b",
+        "x\u{202e}gpj.exe",
+        "n\nl",
+        "con",
+        "",
+        "f0",
+        "f1",
+    ];
+    const PATHS: [&str; 10] = ["", ".ssh", "d0", "d1/d2", "../..", "/etc", "-x/.y", "d2", ".config/autostart", "d3/d0"];
+
+    fn record(number: i64) -> RecordStatus {
+        let at = usize::try_from(number).expect("a number");
+        let mode = [0o777, 0o4755, 0o000, 0o644][at % 4];
+        let json = serde_json::json!({
+            "record": number, "name": NAMES[at % NAMES.len()], "path": PATHS[at / 3 % PATHS.len()], "state": "complete",
+            "directory": number % 97 == 0, "size": 3, "sent_size": 3, "done": 3, "first_box": 0, "index": null,
+            "boxes": 1, "digest": null, "part": null, "again": false, "reason": null, "delivered": false,
+            "mode": mode, "mtime": null
+        });
+        serde_json::from_value(json).expect("a record")
+    }
+
+    fn look(directory: &Path, files: &mut usize) {
+        for entry in std::fs::read_dir(directory).expect("a directory").flatten() {
+            let (name, found) = (entry.file_name().into_string().expect("text"), entry.metadata().expect("there"));
+            if found.is_symlink() {
+                continue;
+            }
+            assert!(!name.starts_with(['.', '-']) && !name.contains(crate::text::is_unseen), "{name:?}");
+            if found.is_dir() {
+                look(&entry.path(), files);
+            } else {
+                assert_eq!(found.permissions().mode() & 0o7111, 0, "{name:?}");
+                *files += 1;
+            }
+        }
+    }
+
+    /// Names, paths and modes as a stranger would choose them, while another process exchanges directories for links.
+    #[test]
+    fn ten_thousand_hostile_records_stay_in_their_directory() {
+        // In memory, where syncing costs nothing.
+        let dir = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).expect("a directory");
+        let at = |name: &str| dir.path().join(name);
+        for directory in ["in", "outside", "links"] {
+            std::fs::create_dir(at(directory)).expect("made");
+        }
+        std::fs::write(at("outside/f0"), "precious").expect("written");
+        let target = Target::chosen(&at("in"), Policy::default()).expect("ours");
+        for name in ["d0", "d1", "d2", "d3", "f0"] {
+            symlink(at("outside"), at("links").join(name)).expect("made");
+        }
+        let stop = AtomicBool::new(false);
+        let mut written = 0;
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !stop.load(Ordering::Relaxed) {
+                    for name in ["d0", "d1", "d2", "d3", "f0"] {
+                        // Not there yet at the beginning.
+                        let _ =
+                            renameat_with(CWD, at("links").join(name), CWD, at("in").join(name), RenameFlags::EXCHANGE);
+                    }
+                    std::thread::yield_now();
+                }
+            });
+            for number in 0..RECORDS {
+                let record = record(number);
+                // What is exchanged in the middle may fail; it is tried again by the verb.
+                let Ok(mut writing) = target.begin(&record) else { continue };
+                if writing.take(&number.to_le_bytes()).is_ok() && writing.end(&record).is_ok() {
+                    written += 1;
+                }
+            }
+            stop.store(true, Ordering::Relaxed);
+        });
+        assert!(written > RECORDS / 2, "{written}");
+        assert_eq!(std::fs::read_to_string(at("outside/f0")).expect("there"), "precious");
+        assert_eq!(std::fs::read_dir(at("outside")).expect("there").count(), 1, "nothing left the directory");
+        let mut files = 0;
+        look(&at("in"), &mut files);
+        assert!(files > 0);
+        assert_eq!(std::fs::read_dir(dir.path()).expect("there").count(), 3);
+    }
+}
