@@ -32,12 +32,14 @@ The program answers to the name pigeonhole-cp too: make a link of that name to p
 transfer that was interrupted goes on when the same command is given again; several boxes are on their way at a time; a bar \
 shows the progress on a terminal.
 
+A leading dot or dash of a name that is received becomes `_`, so that no sender plants a hidden file or an option.
+
 What is under way is kept in $XDG_STATE_HOME/pigeonhole-cp, with the capability in it, and is deleted when it is done.
 
 A capability in an argument can be read by every user of this machine while the program starts. `pigeonfs send` and \
 `pigeonfs receive` take it from a file.
 
-Exit codes: 0 done, 1 failed, 2 usage, 130 interrupted.
+Exit codes: 0 done, 1 failed, 2 usage, 130 interrupted, 141 nobody reads the output.
 
 Examples:
   pigeonfs cp-compat genkey -c thinclient.toml
@@ -151,12 +153,13 @@ fn genkey() -> Result<(), Stop> {
     let mut seed = zeroize::Zeroizing::new([0_u8; 32]);
     getrandom::fill(&mut *seed).map_err(|error| failed(format!("this machine gives no randomness: {error}")))?;
     let cap = WriteCap::from_seed(&seed);
-    output::line(&format!(
-        "Read Capability (share with recipient):\n{}\n\nWrite Capability (keep secret):\n{}\n\nFirst Index:\n{}",
+    let text = zeroize::Zeroizing::new(format!(
+        "Read Capability (share with recipient):\n{}\n\nWrite Capability (keep secret):\n{}\n\nFirst Index:\n{}\n",
         STANDARD.encode(cap.read_cap().to_bytes()),
         STANDARD.encode(cap.to_bytes()),
         STANDARD.encode(cap.index().as_bytes()),
-    ))
+    ));
+    output::bytes(text.as_bytes())
 }
 
 async fn send(

@@ -15,6 +15,8 @@ use crate::text::{shown, shown_json};
 
 /// A run of letters and digits of this length may be a capability.
 const SECRET_LENGTH: usize = 100;
+/// 128 and the number of SIGPIPE.
+const BROKEN_PIPE: u8 = 141;
 
 /// Prints a failure to stderr; its exit code.
 pub(super) fn tell(failure: &Failure, json: bool) -> ExitCode {
@@ -32,8 +34,7 @@ pub(super) fn warn(text: &str) {
 }
 
 /// Prints what was wrong with the command line, or the help or version that it asked for; the exit code.
-pub(super) fn usage(error: &clap::Error, command: &Command, words: &[OsString]) -> ExitCode {
-    let json = words.iter().any(|word| word == "--json");
+pub(super) fn usage(error: &clap::Error, command: &Command, words: &[OsString], json: bool) -> ExitCode {
     let text = |terminal: bool| match terminal && colours() {
         true => error.render().ansi().to_string(),
         false => error.render().to_string(),
@@ -41,7 +42,8 @@ pub(super) fn usage(error: &clap::Error, command: &Command, words: &[OsString]) 
     if !error.use_stderr() {
         let printed = output::check().map_err(Stop::from);
         return match printed.and_then(|()| output::bytes(text(std::io::stdout().is_terminal()).as_bytes())) {
-            Ok(()) | Err(Stop::BrokenPipe) => ExitCode::SUCCESS,
+            Ok(()) => ExitCode::SUCCESS,
+            Err(Stop::BrokenPipe) => broken_pipe(),
             Err(Stop::Failure(failure)) => tell(&failure, json),
         };
     }
@@ -54,6 +56,12 @@ pub(super) fn usage(error: &clap::Error, command: &Command, words: &[OsString]) 
     failure.message = secret_args::redacted(&failure.message, words);
     failure.hint = failure.hint.map(|hint| secret_args::redacted(&hint, words));
     tell(&failure, json)
+}
+
+/// The exit code of a program whose output nobody reads any more: what a shell shows of one that SIGPIPE ended, which is how
+/// `cat` and `tar` end there. A pipe that was cut must not look like work that was done.
+pub(super) fn broken_pipe() -> ExitCode {
+    ExitCode::from(BROKEN_PIPE)
 }
 
 /// Whether colours are wanted, on a terminal.
@@ -86,7 +94,8 @@ fn tell_text(out: &mut impl Write, failure: &Failure) -> std::io::Result<()> {
 }
 
 fn tell_json(out: &mut impl Write, failure: &Failure) -> std::io::Result<()> {
-    let told = json!({ "error": { "kind": failure.kind, "message": plain(&failure.message), "hint": failure.hint } });
+    let told = json!({ "error": { "kind": failure.kind, "message": plain(&failure.message),
+                                  "hint": failure.hint.as_deref().map(plain) } });
     writeln!(out, "{}", shown_json(&told.to_string()))
 }
 

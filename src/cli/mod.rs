@@ -67,13 +67,14 @@ Try it with no mixnet at hand:
 
 `pigeonfs help VERB` has examples of each verb, and `pigeonfs help glossary` explains the words.
 
-Exit codes: 0 done, 1 failed, 2 usage, 3 timed out, 4 no daemon, 5 fenced or refused, 6 busy, 130 interrupted.
+Exit codes: 0 done, 1 failed, 2 usage, 3 timed out, 4 no daemon, 5 fenced or refused, 6 busy, 130 interrupted,
+141 nobody reads the output any more.
 
 Katzenpost is pre-alpha: do not depend on it for strong security or anonymity.";
 
 /// Pigeonhole channels of the Katzenpost mixnet, mounted as files
 #[derive(Debug, Parser)]
-#[command(name = "pigeonfs", version, after_help = AFTER_HELP, max_term_width = 100, disable_help_subcommand = true)]
+#[command(name = "pigeonfs", bin_name = "pigeonfs", version, after_help = AFTER_HELP, max_term_width = 100, disable_help_subcommand = true)]
 struct CommandLine {
     #[command(subcommand)]
     verb: Verb,
@@ -162,7 +163,8 @@ impl Verb {
 enum Stop {
     /// It failed.
     Failure(Failure),
-    /// Nobody reads our output any more. That is the reader's decision, and no failure.
+    /// Nobody reads our output any more. That is the reader's decision: nothing is said of it, and the exit code tells that
+    /// the work was cut short.
     BrokenPipe,
 }
 
@@ -200,7 +202,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>, stdout_was_closed: bo
     match CompleteEnv::with_factory(command).var(completions::VARIABLE).try_complete(&arguments, here.as_deref()) {
         Ok(false) => {}
         Ok(true) => return ExitCode::SUCCESS,
-        Err(error) => return failure::usage(&error, &command(), &arguments),
+        Err(error) => return failure::usage(&error, &command(), &arguments, false),
     }
     let typed = match parse(&arguments) {
         Ok(typed) => typed,
@@ -220,7 +222,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>, stdout_was_closed: bo
         }
         Verb::CpCompat(copy) if copy.has_secrets() => Err(copy.hide_secrets().into()),
         Verb::Help(typed) => match typed.words() {
-            Some(words) => Ok(help_of(&words)),
+            Some(words) => Ok(help_of(&words, json)),
             None => help::run(typed, command(), json).map(|()| ExitCode::SUCCESS),
         },
         Verb::Config(typed) => config::run(typed, &command(), json).map(|()| ExitCode::SUCCESS),
@@ -230,7 +232,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>, stdout_was_closed: bo
     log::finish();
     match result {
         Ok(code) => code,
-        Err(Stop::BrokenPipe) => ExitCode::SUCCESS,
+        Err(Stop::BrokenPipe) => failure::broken_pipe(),
         Err(Stop::Failure(failure)) => failure::tell(&failure, json),
     }
 }
@@ -257,9 +259,9 @@ fn parse(arguments: &[OsString]) -> Result<CommandLine, ExitCode> {
     let json = arguments.iter().any(|word| word == "--json");
     let command = command();
     let understand = |words: &[OsString]| command.clone().try_get_matches_from(words);
-    let matches = understand(arguments).map_err(|error| failure::usage(&error, &command, arguments))?;
+    let matches = understand(arguments).map_err(|error| failure::usage(&error, &command, arguments, json))?;
     let typed = |matches: &ArgMatches| {
-        CommandLine::from_arg_matches(matches).map_err(|error| failure::usage(&error, &command, arguments))
+        CommandLine::from_arg_matches(matches).map_err(|error| failure::usage(&error, &command, arguments, json))
     };
     let needs_none = ["config", "completions", "help", "umount"];
     if matches.subcommand_name().is_some_and(|verb| needs_none.contains(&verb)) {
@@ -286,11 +288,11 @@ fn parse(arguments: &[OsString]) -> Result<CommandLine, ExitCode> {
 }
 
 /// Prints the help that these words ask for; its exit code.
-fn help_of(words: &[OsString]) -> ExitCode {
+fn help_of(words: &[OsString], json: bool) -> ExitCode {
     let command = command();
     match command.clone().try_get_matches_from(words) {
         Ok(_) => ExitCode::SUCCESS,
-        Err(error) => failure::usage(&error, &command, words),
+        Err(error) => failure::usage(&error, &command, words, json),
     }
 }
 

@@ -1,4 +1,4 @@
-//! Standard output: text for people, one line of JSON for programs. A reader that went away is no failure.
+//! Standard output: text for people, one line of JSON for programs. A reader that went away is told apart from a failure.
 
 use std::io::{self, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -57,17 +57,17 @@ pub(super) fn bytes(bytes: &[u8]) -> Result<(), Stop> {
     Ok(stdout.flush()?)
 }
 
-/// Writes a line, at once.
+/// Writes a line, at once. What is in it that cannot be seen, or would begin another line, is escaped.
 pub(super) fn line(text: &str) -> Result<(), Stop> {
     check()?;
     let mut stdout = io::stdout().lock();
-    writeln!(stdout, "{text}")?;
+    writeln!(stdout, "{}", shown(text))?;
     Ok(stdout.flush()?)
 }
 
 /// Writes a line to stderr, which whoever reads the output is not to get. Whoever cannot be told is told by the result.
 pub(super) fn aside(text: &str) {
-    let _ = writeln!(io::stderr(), "{text}");
+    let _ = writeln!(io::stderr(), "{}", shown(text));
 }
 
 /// Writes a value as one line of JSON, at once.

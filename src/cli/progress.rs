@@ -223,7 +223,7 @@ impl Progress {
                 self.end();
                 match self.stdout_is_taken {
                     true => stderr(&format!("{}\n", shown(text))),
-                    false => output::line(&shown(text)),
+                    false => output::line(text),
                 }
             }
         }

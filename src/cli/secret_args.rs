@@ -4,7 +4,7 @@
 use std::ffi::OsString;
 use std::path::Path;
 
-use crate::bacap::{INDEX_BYTES, looks_secret};
+use crate::bacap::looks_secret;
 use crate::engine::control::{Failure, FailureKind};
 
 /// Arguments that are longer do not appear in error texts.
@@ -15,10 +15,11 @@ const LONGEST_SHOWN: usize = 100;
 /// # Errors
 /// There is one; it is not repeated.
 pub(super) fn refuse(arguments: &[OsString]) -> Result<(), Failure> {
-    let mut before = "";
     for argument in arguments.iter().skip(1) {
-        let Some(text) = argument.to_str() else { continue };
-        if looks_secret(text) && !is_index_of_option(before, text) && !Path::new(text).exists() {
+        let text = argument.to_string_lossy();
+        // A value that stands right behind the letter of its option.
+        let behind_letter = text.strip_prefix('-').and_then(|rest| rest.get(1..)).unwrap_or_default();
+        if (looks_secret(&text) || looks_secret(behind_letter)) && !Path::new(argument).exists() {
             return Err(Failure::new(
                 FailureKind::Usage,
                 "an argument is a capability, or a part of one. It was not used, but every user of this machine could see it",
@@ -28,15 +29,8 @@ pub(super) fn refuse(arguments: &[OsString]) -> Result<(), Failure> {
                  --write-cap-file. Take the one that was typed here for known to others",
             ));
         }
-        before = text;
     }
     Ok(())
-}
-
-/// `pigeonhole-cp` is given an index as an argument, and some scripts do the same here.
-fn is_index_of_option(before: &str, text: &str) -> bool {
-    let value = text.strip_prefix("--index=").or(matches!(before, "-i" | "--index").then_some(text));
-    value.is_some_and(|value| value.trim_end_matches('=').len() == (INDEX_BYTES * 4).div_ceil(3))
 }
 
 /// An error text without the arguments that are as long as a secret may be.
@@ -58,7 +52,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn long_arguments_are_not_repeated_and_an_index_is_taken_by_its_option_alone() {
+    fn long_arguments_are_not_repeated_and_neither_a_capability_nor_an_index_is_taken() {
         let long = "x".repeat(101);
         let arguments = [OsString::from("pigeonfs"), OsString::from(format!("--a={long}"))];
         assert_eq!(
@@ -67,8 +61,16 @@ mod tests {
         );
         let index = format!("{}=", "A".repeat(139));
         let typed = |arguments: &[&str]| refuse(&arguments.iter().map(OsString::from).collect::<Vec<_>>());
-        assert_eq!(typed(&["pigeonfs", "receive", "-i", &index]), Ok(()));
-        let failure = typed(&["pigeonfs", "receive", &index]).expect_err("refused");
-        assert!(!failure.to_string().contains("AAAA"));
+        for words in [
+            &["receive", "-i", &index][..],
+            &["receive", "--index", &index],
+            &["receive", &format!("--index={index}")],
+            &["receive", &format!("-i{index}")],
+            &["receive", &index],
+        ] {
+            let failure = typed(&[&["pigeonfs"], words].concat()).expect_err("refused");
+            assert!(!failure.to_string().contains("AAAA"));
+        }
+        assert_eq!(typed(&["pigeonfs", "receive", "-i", "short"]), Ok(()), "its option says what to do");
     }
 }

@@ -85,7 +85,8 @@ fn show_qr(text: &CapText, background: Background) -> Result<(), Stop> {
         Background::Light => qr::Ink::Dark,
     };
     for line in qr::lines(&text.encode_upper(), ink)? {
-        output::line(&line)?;
+        // With escape sequences of its own, for the colours.
+        output::bytes(format!("{line}\n").as_bytes())?;
     }
     Ok(())
 }

@@ -6,8 +6,7 @@
 //! Whoever listens at a socket is asked for at each connection ([`super::Trust`]). Abstract and TCP addresses anybody can
 //! take, so they are used only when they are named.
 
-use std::os::unix::fs::MetadataExt;
-use std::os::unix::net::UnixStream;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use super::{Address, Config, ConfigError, Trust};
@@ -120,11 +119,14 @@ impl Config {
     }
 }
 
-/// Whether the process behind a socket is one's own, or root's. The connection that is used later is asked again.
+/// Whether one's own process made a socket, or root's. Nobody connects for that: a daemon would log a connection that says
+/// nothing. The connection that is used later is asked whose it is.
 fn is_trusted(socket: &Path) -> std::io::Result<bool> {
-    let stream = UnixStream::connect(socket)?;
-    let peer = rustix::net::sockopt::socket_peercred(&stream)?.uid.as_raw();
-    Ok(peer == rustix::process::geteuid().as_raw() || peer == 0)
+    let found = std::fs::metadata(socket)?;
+    if !found.file_type().is_socket() {
+        return Err(std::io::ErrorKind::NotFound.into());
+    }
+    Ok(found.uid() == rustix::process::geteuid().as_raw() || found.uid() == 0)
 }
 
 /// What to say of something that listens where upstream's samples do. It is looked up in the kernel's tables: a connection
@@ -242,8 +244,11 @@ mod tests {
         let nothing = found(&discovery).expect_err("nothing is there").to_string();
         assert!(nothing.contains("etc/katzenpost/thinclient.toml") && nothing.contains("kpclientd.sock"), "{nothing}");
         std::fs::create_dir_all(root.path().join("run/katzenpost")).expect("made");
-        let _listener = std::os::unix::net::UnixListener::bind(root.path().join("run/katzenpost/kpclientd.sock"));
+        let socket = root.path().join("run/katzenpost/kpclientd.sock");
+        let listener = std::os::unix::net::UnixListener::bind(&socket).expect("a socket");
         assert!(found(&discovery).expect("our own socket").ends_with("kpclientd.sock"));
+        listener.set_nonblocking(true).expect("a socket");
+        assert!(listener.accept().is_err(), "nobody connects to see whose it is");
         write(&root.path().join("etc/katzenpost/thinclient.toml"), "etc");
         assert_eq!(found(&discovery).expect("a file"), "@etc");
         write(&root.path().join("config/pigeonfs/thinclient.toml"), "user");

@@ -53,6 +53,16 @@ impl Dial for Config {
 #[derive(Debug)]
 pub struct Socket(Stream);
 
+impl Socket {
+    /// The user whose process listens at the other end; `None` where the kernel does not know, as of TCP.
+    pub fn peer_user(&self) -> Option<u32> {
+        match &self.0 {
+            Stream::Unix(stream) => Some(rustix::net::sockopt::socket_peercred(stream).ok()?.uid.as_raw()),
+            Stream::Tcp(_) | Stream::WebSocket(_) => None,
+        }
+    }
+}
+
 #[derive(Debug)]
 enum Stream {
     Tcp(TcpStream),

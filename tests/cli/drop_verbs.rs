@@ -473,3 +473,29 @@ fn links_that_are_swapped_in_while_it_sends_are_not_followed() {
     assert!(text.contains("harmless"), "{sent:?}");
     assert!(!text.contains("SECRET"), "{sent:?}");
 }
+
+/// Upstream's tool takes any name without a slash; a stranger's file became a `.bash_profile` in the home directory.
+#[test]
+fn our_pigeonhole_cp_gives_a_file_a_harmless_name() {
+    let world = World::new();
+    let copy = |arguments: &[&str]| {
+        let place = world.work.path("state");
+        run(world.work.command().arg("cp-compat").args(arguments).env("XDG_STATE_HOME", place), b"")
+    };
+    let config = ["-c", world.localnet.config()];
+    std::fs::create_dir(world.work.path("to")).expect("made");
+    let to = world.work.path("to").to_str().expect("text").to_owned();
+    for (name, harmless) in [(".bash_profile", "_bash_profile"), ("-rf", "_rf")] {
+        world.write(name, b"text");
+        let keys = copy(&[&["genkey"][..], &config].concat()).ok().text();
+        let keys: Vec<&str> = keys.lines().filter(|line| line.len() > 100).collect();
+        let [read, write, index] = keys[..] else { panic!("three keys: {keys:?}") };
+        let file = world.work.path(name);
+        let file = file.to_str().expect("text");
+        copy(&[&["send", "-w", write, "-i", index, "-f", file, "--no-copy"][..], &config].concat()).ok();
+        let told = copy(&[&["receive", "-r", read, "-i", index, "-d", &to][..], &config].concat()).ok().text();
+        assert!(told.trim_end().ends_with(&format!("-> {to}/{harmless}")), "{told}");
+        assert_eq!(world.read(&format!("to/{harmless}")), b"text");
+    }
+    assert_eq!(std::fs::read_dir(&to).expect("there").count(), 2);
+}

@@ -27,4 +27,5 @@ mod readme_tour;
 mod schemas;
 mod security;
 mod terminal;
+mod traffic;
 mod wrong_use;

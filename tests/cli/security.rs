@@ -5,10 +5,11 @@ use std::collections::BTreeSet;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
 
 use serde_json::Value;
 
-use crate::common::{Kill, Work, eventually, run};
+use crate::common::{Kill, Run, Work, eventually, no_fuse, run};
 
 fn sources(directory: &Path, found: &mut Vec<PathBuf>) {
     for entry in std::fs::read_dir(directory).expect("a directory") {
@@ -160,13 +161,155 @@ fn names_of_strangers_forge_nothing_that_is_shown() {
         shown.push(work.verb("alice", arguments));
     }
     let is_seen = |c: char| !c.is_control() && !matches!(c, '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}');
-    for run in shown {
-        for text in [run.text(), run.stderr.clone()] {
-            assert!(text.chars().all(|c| c == '\n' || is_seen(c)), "{text:?}");
-            assert!(!text.lines().any(|line| line.starts_with("error: forged")), "{text}");
-        }
-    }
+    shown.iter().for_each(|run| shows_only_what_is_seen("a name", run));
     let names: Vec<_> =
         std::fs::read_dir(work.path("in")).expect("there").map(|entry| entry.expect("one").file_name()).collect();
     assert!(names.iter().all(|name| name.to_str().expect("text").chars().all(is_seen)), "{names:?}");
+}
+
+/// `pigeonfs forget "$NAME"` with a name from a stranger wrote on the terminal of whoever typed it.
+#[test]
+fn what_was_typed_forges_nothing_in_an_error() {
+    const HOSTILE: &str = "/x\nerror: forged\u{1b}[2J\u{7}\u{202e}gpj\u{200b}";
+    let work = Work::new();
+    let option = format!("--{HOSTILE}");
+    let value = format!("--time-scale={HOSTILE}");
+    let fault = format!("{HOSTILE}=1");
+    for words in [
+        &[HOSTILE][..],
+        &["forget", HOSTILE],
+        &["forget", "a", HOSTILE],
+        &["forget", "a", &option],
+        &["help", HOSTILE],
+        &["help", "mount", HOSTILE],
+        &["wait", "a", "--timeout", HOSTILE],
+        &["mount", "--localnet", &value, "m"],
+        &["mount", "--profile", HOSTILE, "m"],
+        &["mount", "--localnet", HOSTILE],
+        &["mount", "--log-file", HOSTILE, "m"],
+        &["umount", HOSTILE],
+        &["status", "--state", HOSTILE],
+        &["list", "--quiet", "--log", HOSTILE],
+        &["localnet", "--listen", HOSTILE],
+        &["localnet", "--state", "/proc/none", "--config-out", HOSTILE],
+        &["localnet", "ctl", "faults", "set", &fault],
+        &["localnet", "ctl", "stats", "--state", HOSTILE],
+        &["send", HOSTILE, "--to", "a"],
+        &["receive", "a", "-o", HOSTILE],
+        &["read", "a", "--config", HOSTILE],
+        &["read", "a", "--daemon", HOSTILE],
+        &["add", "a", "--file", HOSTILE],
+        &["cp-compat", "genkey", "-c", HOSTILE],
+        &["doctor", "--config", HOSTILE],
+    ] {
+        for json in [false, true] {
+            let mut command = work.command();
+            command.args(words).args(json.then_some("--json")).env("PIGEONFS_STATE", work.path("s"));
+            shows_only_what_is_seen(&format!("{words:?}"), &run(&mut command, b""));
+        }
+    }
+    // The name under which the program was started.
+    for words in [&["help"][..], &["wait"], &["wait", "--help"]] {
+        shows_only_what_is_seen("its name", &run(work.command().arg0(HOSTILE).args(words), b""));
+    }
+}
+
+#[track_caller]
+fn shows_only_what_is_seen(what: &str, run: &Run) {
+    for text in [run.text(), run.stderr.clone()] {
+        let unseen =
+            |c: char| c != '\n' && (c.is_control() || matches!(c, '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}'));
+        assert!(!text.contains(unseen), "{what}: {text:?}");
+        assert!(!text.lines().any(|line| line.starts_with("error: forged")), "{what}: {text}");
+    }
+}
+
+/// A pipe that was cut looked like work that was done: `receive inbox | head -1` ended with 0.
+#[test]
+fn work_that_is_cut_short_by_whoever_reads_it_is_no_success() {
+    let work = Work::new();
+    let network = work.localnet("net");
+    let config = ["--config", network.config()];
+    work.verb("alice", &["new", "--drop", "box"]).ok();
+    let capability = work.verb("alice", &["share", "box"]).ok().stdout;
+    work.verb_with("bob", &["add", "--drop", "box"], &capability).ok();
+    for name in ["one", "two", "three"] {
+        let send = ["send", "-", "--name", name, "--to", "box", "--no-wait"];
+        work.verb_with("alice", &[&send[..], &config].concat(), name.as_bytes()).ok();
+    }
+    work.verb("alice", &[&["wait", "box"][..], &config].concat()).ok();
+    std::fs::create_dir(work.path("in")).expect("made");
+    let into = work.path("in");
+    let receive = [&["receive", "box", "-o", into.to_str().expect("text")][..], &config].concat();
+    for words in
+        [&["list"][..], &["list", "--json"], &["status"], &["share", "box"], &["help"], &["help", "glossary"], &receive]
+    {
+        let (reader, writer) = std::io::pipe().expect("a pipe");
+        drop(reader);
+        let mut command = work.command();
+        command.args(words).arg("--state").arg(work.path("bob")).env("PIGEONFS_LOG", "error");
+        let output = command.stdin(Stdio::null()).stdout(writer).output().expect("the binary");
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert_eq!((output.status.code(), error.as_ref()), (Some(141), ""), "{words:?}");
+    }
+    let names = || std::fs::read_dir(work.path("in")).expect("there").count();
+    assert_eq!(names(), 1, "the first was received, and nobody was there to read it");
+    work.verb("bob", &receive).ok();
+    assert_eq!(names(), 3);
+}
+
+/// A directory that was mistyped got the files of a network and lost its mode; one in a mount went to the network.
+#[test]
+fn a_network_is_made_only_where_nothing_else_is() {
+    let work = Work::new();
+    let localnet = |path: &Path| run(work.command().args(["localnet", "--state"]).arg(path), b"");
+    let project = work.path("project");
+    std::fs::create_dir(&project).expect("made");
+    std::fs::write(project.join("main.c"), "int main;").expect("written");
+    std::fs::set_permissions(&project, std::fs::Permissions::from_mode(0o755)).expect("ours");
+    let names = |path: &Path| std::fs::read_dir(path).expect("there").count();
+    localnet(&project).failed(1, &["holds \"main.c\" and no network", "choose another --state"]);
+    let mode = std::fs::metadata(&project).expect("there").permissions().mode() & 0o777;
+    assert_eq!((names(&project), mode), (1, 0o755));
+    work.verb("alice", &["new", "notes"]).ok();
+    localnet(&work.path("alice")).failed(1, &["and no network"]);
+    assert!(!work.path("alice/localnet.db").exists());
+    localnet(&project.join("main.c")).failed(1, &["is not a directory"]);
+    if rustix::process::geteuid().is_root() {
+        let theirs = work.path("theirs");
+        std::fs::create_dir(&theirs).expect("made");
+        std::os::unix::fs::chown(&theirs, Some(4242), Some(4242)).expect("root");
+        localnet(&theirs).failed(1, &["belongs to user 4242"]);
+        assert_eq!(names(&theirs), 0);
+    }
+    // An empty directory will do, and the same again.
+    std::fs::create_dir(work.path("net")).expect("made");
+    work.localnet("net").kill();
+    let network = work.localnet("net");
+    if no_fuse() {
+        return;
+    }
+    let mount = work.mount("mnt", "alice", &["--config", network.config()]);
+    localnet(&mount.file("net")).failed(1, &["inside a pigeonfs mount"]);
+    assert_eq!(names(&mount.path), 1, "only the notes");
+}
+
+/// `doctor` asked whose the daemon is by a connection that said nothing, which daemons log, and wait for.
+#[test]
+fn doctor_opens_one_connection_and_closes_it_in_order() {
+    let work = Work::new();
+    let path = work.path("kpclientd.sock");
+    let listener = std::os::unix::net::UnixListener::bind(&path).expect("a socket");
+    listener.set_nonblocking(true).expect("a socket");
+    let mut doctor = work.command();
+    doctor.args(["doctor", "--json", "--daemon"]).arg(&path).arg("--state").arg(work.path("s"));
+    let mut doctor =
+        Kill(doctor.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("the binary"));
+    // What hangs up at once is no daemon.
+    let mut connections = 0;
+    eventually("the end of doctor", || {
+        connections += usize::from(listener.accept().is_ok());
+        doctor.0.try_wait().expect("our child")
+    });
+    assert_eq!(connections, 1);
 }

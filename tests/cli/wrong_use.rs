@@ -222,7 +222,19 @@ fn the_same_is_said_in_json() {
 fn a_long_argument_is_not_repeated() {
     let work = Work::new();
     let secret = "QUJD".repeat(46);
-    for words in [&["share", &secret][..], &["add", "name", &secret], &["read", "x", "--offset", &secret], &[&secret]] {
+    let index = format!("{}=", "QUJDQUJDQUJDQ".repeat(11).get(..139).expect("longer"));
+    let (equals, letter) = (format!("--index={index}"), format!("-i{index}"));
+    for words in [
+        &["share", &secret][..],
+        &["add", "name", &secret],
+        &["read", "x", "--offset", &secret],
+        &[&secret],
+        &["receive", "x", "-i", &index],
+        &["receive", "x", &equals],
+        &["receive", "x", &letter],
+        &["send", "f", "--to", "x", "--index", &index],
+        &["--json", "send", "f", "--to", "x", "-i", &index],
+    ] {
         let run = work.verb("s", words);
         assert!(matches!(run.code, Some(1 | 2)), "{words:?}: {}", run.stderr);
         assert!(!run.stderr.contains("QUJDQUJDQUJD"), "{words:?}: {}", run.stderr);

@@ -11,7 +11,7 @@ use super::super::progress::Progress;
 use super::super::{Stop, milliseconds};
 use super::{Sent, failed};
 use crate::bacap::{ReadCap, WriteCap};
-use crate::drop::Header;
+use crate::drop::{Header, SafeName};
 use crate::engine::control::{FailureKind, Link, Request, Response, Secret};
 use crate::engine::drops::Drops;
 use crate::engine::status::{DurabilityStatus, LinkStatus, RecordStatus};
@@ -162,7 +162,8 @@ async fn bring_out(link: &mut Link, record: RecordStatus, into: &Path) -> Result
     if !sound || name.contains(['/', '\\']) || name.chars().any(char::is_control) {
         return Err(failed(format!("the file is called {name:?}, which is not taken as a name")).into());
     }
-    let path = into.join(name);
+    // As `pigeonfs receive` does it: a stranger plants neither a hidden file nor an option of a command.
+    let path = into.join(SafeName::outside(name, false).as_str());
     let cannot = |error: io::Error| failed(format!("{} cannot be written: {error}", crate::text::shown_path(&path)));
     let mut file = tempfile::NamedTempFile::new_in(into).map_err(cannot)?;
     let mut offset = 0;

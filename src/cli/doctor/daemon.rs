@@ -1,7 +1,8 @@
 //! The daemon: whether one is found, whose it is, and which network is behind it.
 
-use std::os::linux::net::SocketAddrExt;
-use std::os::unix::net::{SocketAddr, UnixStream};
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use tokio::time::{Instant, timeout_at};
@@ -9,7 +10,7 @@ use tokio::time::{Instant, timeout_at};
 use super::Check;
 use crate::cli::context::Context;
 use crate::cli::daemon::{DaemonArgs, DaemonChoice};
-use crate::thin::{Address, Client, ClientOptions, Config, Link};
+use crate::thin::{Client, ClientOptions, Config, Dial, Link, Socket, Status};
 
 /// What a daemon is given to answer.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -30,43 +31,52 @@ pub(super) async fn checks(context: &Context, typed: DaemonArgs) -> Vec<Check> {
             return vec![Check::todo("daemon", error, advice)];
         }
     };
-    let mut checks = vec![whose(&config)];
-    if let Some(more) = network(config).await {
-        checks.extend(more);
-    }
-    checks
-}
-
-/// Who listens. Nothing is sent.
-fn whose(config: &Config) -> Check {
-    let address = config.dial.to_string();
-    let stream = match &config.dial {
-        Address::Unix(path) => UnixStream::connect(path),
-        Address::Abstract(name) => {
-            SocketAddr::from_abstract_name(name).and_then(|address| UnixStream::connect_addr(&address))
+    let (address, is_remote) = (config.dial.to_string(), config.dial.is_remote());
+    let user = Arc::new(AtomicI64::new(UNKNOWN));
+    let status = status_of(Asked { config, user: Arc::clone(&user) }).await;
+    let link = status.as_ref().map(|status| &status.link);
+    let whose = match (user.load(Ordering::Relaxed), link) {
+        (user @ 0.., _) => Check::ok("daemon", format!("{address}, a process of user {user}")),
+        _ if is_remote => Check::todo(
+            "daemon",
+            format!("{address} is on another machine, and nothing encrypts the way there"),
+            "run kpclientd on this machine, or reach it through a tunnel",
+        ),
+        (_, Some(Link::NoDaemon { error })) => {
+            Check::todo("daemon", format!("none at {address}: {error}"), "start the daemon, or name another one")
         }
-        Address::Tcp { .. } | Address::WebSocket(_) => {
-            return match config.dial.is_remote() {
-                true => Check::todo(
-                    "daemon",
-                    format!("{address} is on another machine, and nothing encrypts the way there"),
-                    "run kpclientd on this machine, or reach it through a tunnel",
-                ),
-                false => {
-                    Check::note("daemon", format!("{address}: any user of this machine may listen there or use it"))
-                }
-            };
-        }
+        _ => Check::note("daemon", format!("{address}: any user of this machine may listen there or use it")),
     };
-    let peer = stream.and_then(|stream| Ok(rustix::net::sockopt::socket_peercred(&stream)?));
-    match peer {
-        Ok(peer) => Check::ok("daemon", format!("{address}, a process of user {}", peer.uid.as_raw())),
-        Err(error) => Check::todo("daemon", format!("nothing answers at {address}: {error}"), "start the daemon"),
+    [vec![whose], network(status)].concat()
+}
+
+/// No user.
+const UNKNOWN: i64 = -1;
+
+/// The way to the daemon, which remembers whose process listened. The one connection is the client's own: a daemon would
+/// log another one that says nothing, and with no document of the network would wait for it.
+struct Asked {
+    config: Config,
+    user: Arc<AtomicI64>,
+}
+
+impl Dial for Asked {
+    type Stream = Socket;
+
+    async fn dial(&self) -> io::Result<Socket> {
+        let socket = self.config.dial().await?;
+        self.user.store(socket.peer_user().map_or(UNKNOWN, i64::from), Ordering::Relaxed);
+        Ok(socket)
+    }
+
+    fn name(&self) -> String {
+        self.config.name()
     }
 }
 
-async fn network(config: Config) -> Option<Vec<Check>> {
-    let client = Client::start(config, ClientOptions::default());
+/// How the link to the daemon stands once it has told of the network, or has failed to. `None`: it said nothing in time.
+async fn status_of(dialer: Asked) -> Option<Status> {
+    let client = Client::over(dialer, ClientOptions::default());
     let until = Instant::now() + PATIENCE;
     let mut seen = client.status();
     let status = timeout_at(
@@ -77,13 +87,19 @@ async fn network(config: Config) -> Option<Vec<Check>> {
     );
     let status = status.await.ok().and_then(|found| Some(found.ok()?.clone()));
     client.close().await;
+    status
+}
+
+fn network(status: Option<Status>) -> Vec<Check> {
     let Some(status) = status else {
         let advice = "wait until kpclientd has a gateway and the network's document; its log says what it waits for";
-        return Some(vec![Check::todo("network", "the daemon has no document of the network", advice)]);
+        return vec![Check::todo("network", "the daemon has no document of the network", advice)];
     };
     match (&status.link, &status.pki) {
-        (Link::Refused { error } | Link::NoDaemon { error }, _) => {
-            Some(vec![Check::todo("network", error.clone(), "end what listens there, or name another daemon")])
+        // It was told already that there is none.
+        (Link::NoDaemon { .. }, _) => Vec::new(),
+        (Link::Refused { error }, _) => {
+            vec![Check::todo("network", error.clone(), "end what listens there, or name another daemon")]
         }
         (_, Some(document)) => {
             let replicas = document.replicas.len();
@@ -106,8 +122,8 @@ async fn network(config: Config) -> Option<Vec<Check>> {
                     format!("pigeonfs {}, boxes of {bytes} bytes", env!("CARGO_PKG_VERSION")),
                 ));
             }
-            Some(checks)
+            checks
         }
-        _ => None,
+        (_, None) => Vec::new(),
     }
 }

@@ -39,7 +39,7 @@ enum Standing {
 }
 
 /// One line.
-#[derive(Debug, Serialize)]
+#[derive(Clone, Debug, Serialize)]
 struct Check {
     /// What was looked at.
     name: &'static str,

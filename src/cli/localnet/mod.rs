@@ -4,7 +4,7 @@ mod ctl;
 mod network;
 
 use std::io::{IsTerminal, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
 use serde_json::json;
@@ -13,7 +13,10 @@ use super::context::Context;
 use super::daemon::localnet_failure;
 use super::signals::Signals;
 use super::{Stop, output};
+use crate::engine::control::{Failure, FailureKind};
 use crate::localnet::{Listen, Localnet, Options};
+use crate::store::{PrivateDir, PrivateDirError};
+use crate::text::{shown, shown_path};
 use crate::thin::Address;
 pub(super) use network::PaceArgs;
 
@@ -62,11 +65,41 @@ pub(super) async fn run(context: &Context, typed: Typed) -> Result<(), Stop> {
     }
 }
 
+/// What a network keeps in its directory. An empty file system has `lost+found`.
+const FILES: &[&str] = &["lock", "kpclientd.sock", "ctl.sock", "thinclient.toml", "lost+found"];
+/// Its database, by which a directory is known for a network's.
+const DATABASE: &str = "localnet.db";
+
+/// A path that is mistyped must not get a network: one is made at the default place, at a path where nothing is and in an
+/// empty directory, of this user, and never in a mount, whose files go to the network.
+fn check_place(directory: &Path, is_default: bool) -> Result<(), Failure> {
+    let refused = |reason: String| Failure::new(FailureKind::Failed, reason).hint("choose another --state directory");
+    let unusable = |error: PrivateDirError| match error {
+        PrivateDirError::Io { .. } | PrivateDirError::Missing { .. } => {
+            refused(format!("the directory {} cannot be used: {error}", directory.display()))
+        }
+        error => refused(error.to_string()),
+    };
+    let (place, _) = PrivateDir::open_or_make(directory).map_err(unusable)?;
+    if is_default || place.check_file(DATABASE).map_err(unusable)? {
+        return Ok(());
+    }
+    let is_foreign = |name: &&std::ffi::OsString| !FILES.iter().any(|file| name == file);
+    match place.names().map_err(unusable)?.iter().find(is_foreign) {
+        None => Ok(()),
+        Some(found) => Err(refused(format!(
+            "{} holds {found:?} and no network, and a network is made in an empty directory only",
+            directory.display()
+        ))),
+    }
+}
+
 async fn serve(context: &Context, typed: Typed) -> Result<(), Stop> {
     let settings = typed.network.settings(&typed.faults)?;
     let signals = Signals::take()?;
     // A state that was named is the network's own directory; else it is where `mount --localnet` keeps its network.
     let directory = if context.state_is_default { context.localnet_dir() } else { context.state.clone() };
+    check_place(&directory, context.state_is_default)?;
     let asked = typed.listen.len();
     let listen = typed.listen.into_iter().map(Listen).collect();
     let profile = settings.profile.name;
@@ -85,10 +118,10 @@ async fn serve(context: &Context, typed: Typed) -> Result<(), Stop> {
         let _ = writeln!(stderr, "localnet: an embedded network for trying and testing. It gives NO ANONYMITY.");
         let _ = writeln!(stderr, "  profile   {profile}");
         for address in addresses {
-            let _ = writeln!(stderr, "  at        {address}");
+            let _ = writeln!(stderr, "  at        {}", shown(&address.to_string()));
         }
-        let _ = writeln!(stderr, "  clients   {}", directory.join("thinclient.toml").display());
-        let _ = writeln!(stderr, "  commands  pigeonfs localnet ctl --state {} ...", directory.display());
+        let _ = writeln!(stderr, "  clients   {}", shown_path(&directory.join("thinclient.toml")));
+        let _ = writeln!(stderr, "  commands  pigeonfs localnet ctl --state {} ...", shown_path(&directory));
     }
     // The socket in the directory comes first; it is worth a line only where nothing else was asked for.
     let told = if asked == 0 { addresses } else { &addresses[1..] };
