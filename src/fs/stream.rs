@@ -9,6 +9,8 @@ use crate::store::{Appended, Channel, ChannelId, Claim, Commit, Role, StoreError
 
 /// Most zeros that a write brings which leaves a gap before it.
 const MAX_GAP_BYTES: u64 = 16 << 20;
+/// What a limit of file sizes leaves free in the database, so that what was accepted can still be sent and confirmed.
+const LIMIT_RESERVE_BYTES: u64 = 4 << 20;
 /// Most bytes that one read gives.
 pub(super) const READ_BYTES: usize = 1 << 20;
 
@@ -166,11 +168,29 @@ impl Fs {
         self.refuse_unusable(&channel).inspect_err(|error| open.fail(error))?;
         // The kernel's offset means nothing under O_APPEND: others may have appended since it looked.
         let gap = if open.appends() { 0 } else { self.gap(&channel, open, offset)? };
+        self.refuse_beyond_limit(gap.saturating_add(bytes.len() as u64))?;
         open.writes();
         open.filled = gap;
         let mut taken = vec![0; usize::try_from(gap).unwrap_or_default()];
         taken.extend_from_slice(bytes);
         Ok(Taken::Commit(self.owner.store().append(id, taken, Some(claim))))
+    }
+
+    /// Refuses bytes for which the state's database has no room below this process' limit of file sizes (`ulimit -f`). The store
+    /// itself would take the failed write for a failing disk.
+    fn refuse_beyond_limit(&self, bytes: u64) -> Result<(), FsError> {
+        let Some(limit) = rustix::process::getrlimit(rustix::process::Resource::Fsize).current else { return Ok(()) };
+        let state = self.owner.store().state_path();
+        let longest = ["pigeonfs.db", "pigeonfs.db-wal"].iter().filter_map(|name| state.join(name).metadata().ok());
+        let longest = longest.map(|found| found.len()).max().unwrap_or(0);
+        if longest.saturating_add(bytes.saturating_mul(2)).saturating_add(LIMIT_RESERVE_BYTES) <= limit {
+            return Ok(());
+        }
+        let text = format!(
+            "the state's database would pass the limit of file sizes of {limit} bytes that the mount was started with: start it \
+             with a larger `ulimit -f`"
+        );
+        Err(FsError::new(libc::EFBIG, text))
     }
 
     /// How many zeros belong before a write that does not begin where the last one ended. What copies a file with holes
@@ -203,6 +223,7 @@ impl Fs {
             open.writes();
             gap
         };
+        self.refuse_beyond_limit(gap)?;
         let zeros = vec![0; usize::try_from(gap).unwrap_or_default()];
         let appended = self.owner.store().append(channel.id, zeros, None).wait();
         self.wrote(handle, appended).map(drop)
@@ -316,10 +337,17 @@ impl Fs {
         if channel.size - channel.tail_bytes < bytes {
             self.seal(&channel)?;
         }
-        let text = format!(
-            "{} of the {bytes} bytes of {} are stored; nothing is lost, and they stay on their way",
-            channel.stored_bytes, channel.name
-        );
+        let text = if channel.is_at_home() {
+            format!(
+                "{} has a name that rsync gives to what is not whole: nothing of it is sent before it is renamed",
+                channel.name
+            )
+        } else {
+            format!(
+                "{} of the {bytes} bytes of {} are stored; nothing is lost, and they stay on their way",
+                channel.stored_bytes, channel.name
+            )
+        };
         Ok(Answer::Later(self.pause(&channel, text)))
     }
 

@@ -218,6 +218,12 @@ pub struct Channel {
 }
 
 impl Channel {
+    /// Whether it is kept at home: rsync has made it under a name of its own and renames it once it is whole. Nothing of it leaves
+    /// before, so that an rsync that is interrupted can remove it.
+    pub fn is_at_home(&self) -> bool {
+        self.name.is_temporary() && !self.launched
+    }
+
     /// How `present` differs from the network that the channel belongs to by its capability's text, where that is a reason
     /// to refuse it. What a channel is bound to stands above its text.
     pub fn misfit(&self, present: &NetworkId) -> Option<Misfit> {

@@ -15,6 +15,6 @@ pub use channel::{
 };
 pub use finding::Finding;
 pub use limits::{Limits, Usage};
-pub use name::{ChannelName, MAX_NAME_BYTES, NameError};
+pub use name::{ChannelName, MAX_NAME_BYTES, NameError, is_rsync_temporary};
 pub use network::{Binding, Misfit, NetworkId};
 pub use record::{RecordId, RecordState};

@@ -58,6 +58,27 @@ impl ChannelName {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+
+    /// Whether rsync gave it, to a file that it renames once it is whole: `.NAME.XXXXXX`.
+    pub fn is_temporary(&self) -> bool {
+        is_rsync_temporary(&self.0)
+    }
+}
+
+/// Letters and digits that mkstemp(3) makes up.
+const RANDOM: usize = 6;
+
+/// Whether a name has the form of rsync's temporary ones, `.NAME.XXXXXX`. A person's `.config.backup` is not taken for one: what
+/// is random has letters or digits of two kinds.
+pub fn is_rsync_temporary(name: &str) -> bool {
+    let Some((before, random)) = name.rsplit_once('.') else { return false };
+    let kinds: [fn(&u8) -> bool; 3] = [u8::is_ascii_lowercase, u8::is_ascii_uppercase, u8::is_ascii_digit];
+    let found = kinds.iter().filter(|kind| random.as_bytes().iter().any(kind)).count();
+    before.len() > 1
+        && before.starts_with('.')
+        && random.len() == RANDOM
+        && random.bytes().all(|byte| byte.is_ascii_alphanumeric())
+        && found > 1
 }
 
 impl fmt::Display for ChannelName {

@@ -11,6 +11,7 @@ mod departure;
 mod error;
 mod holders;
 mod interrupt;
+mod memory;
 mod mounts;
 mod point;
 mod relay;

@@ -12,9 +12,9 @@ use tokio::sync::watch;
 use tracing::{info, warn};
 
 use super::interrupt::Interrupts;
-use super::relay::Relay;
+use super::relay::{Heard, OfHandle, Relay};
 use super::serve::Server;
-use super::{MountError, attach, departure, mounts, point};
+use super::{MountError, attach, departure, memory, mounts, point};
 use crate::fs::{Fs, drop as drops};
 
 /// Threads that take requests from the kernel. They wait for nothing but the disk, where it has to be read.
@@ -54,6 +54,7 @@ impl Session {
     /// Mounts `fs` at an empty directory and serves it. A dead mount of ours that is in the way is cleared first. Its
     /// requests are answered on `runtime`. Blocks shortly.
     pub fn start(path: &Path, fs: Arc<Fs>, runtime: Handle, options: &MountOptions) -> Result<Self, MountError> {
+        memory::give_large_pieces_back();
         let point = point::prepare(path)?;
         let attached = attach::attach(&point, options)?;
         // It may have been moved since it was looked at.
@@ -162,7 +163,13 @@ impl Session {
 fn serve(device: OwnedFd, fs: Arc<Fs>, runtime: Handle) -> io::Result<fuser::Session<Server>> {
     let interrupts = Interrupts::default();
     let heard = interrupts.clone();
-    let (relay, end) = Relay::start(device, THREADS, move |unique| heard.interrupt(unique))?;
+    let told = Arc::clone(&fs);
+    let (relay, end) = Relay::start(device, THREADS, move |it| match it {
+        Heard::Interrupted(unique) => heard.interrupt(unique),
+        Heard::Lost(OfHandle::Change { handle }) => told.call_lost(handle),
+        Heard::Lost(OfHandle::Flush { handle }) => told.closed_unseen(handle),
+        Heard::Lost(OfHandle::Release { handle }) => told.release(handle),
+    })?;
     let server = Server::new(fs, runtime, Arc::clone(&relay), interrupts);
     let mut config = fuser::Config::default();
     config.n_threads = Some(THREADS);

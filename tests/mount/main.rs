@@ -15,3 +15,4 @@ mod mount_basic;
 mod semantics;
 mod surroundings;
 mod tools;
+mod unfinished;

@@ -179,6 +179,12 @@ fn a_limit_of_file_sizes_is_told_to_whoever_writes() {
     let error = std::os::unix::fs::FileExt::write_all_at(&file, &[1; 100], 21 << 20).expect_err("too large");
     assert_eq!(error.raw_os_error(), Some(libc::EFBIG), "{error}");
     drop(file);
+    // A stream's bytes are in the database, which is a file too. What was taken before stays, and the state is well.
+    let mut stream = fs::File::create(mount.path.join("stream")).expect("made");
+    let error = (0..400).find_map(|_| stream.write_all(&[1; 64 << 10]).err()).expect("too large");
+    assert_eq!(error.raw_os_error(), Some(libc::EFBIG), "{error}");
+    stream.sync_all().expect("what was taken is safe");
+    fs::read(mount.path.join("stream")).expect("read");
     assert!(mount.is_there());
     mount.signal(Signal::TERM);
     assert_eq!(mount.ends(), Some(0));

@@ -34,7 +34,7 @@ impl Delivery {
             // Truncated or packed anew: what was looked up before is no longer what the store holds.
             self.stop(id);
         }
-        if channel.boxes > channel.stored_boxes {
+        if channel.boxes > channel.stored_boxes && !channel.is_at_home() {
             if !self.writers.contains_key(&id) {
                 self.start_sender(now, channel, age);
             }

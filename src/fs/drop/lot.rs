@@ -1,14 +1,13 @@
 //! What becomes of a file in a drop by its name alone: most are sent, some programs' own files are not.
 
 use super::super::names::is_desktop_junk;
+use crate::model::is_rsync_temporary;
 
 /// Ends of names that programs give to files that they have not finished.
 pub(crate) const TEMPORARY_ENDS: &[&str] =
     &[".crdownload", ".download", ".filepart", ".part", ".partial", ".temp", ".tmp"];
 /// Beginnings of such names: a desktop's save, rsync's directory of delayed updates.
 pub(crate) const TEMPORARY_STARTS: &[&str] = &[".goutputstream-", ".~tmp~"];
-/// Letters and digits that mkstemp(3) makes up.
-const RANDOM: usize = 6;
 
 /// What becomes of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,19 +38,7 @@ impl Lot {
 fn is_temporary(name: &str) -> bool {
     TEMPORARY_STARTS.iter().any(|start| name.starts_with(start))
         || TEMPORARY_ENDS.iter().any(|end| name.len() > end.len() && name.ends_with(end))
-        || is_rsync(name)
-}
-
-/// `.NAME.XXXXXX`. A person's `.config.backup` is not taken for one: what is random has letters or digits of two kinds.
-fn is_rsync(name: &str) -> bool {
-    let Some((before, random)) = name.rsplit_once('.') else { return false };
-    let kinds: [fn(&u8) -> bool; 3] = [u8::is_ascii_lowercase, u8::is_ascii_uppercase, u8::is_ascii_digit];
-    let found = kinds.iter().filter(|kind| random.as_bytes().iter().any(kind)).count();
-    before.len() > 1
-        && before.starts_with('.')
-        && random.len() == RANDOM
-        && random.bytes().all(|byte| byte.is_ascii_alphanumeric())
-        && found > 1
+        || is_rsync_temporary(name)
 }
 
 #[cfg(test)]

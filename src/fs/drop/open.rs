@@ -466,6 +466,16 @@ impl Fs {
         }
     }
 
+    /// The caller of a write, fsync or change of length heard of an error, and nothing here knows of the call.
+    pub fn call_lost(&self, handle: u64) {
+        if let Some(open) = self.open_for_writing(handle) {
+            self.fail_dropped(&open, Fault::Refused);
+        }
+        if let Ok(open) = self.handles().find_mut(handle) {
+            open.fail(&FsError::quiet(libc::EIO, "a write was refused: this machine's memory was short"));
+        }
+    }
+
     fn open_for_writing(&self, handle: u64) -> Option<OpenFile> {
         let open = self.handles().find(handle).ok()?.dropped.clone()?;
         open.writes.then_some(open)

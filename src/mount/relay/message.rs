@@ -5,9 +5,17 @@ const REQUEST_HEAD: usize = 40;
 /// `struct fuse_out_header`: length, error, unique.
 const ANSWER_HEAD: usize = 16;
 const FORGET: u32 = 2;
+const SETATTR: u32 = 4;
+const WRITE: u32 = 16;
+const RELEASE: u32 = 18;
+const FSYNC: u32 = 20;
+const FLUSH: u32 = 25;
 const INTERRUPT: u32 = 36;
 const DESTROY: u32 = 38;
 const BATCH_FORGET: u32 = 42;
+/// Bits of `fuse_setattr_in.valid`: a size is set; the handle is given.
+const SETS_SIZE: u32 = 1 << 3;
+const HAS_HANDLE: u32 = 1 << 6;
 /// The number of a request that the kernel did not make. It counts in twos.
 const OURS: u64 = u64::MAX;
 
@@ -27,7 +35,20 @@ pub(super) enum Call {
     },
     /// The kernel no longer knows some numbers of files. Takes no answer.
     Forget,
+    /// Something about an open file that must be known where it is lost.
+    OfHandle(OfHandle),
     Other,
+}
+
+/// A request about an open file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::mount) enum OfHandle {
+    /// A write, a change of the length, or an fsync.
+    Change { handle: u64 },
+    /// A close of one of its descriptors.
+    Flush { handle: u64 },
+    /// Its last close.
+    Release { handle: u64 },
 }
 
 impl RequestHead {
@@ -37,12 +58,25 @@ impl RequestHead {
         if length < REQUEST_HEAD || length > message.len() {
             return None;
         }
-        let call = match u32_at(message, 4)? {
-            FORGET | BATCH_FORGET => Call::Forget,
-            INTERRUPT => Call::Interrupt { unique: u64_at(&message[..length], REQUEST_HEAD)? },
+        let message = &message[..length];
+        // Each begins with the handle, but for SETATTR: which attributes, and then the handle.
+        let first = u64_at(message, REQUEST_HEAD);
+        let call = match (u32_at(message, 4)?, first) {
+            (FORGET | BATCH_FORGET, _) => Call::Forget,
+            (INTERRUPT, unique) => Call::Interrupt { unique: unique? },
+            (WRITE | FSYNC, Some(handle)) => Call::OfHandle(OfHandle::Change { handle }),
+            (FLUSH, Some(handle)) => Call::OfHandle(OfHandle::Flush { handle }),
+            (RELEASE, Some(handle)) => Call::OfHandle(OfHandle::Release { handle }),
+            (SETATTR, Some(_)) => Self::resize(message).map_or(Call::Other, Call::OfHandle),
             _ => Call::Other,
         };
         Some(Self { unique: u64_at(message, 8)?, call })
+    }
+
+    fn resize(message: &[u8]) -> Option<OfHandle> {
+        let valid = u32_at(message, REQUEST_HEAD)?;
+        let handle = u64_at(message, REQUEST_HEAD + 8)?;
+        (valid & SETS_SIZE != 0 && valid & HAS_HANDLE != 0).then_some(OfHandle::Change { handle })
     }
 }
 
@@ -108,6 +142,29 @@ mod tests {
             let whole = RequestHead::of(&bytes);
             proptest::prop_assert!(whole.is_some_and(|head| head.unique == 7) || opcode == INTERRUPT);
             proptest::prop_assert_eq!(RequestHead::of(&bytes[..keep.index(bytes.len())]), None);
+        }
+
+        /// Those of open files are known by their handle, those of a name are not.
+        #[test]
+        fn what_is_about_an_open_file_names_its_handle(handle: u64, tail: [u8; 24]) {
+            let call = |opcode: u32, body: &[&[u8]]| {
+                let body = body.concat();
+                let length = u32::try_from(REQUEST_HEAD + body.len()).expect("short");
+                let mut bytes = [length, opcode].map(u32::to_ne_bytes).concat();
+                bytes.resize(REQUEST_HEAD, 0);
+                bytes.extend(body);
+                RequestHead::of(&bytes).expect("whole").call
+            };
+            let named = handle.to_ne_bytes();
+            let change = Call::OfHandle(OfHandle::Change { handle });
+            proptest::prop_assert_eq!(call(WRITE, &[&named, &tail]), change);
+            proptest::prop_assert_eq!(call(FSYNC, &[&named, &tail]), change);
+            proptest::prop_assert_eq!(call(FLUSH, &[&named, &tail]), Call::OfHandle(OfHandle::Flush { handle }));
+            proptest::prop_assert_eq!(call(RELEASE, &[&named, &tail]), Call::OfHandle(OfHandle::Release { handle }));
+            for valid in 0..128_u32 {
+                let expected = if valid & 0x48 == 0x48 { change } else { Call::Other };
+                proptest::prop_assert_eq!(call(SETATTR, &[&valid.to_ne_bytes(), &[0; 4], &named, &tail]), expected);
+            }
         }
 
         #[test]

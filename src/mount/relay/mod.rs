@@ -7,7 +7,8 @@
 //! the device itself, with [`Relay::settle`]: that saves a thread and its wake-up for each request.
 //!
 //! No request is lost: one that cannot be passed on is tried again for a short time and then answered with EIO, and so is
-//! one whose answer fuser could not send. What fuser answers by itself (a request that it cannot parse) is passed on by a
+//! one whose answer fuser could not send. Whoever owns the open file is told of a write, fsync or close that was lost like that:
+//! its bytes may be missing. What fuser answers by itself (a request that it cannot parse) is passed on by a
 //! thread that looks a few times a second while answers are due; so are notifications, which may have to wait for a lock
 //! in the kernel whose owner waits for an answer of ours.
 //!
@@ -31,6 +32,7 @@ use rustix::net::sockopt::{set_socket_send_buffer_size, socket_send_buffer_size}
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, recv, send, socketpair};
 use tracing::{debug, warn};
 
+pub(super) use message::OfHandle;
 use message::{AnswerHead, Call, RequestHead};
 
 /// Most bytes of one WRITE or READ that the kernel is asked for. A message is one allocation of the kernel, which may
@@ -80,13 +82,22 @@ enum Late {
     End,
 }
 
+/// What fuser does not hear of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Heard {
+    /// The caller of the request of this number was interrupted.
+    Interrupted(u64),
+    /// A request could not be passed on, and was answered with EIO.
+    Lost(OfHandle),
+}
+
 impl Relay {
-    /// Starts to read the device. `interrupted` is told the number of each request whose caller was interrupted. What
-    /// comes back with the relay is the end of the pair for fuser, which is to read it with `readers` threads.
+    /// Starts to read the device. `hear` is told what fuser does not hear of. What comes back with the relay is the end of
+    /// the pair for fuser, which is to read it with `readers` threads.
     pub(super) fn start(
         device: OwnedFd,
         readers: usize,
-        interrupted: impl Fn(u64) + Send + 'static,
+        hear: impl Fn(Heard) + Send + 'static,
     ) -> io::Result<(Arc<Self>, OwnedFd)> {
         let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
         for end in [&ours, &theirs] {
@@ -105,7 +116,7 @@ impl Relay {
         });
         let reader = Arc::clone(&relay);
         thread::Builder::new().name("relay".to_owned()).spawn(move || {
-            reader.read(&interrupted);
+            reader.read(&hear);
             reader.end(readers);
         })?;
         let writer = Arc::clone(&relay);
@@ -119,16 +130,18 @@ impl Relay {
     }
 
     /// Passes on what fuser has sent, which is the answer to this request among others. Where fuser could not send it,
-    /// the request is answered here: with `data`, or with EIO.
-    pub(super) fn settle(&self, unique: u64, data: Option<&[u8]>) {
+    /// the request is answered here, with data or an errno. Says whether it was fuser's answer that was passed on.
+    pub(super) fn settle(&self, unique: u64, instead: Result<&[u8], i32>) -> bool {
         self.drain();
-        if self.lock().due.remove(&unique) {
+        let is_due = self.lock().due.remove(&unique);
+        if is_due {
             warn!("an answer found no memory in the kernel");
-            match data {
-                Some(data) => self.answer(unique, 0, data),
-                None => self.answer(unique, libc::EIO, &[]),
+            match instead {
+                Ok(data) => self.answer(unique, 0, data),
+                Err(errno) => self.answer(unique, errno, &[]),
             }
         }
+        !is_due
     }
 
     /// Passes on what fuser has sent: answers now, notifications by the thread that may wait.
@@ -169,7 +182,7 @@ impl Relay {
     }
 
     /// Reads the device until the mount has ended.
-    fn read(&self, interrupted: &impl Fn(u64)) {
+    fn read(&self, hear: &impl Fn(Heard)) {
         let mut buffer = vec![0; MESSAGE_BYTES];
         loop {
             let length = match rustix::io::read(&self.device, &mut buffer[..]) {
@@ -187,16 +200,19 @@ impl Relay {
                 continue;
             };
             match head.call {
-                Call::Interrupt { unique } => interrupted(unique),
+                Call::Interrupt { unique } => hear(Heard::Interrupted(unique)),
                 // It has no answer, and the numbers of files are not counted.
                 Call::Forget => {}
-                Call::Other => self.pass(head.unique, &buffer[..length]),
+                Call::OfHandle(call) => {
+                    self.pass(head.unique, &buffer[..length], || hear(Heard::Lost(call)));
+                }
+                Call::Other => self.pass(head.unique, &buffer[..length], || ()),
             }
         }
     }
 
-    /// Passes a request on, or answers it.
-    fn pass(&self, unique: u64, request: &[u8]) {
+    /// Passes a request on; or says that it is lost, and then answers it.
+    fn pass(&self, unique: u64, request: &[u8], lost: impl FnOnce()) {
         {
             let mut state = self.lock();
             state.due.insert(unique);
@@ -216,6 +232,8 @@ impl Relay {
         };
         warn!(%error, bytes = request.len(), "a request could not be passed on");
         self.lock().due.remove(&unique);
+        // Before the caller knows: it may close the file at once.
+        lost();
         self.answer(unique, libc::EIO, &[]);
     }
 

@@ -9,7 +9,7 @@ struct Ends {
     relay: Arc<Relay>,
     device: OwnedFd,
     fuser: OwnedFd,
-    interrupted: mpsc::Receiver<u64>,
+    heard: mpsc::Receiver<Heard>,
 }
 
 fn ends() -> Ends {
@@ -18,9 +18,9 @@ fn ends() -> Ends {
     for end in [&device, &kernel] {
         set_socket_send_buffer_size(end, 4 * MESSAGE_BYTES).expect("set");
     }
-    let (tell, interrupted) = mpsc::channel();
-    let (relay, fuser) = Relay::start(kernel, 2, move |unique| tell.send(unique).unwrap_or(())).expect("started");
-    Ends { relay, device, fuser, interrupted }
+    let (tell, heard) = mpsc::channel();
+    let (relay, fuser) = Relay::start(kernel, 2, move |it| tell.send(it).unwrap_or(())).expect("started");
+    Ends { relay, device, fuser, heard }
 }
 
 fn request(opcode: u32, unique: u64, body: &[u8]) -> Vec<u8> {
@@ -58,10 +58,10 @@ fn requests_and_answers_pass_unchanged_and_interrupts_are_taken_out() {
     let unknown = request(999, 6, b"of another time");
     put(&ends.device, &unknown);
     assert_eq!(take(&ends.fuser), lookup);
-    assert_eq!(ends.interrupted.recv(), Ok(2));
+    assert_eq!(ends.heard.recv(), Ok(Heard::Interrupted(2)));
     assert_eq!(take(&ends.fuser), unknown, "what needs no answer goes no further");
     put(&ends.fuser, &answer(2, b"found"));
-    ends.relay.settle(2, None);
+    assert!(ends.relay.settle(2, Err(libc::EIO)), "it was fuser's");
     assert_eq!(take(&ends.device), answer(2, b"found"));
 }
 
@@ -85,6 +85,10 @@ fn a_request_that_cannot_be_passed_on_is_answered() {
     drop(ends.fuser);
     put(&ends.device, &request(1, 4, b"name\0"));
     assert_eq!(take(&ends.device), message::answer_head(4, libc::EIO, 0).expect("short"));
+    // A write that is lost is told of, so that nobody takes its file for whole.
+    put(&ends.device, &request(16, 6, &9_u64.to_ne_bytes()));
+    assert_eq!(take(&ends.device), message::answer_head(6, libc::EIO, 0).expect("short"));
+    assert_eq!(ends.heard.try_iter().collect::<Vec<_>>(), [Heard::Lost(OfHandle::Change { handle: 9 })]);
 }
 
 #[test]
@@ -94,10 +98,10 @@ fn an_answer_that_fuser_could_not_send_is_given_in_its_place() {
         put(&ends.device, &request(15, unique, b""));
         take(&ends.fuser);
     }
-    ends.relay.settle(2, Some(b"read"));
+    assert!(!ends.relay.settle(2, Ok(b"read")));
     assert_eq!(take(&ends.device), answer(2, b"read"));
-    ends.relay.settle(4, None);
-    assert_eq!(take(&ends.device), message::answer_head(4, libc::EIO, 0).expect("short"));
+    assert!(!ends.relay.settle(4, Err(libc::ENOSPC)));
+    assert_eq!(take(&ends.device), message::answer_head(4, libc::ENOSPC, 0).expect("short"));
 }
 
 #[test]
@@ -117,7 +121,7 @@ fn many_who_answer_at_once_lose_and_double_nothing() {
                 for _ in 0..COUNT / 4 {
                     let unique = RequestHead::of(&take(&ends.fuser)).expect("a request").unique;
                     put(&ends.fuser, &answer(unique, &[9; 100]));
-                    ends.relay.settle(unique, None);
+                    ends.relay.settle(unique, Err(libc::EIO));
                 }
             });
         }

@@ -23,7 +23,12 @@ struct State {
 impl Server {
     pub(super) fn open_directory(&self, node: Node, reply: Reply<ReplyOpen>) {
         match self.fs.list(node) {
-            Ok(entries) => reply.opened(self.listings.open(entries.into()), FopenFlags::empty()),
+            Ok(entries) => {
+                let handle = self.listings.open(entries.into());
+                if !reply.opened(handle, FopenFlags::empty()) {
+                    self.listings.close(handle);
+                }
+            }
             Err(error) => self.fail("opendir", About::node(node), reply, &error),
         }
     }
@@ -51,8 +56,12 @@ impl Listings {
     }
 
     pub(super) fn release(&self, handle: u64, reply: Reply<ReplyEmpty>) {
-        self.lock().open.remove(&handle);
+        self.close(handle);
         reply.done();
+    }
+
+    fn close(&self, handle: u64) {
+        self.lock().open.remove(&handle);
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

@@ -12,8 +12,12 @@ use crate::store::Claim;
 
 impl Server {
     pub(super) fn open(&self, node: Node, flags: i32, reply: Reply<ReplyOpen>) {
-        let opened =
-            |reply: Reply<ReplyOpen>, opened: crate::fs::Opened| reply.opened(opened.handle, caching(opened.node));
+        let fs = Arc::clone(&self.fs);
+        let opened = move |reply: Reply<ReplyOpen>, opened: crate::fs::Opened| {
+            if !reply.opened(opened.handle, caching(opened.node)) {
+                fs.release(opened.handle);
+            }
+        };
         self.commit("open", About::node(node), reply, move |fs| fs.open(node, flags), opened);
     }
 

@@ -1,6 +1,7 @@
 //! Names and attributes.
 
 use std::ffi::{OsStr, OsString};
+use std::sync::Arc;
 
 use fuser::{ReplyAttr, ReplyCreate, ReplyEmpty, ReplyEntry};
 
@@ -18,14 +19,24 @@ impl Server {
 
     pub(super) fn attributes(&self, node: Node, handle: Option<u64>, reply: Reply<ReplyAttr>) {
         match self.fs.attributes(node, handle) {
-            Ok(attributes) => reply.attributes(&attributes),
+            Ok(attributes) => {
+                reply.attributes(&attributes);
+            }
             Err(error) => self.fail("getattr", About::node(node), reply, &error),
         }
     }
 
     pub(super) fn change(&self, node: Node, handle: Option<u64>, change: Change, reply: Reply<ReplyAttr>) {
         let work = move |fs: &Fs| fs.change(node, handle, change);
-        self.commit("setattr", About::node(node), reply, work, |reply, attributes| reply.attributes(&attributes));
+        let fs = Arc::clone(&self.fs);
+        let resized = handle.filter(|_| change.size.is_some());
+        self.commit("setattr", About::node(node), reply, work, move |reply, attributes| {
+            if !reply.attributes(&attributes)
+                && let Some(handle) = resized
+            {
+                fs.call_lost(handle);
+            }
+        });
     }
 
     pub(super) fn create(
@@ -43,8 +54,12 @@ impl Server {
             let opened = fs.create(parent, &name, mode, flags, by)?;
             Ok((fs.attributes(opened.node, Some(opened.handle))?, opened.handle))
         };
-        self.commit("create", about, reply, work, |reply, (attributes, handle)| {
-            reply.created(&attributes, handle, caching(attributes.node));
+        let fs = Arc::clone(&self.fs);
+        self.commit("create", about, reply, work, move |reply, (attributes, handle)| {
+            if !reply.created(&attributes, handle, caching(attributes.node)) {
+                fs.call_lost(handle);
+                fs.release(handle);
+            }
         });
     }
 

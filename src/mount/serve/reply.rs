@@ -21,6 +21,8 @@ const ATTRIBUTES_LAST: Duration = Duration::ZERO;
 const ATTRIBUTES_OF_A_LOOKUP_LAST: Duration = Duration::from_nanos(1);
 /// And names come, go and change.
 const NAMES_LAST: Duration = Duration::ZERO;
+/// What a caller hears whose answer found no memory, where the answer cannot be given in another way.
+const UNSENT: Result<&[u8], i32> = Err(libc::EIO);
 /// Inode numbers are never used again.
 const GENERATION: Generation = Generation(0);
 
@@ -71,14 +73,15 @@ impl<R: Answer> Reply<R> {
 
     /// It failed.
     pub(super) fn error(self, errno: i32) {
-        self.give(None, |answer| answer.refuse(Errno::from_i32(errno)));
+        self.give(Err(errno), |answer| answer.refuse(Errno::from_i32(errno)));
     }
 
-    fn give(mut self, data: Option<&[u8]>, give: impl FnOnce(R)) {
-        if let Some(answer) = self.answer.take() {
+    /// Gives the answer through fuser, or `instead` where fuser cannot send it. Says whether the caller has heard `give`'s.
+    fn give(mut self, instead: Result<&[u8], i32>, give: impl FnOnce(R)) -> bool {
+        self.answer.take().is_some_and(|answer| {
             give(answer);
-            self.relay.settle(self.unique, data);
-        }
+            self.relay.settle(self.unique, instead)
+        })
     }
 }
 
@@ -87,7 +90,7 @@ impl<R: Answer> Drop for Reply<R> {
         if let Some(answer) = self.answer.take() {
             warn!("a request was left without an answer");
             answer.refuse(Errno::EIO);
-            self.relay.settle(self.unique, None);
+            self.relay.settle(self.unique, Err(libc::EIO));
         }
     }
 }
@@ -95,14 +98,14 @@ impl<R: Answer> Drop for Reply<R> {
 impl Reply<ReplyEmpty> {
     /// It is done, and there is nothing to say.
     pub(super) fn done(self) {
-        self.give(None, ReplyEmpty::ok);
+        self.give(Ok(&[]), ReplyEmpty::ok);
     }
 }
 
 impl Reply<ReplyData> {
     /// Bytes of a file.
     pub(super) fn bytes(self, bytes: &[u8]) {
-        self.give(Some(bytes), |answer| answer.data(bytes));
+        self.give(Ok(bytes), |answer| answer.data(bytes));
     }
 }
 
@@ -110,31 +113,34 @@ impl Reply<ReplyEntry> {
     /// What a name stands for.
     pub(super) fn entry(self, attributes: &Attributes) {
         let file = file(attributes);
-        self.give(None, |answer| {
+        self.give(UNSENT, |answer| {
             answer.entry_with_ttls(&ATTRIBUTES_OF_A_LOOKUP_LAST, &NAMES_LAST, &file, GENERATION);
         });
     }
 }
 
 impl Reply<ReplyAttr> {
-    pub(super) fn attributes(self, attributes: &Attributes) {
+    /// False: the caller was told that it failed.
+    pub(super) fn attributes(self, attributes: &Attributes) -> bool {
         let file = file(attributes);
-        self.give(None, |answer| answer.attr(&ATTRIBUTES_LAST, &file));
+        self.give(UNSENT, |answer| answer.attr(&ATTRIBUTES_LAST, &file))
     }
 }
 
 impl Reply<ReplyOpen> {
-    /// A file or directory is open.
-    pub(super) fn opened(self, handle: u64, flags: FopenFlags) {
-        self.give(None, |answer| answer.opened(FileHandle(handle), flags));
+    /// A file or directory is open. False: the caller was told that it failed, and nobody closes the handle.
+    #[must_use]
+    pub(super) fn opened(self, handle: u64, flags: FopenFlags) -> bool {
+        self.give(UNSENT, |answer| answer.opened(FileHandle(handle), flags))
     }
 }
 
 impl Reply<ReplyCreate> {
-    /// A file was made, and is open.
-    pub(super) fn created(self, attributes: &Attributes, handle: u64, flags: FopenFlags) {
+    /// A file was made, and is open. False: the caller was told that it failed, and nobody closes the handle.
+    #[must_use]
+    pub(super) fn created(self, attributes: &Attributes, handle: u64, flags: FopenFlags) -> bool {
         let file = file(attributes);
-        self.give(None, |answer| answer.created(&NAMES_LAST, &file, GENERATION, FileHandle(handle), flags));
+        self.give(UNSENT, |answer| answer.created(&NAMES_LAST, &file, GENERATION, FileHandle(handle), flags))
     }
 }
 
@@ -143,14 +149,18 @@ impl Reply<ReplyWrite> {
     pub(super) fn written(self, count: u64) {
         // A request has no more than the kernel can count.
         let count = u32::try_from(count).unwrap_or(u32::MAX);
-        self.give(None, |answer| answer.written(count));
+        // As in `struct fuse_write_out`. Whoever heard of an error would write the bytes once more.
+        let written = [count.to_ne_bytes(), [0; 4]].concat();
+        self.give(Ok(&written), |answer| answer.written(count));
     }
 }
 
 impl Reply<ReplyLseek> {
     pub(super) fn offset(self, offset: u64) {
         match i64::try_from(offset) {
-            Ok(offset) => self.give(None, |answer| answer.offset(offset)),
+            Ok(offset) => {
+                self.give(UNSENT, |answer| answer.offset(offset));
+            }
             Err(_) => self.error(libc::EOVERFLOW),
         }
     }
@@ -159,7 +169,7 @@ impl Reply<ReplyLseek> {
 impl Reply<ReplyPoll> {
     /// What a poll finds.
     pub(super) fn events(self, events: PollEvents) {
-        self.give(None, |answer| answer.poll(events));
+        self.give(UNSENT, |answer| answer.poll(events));
     }
 }
 
@@ -169,7 +179,7 @@ impl Reply<ReplyStatfs> {
         // A small number would make installers refuse to write.
         const FILES: u64 = u32::MAX as u64;
         const NAME_BYTES: u32 = 255;
-        self.give(None, |answer| {
+        self.give(UNSENT, |answer| {
             answer.statfs(blocks, free_blocks, free_blocks, FILES, FILES, block, NAME_BYTES, block);
         });
     }
@@ -179,8 +189,12 @@ impl Reply<ReplyXattr> {
     /// The protocol of both kinds of question: no room asks for the size, too little is ERANGE.
     pub(super) fn value(self, room: u32, value: &[u8]) {
         match u32::try_from(value.len()) {
-            Ok(size) if room == 0 => self.give(None, |answer| answer.size(size)),
-            Ok(size) if size <= room => self.give(Some(value), |answer| answer.data(value)),
+            Ok(size) if room == 0 => {
+                self.give(UNSENT, |answer| answer.size(size));
+            }
+            Ok(size) if size <= room => {
+                self.give(Ok(value), |answer| answer.data(value));
+            }
             _ => self.error(libc::ERANGE),
         }
     }
@@ -193,7 +207,7 @@ impl Reply<ReplyDirectory> {
     }
 
     pub(super) fn send(self) {
-        self.give(None, ReplyDirectory::ok);
+        self.give(UNSENT, ReplyDirectory::ok);
     }
 }
 
