@@ -19,7 +19,14 @@ use crate::thin::frame;
 
 /// How long a verb tries, while one owner goes and another comes.
 const PATIENCE: Duration = Duration::from_secs(20);
+/// The longest pause between two tries.
 const PAUSE: Duration = Duration::from_millis(50);
+
+/// Pauses before the next try. Each time for another while: verbs that come and go in step, as from a script, would
+/// otherwise meet whoever waits for the state at the same point of their way, each time.
+async fn pause() {
+    sleep(PAUSE.mul_f64(rand::random_range(0.1..=1.0))).await;
+}
 
 /// What a verb needs to open a state.
 #[derive(Clone, Debug)]
@@ -75,7 +82,8 @@ impl Link {
     /// is not done again.
     pub async fn request(&mut self, request: Request) -> Result<Response, Failure> {
         let asked = Asked::new(request)?;
-        let until = Instant::now() + PATIENCE;
+        // Patience counts from the first try that failed: an owner may have been asked for hours when it goes.
+        let mut failing = None;
         loop {
             match &mut self.end {
                 End::None => self.end = Self::reach(&self.opening).await?,
@@ -94,18 +102,24 @@ impl Link {
                         None => self.give_up().await,
                     }
                 }
-                End::Client(stream) => match ask(stream, &asked).await {
-                    Ok(Answer::Ok(response)) => return Ok(*response),
-                    Ok(Answer::Err(failure)) => return Err(failure),
-                    Err(error) => {
-                        self.end = End::None;
-                        if Instant::now() > until {
-                            return Err(unreachable(&self.opening.state, &error));
+                End::Client(stream) => {
+                    let put = Instant::now();
+                    match ask(stream, &asked).await {
+                        Ok(Answer::Ok(response)) => return Ok(*response),
+                        Ok(Answer::Err(failure)) => return Err(failure),
+                        Err(error) => {
+                            self.end = End::None;
+                            let worked_on_it = put.elapsed() > PATIENCE;
+                            let since = failing.filter(|_| !worked_on_it).unwrap_or_else(Instant::now);
+                            failing = Some(since);
+                            if since.elapsed() > PATIENCE {
+                                return Err(unreachable(&self.opening.state, &error));
+                            }
+                            debug!(%error, "the owner of the state went away; looking for the next");
+                            pause().await;
                         }
-                        debug!(%error, "the owner of the state went away; looking for the next");
-                        sleep(PAUSE).await;
                     }
-                },
+                }
             }
         }
     }
@@ -147,7 +161,7 @@ impl Link {
             owner.close().await;
         }
         // The mount that asked takes the lock next; it is looked for with patience.
-        sleep(PAUSE).await;
+        pause().await;
     }
 
     async fn reach(opening: &Opening) -> Result<End, Failure> {
@@ -164,7 +178,7 @@ impl Link {
                 Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
                     return Err(Failure::new(FailureKind::Refused, error.to_string()));
                 }
-                Err(_) => sleep(PAUSE).await,
+                Err(_) => pause().await,
             }
         }
     }
@@ -191,7 +205,7 @@ pub async fn take_for_mount(opening: &Opening) -> Result<Arc<Owner>, Failure> {
                 {
                     return Err(refusal);
                 }
-                sleep(PAUSE).await;
+                pause().await;
             }
             Err(failure) => return Err(failure),
         }
