@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use rusqlite::config::DbConfig;
@@ -27,6 +28,9 @@ pub(super) struct Place {
     dir: PrivateDir,
     /// The SQLite VFS, where it is not the one of the operating system: then the database is on no disk of this machine.
     vfs: Option<String>,
+    /// The file that was opened first. No connection is made to another one that stands in its place: by closing such a
+    /// connection SQLite would delete the log, which is named as ours is.
+    first: Arc<OnceLock<(u64, u64)>>,
 }
 
 /// Which files a database is. Another file of the same name is not the one that was opened.
@@ -38,7 +42,7 @@ pub(super) struct Identity {
 
 impl Place {
     pub(super) fn new(dir: PrivateDir, vfs: Option<String>) -> Self {
-        Self { dir, vfs }
+        Self { dir, vfs, first: Arc::default() }
     }
 
     pub(super) fn dir(&self) -> &PrivateDir {
@@ -47,7 +51,11 @@ impl Place {
 
     /// Opens the database for the one who writes, made where it is missing, and brings it to the newest schema.
     pub(super) fn open(&self) -> Result<Connection, StoreError> {
-        self.set_up(self.make()?)
+        let db = self.set_up(self.make()?)?;
+        if let Some(database) = self.identity()?.database {
+            let _ = self.first.set(database);
+        }
+        Ok(db)
     }
 
     /// The same, and nothing is made: for a database that was open before.
@@ -83,8 +91,12 @@ impl Place {
         } else {
             return Ok(());
         };
+        Err(self.replaced(name))
+    }
+
+    fn replaced(&self, name: &str) -> StoreError {
         let path = self.dir().path().join(name);
-        Err(StoreError::Io { reason: format!("{path:?} was removed or replaced while it was in use") })
+        StoreError::Io { reason: format!("{path:?} was removed or replaced while it was in use") }
     }
 
     /// True: it is a new file. Made here and not by SQLite, so that it is private from the start; the log and the shared
@@ -141,6 +153,11 @@ impl Place {
         }
         if !dir.check_file(DATABASE)? {
             return Err(StoreError::Io { reason: format!("{:?} does not exist", dir.path().join(DATABASE)) });
+        }
+        if let Some(first) = self.first.get()
+            && self.identity()?.database != Some(*first)
+        {
+            return Err(self.replaced(DATABASE));
         }
         let db = Connection::open_with_flags(dir.through_descriptor().join(DATABASE), FLAGS)?;
         // SQLite resolves the descriptor's link to a path. The directory may have been moved in that moment, and another

@@ -317,6 +317,8 @@ impl Writer {
             let _ = write_log(&db, "TRUNCATE");
             self.shared.readers.renew();
             drop(db);
+        } else {
+            self.shared.readers.renew();
         }
         self.place.check(&Identity { log: None, ..self.opened })?;
         let mut db = self.place.reopen()?;
@@ -324,8 +326,6 @@ impl Writer {
         count_log_pages(&mut db, &self.log_pages)?;
         let touched = self.shared.catalog.replace(queries::everything(&db)?);
         self.opened = self.place.identity()?;
-        // Meanwhile readers may have opened what stood in its place.
-        self.shared.readers.renew();
         self.db = Some(db);
         self.litter = true;
         Ok(touched)

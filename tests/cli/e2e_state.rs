@@ -163,14 +163,23 @@ fn a_verb_whose_owner_dies_before_it_answers_is_done_once() {
     assert!(log.contains("\"size\":5,"), "appended twice: {log}");
 }
 
+/// Bytes of a channel; none where there is none.
+fn size_of(work: &Work, name: &str) -> u64 {
+    let status = work.verb("s", &["status", name, "--json"]);
+    serde_json::from_slice::<serde_json::Value>(&status.stdout).map_or(0, |status| status["size"].as_u64().unwrap_or(0))
+}
+
 /// Runs a verb through a socket that hands its first request on and dies before it answers.
 fn asked_twice(work: &Work, verb: &[&str]) -> Run {
     // The real owner: a verb that waits on its input, in a state that was moved aside for the moment.
     let (real, aside) = (work.path("s"), work.path("aside"));
+    let before = size_of(work, "owner");
     let mut owner = work.command();
     owner.args(["append", "owner", "--no-wait", "--state"]).arg(&real);
     let mut owner = Kill(owner.stdin(Stdio::piped()).spawn().expect("the binary"));
-    eventually("its socket", || UnixStream::connect(real.join("control.sock")).ok());
+    // It waits once it has taken what there is.
+    owner.0.stdin.as_mut().expect("piped").write_all(b"x").expect("taken");
+    eventually("it waits for more", || (size_of(work, "owner") > before).then_some(()));
     fs::rename(&real, &aside).expect("moved");
     fs::create_dir(&real).expect("made");
     fs::set_permissions(&real, fs::Permissions::from_mode(0o700)).expect("set");
