@@ -18,6 +18,7 @@ mod follow;
 mod forget;
 mod harden;
 mod help;
+mod keep;
 mod list;
 mod localnet;
 mod log;
@@ -31,6 +32,7 @@ mod qr;
 mod read;
 mod receive;
 mod rename;
+mod resend;
 mod secret_args;
 mod secret_input;
 mod send;
@@ -42,6 +44,7 @@ mod trim;
 mod umount;
 mod usage;
 mod version;
+mod verify;
 mod wait;
 
 use std::ffi::OsString;
@@ -120,6 +123,9 @@ enum Verb {
     Skip(skip::Typed),
     Adopt(adopt::Typed),
     Move(move_spool::Typed),
+    Keep(keep::Typed),
+    Verify(verify::Typed),
+    Resend(resend::Typed),
     Wait(wait::Typed),
     Append(append::Typed),
     Read(read::Typed),
@@ -344,6 +350,9 @@ async fn run(context: &Context, verb: Verb) -> Result<(), Stop> {
         Verb::Skip(typed) => skip::run(context, typed).await,
         Verb::Adopt(typed) => adopt::run(context, typed).await,
         Verb::Move(typed) => move_spool::run(context, typed).await,
+        Verb::Keep(typed) => keep::run(context, typed).await,
+        Verb::Verify(typed) => verify::run(context, typed).await,
+        Verb::Resend(typed) => resend::run(context, typed).await,
         Verb::Wait(typed) => wait::run(context, typed).await,
         Verb::Append(typed) => append::run(context, typed).await,
         Verb::Read(typed) => read::run(context, typed).await,

@@ -234,6 +234,14 @@ fn details(channel: &ChannelStatus) -> Vec<[String; 2]> {
             }
         }
     }
+    if let Some(until) = channel.kept_until {
+        let by =
+            if channel.role == RoleStatus::Writer { "" } else { " by its writer: what is not found before is late" };
+        rows.push(("kept", format!("until {}{by}", utc(until))));
+    }
+    if channel.expired_boxes > 0 {
+        rows.push(("sending again", format!("{} boxes that have expired", channel.expired_boxes)));
+    }
     if channel.boxes_per_minute > 0.0 {
         rows.push(("rate", format!("{} boxes a minute", channel.boxes_per_minute)));
     }
@@ -273,6 +281,8 @@ mod tests {
             eta_ms: None,
             oldest_unstored_ms: None,
             oldest_expires_at: None,
+            kept_until: None,
+            expired_boxes: 0,
             followed_ms: None,
             dropped_bytes: 0,
             paused: false,

@@ -21,6 +21,7 @@ mod carry;
 pub mod control;
 mod driver;
 pub mod drops;
+mod keep;
 mod network;
 mod owner;
 mod search;
@@ -68,6 +69,10 @@ pub struct Engine {
     adopting: Arc<Notify>,
     /// A verb has asked for a search.
     searching: Arc<Notify>,
+    /// A verb has said that a channel is to be kept.
+    keeping: Arc<Notify>,
+    /// What is seen of the network.
+    seen: watch::Receiver<network::View>,
     tasks: std::sync::Mutex<Vec<JoinHandle<()>>>,
 }
 
@@ -82,6 +87,7 @@ impl Engine {
         let view = Arc::new(view);
         let drops = drops::Drops::new(store.clone());
         let (adopting, searching) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+        let keeping = Arc::new(Notify::new());
         let (commands, obeyed) = mpsc::channel(COMMANDS);
         let run = |part, task: Box<dyn FnMut() -> Task + Send>| {
             tokio::spawn(supervise::supervise(part, Arc::clone(&shared), stopped.clone(), task))
@@ -109,6 +115,13 @@ impl Engine {
             };
             move || -> Task { Box::pin(searches.clone().run(seen.clone(), stopped.clone())) }
         };
+        let resend = {
+            let (seen, stopped) = (seen.clone(), stopped.clone());
+            let keeper =
+                keep::Keeper { store: store.clone(), shared: Arc::clone(&shared), asked: Arc::clone(&keeping) };
+            move || -> Task { Box::pin(keeper.clone().run(seen.clone(), stopped.clone())) }
+        };
+        let view_of_network = seen.clone();
         let drive = {
             let (store, shared, stopped) = (store.clone(), Arc::clone(&shared), stopped.clone());
             let obeyed = Arc::new(tokio::sync::Mutex::new(obeyed));
@@ -127,9 +140,21 @@ impl Engine {
             run("the work on drops", Box::new(keep)),
             run("adopting", Box::new(adopt)),
             run("searching", Box::new(search)),
+            run("keeping", Box::new(resend)),
             run("the delivery of boxes", Box::new(drive)),
         ];
-        Self { store, shared, drops, commands, stop, adopting, searching, tasks: std::sync::Mutex::new(tasks) }
+        Self {
+            store,
+            shared,
+            drops,
+            commands,
+            stop,
+            adopting,
+            searching,
+            keeping,
+            seen: view_of_network,
+            tasks: std::sync::Mutex::new(tasks),
+        }
     }
 
     /// Stops: nothing more is launched, the sessions at the daemon are closed. Bounded; safe to call twice.
@@ -176,6 +201,21 @@ impl Engine {
     /// A channel is to be searched: see [`Store::search`].
     pub(crate) fn search(&self) {
         self.searching.notify_one();
+    }
+
+    /// A channel is to be kept: see [`Store::keep`].
+    pub(crate) fn keep(&self) {
+        self.keeping.notify_one();
+    }
+
+    /// The network, while it can be used.
+    fn connected(&self) -> Option<Arc<network::Network>> {
+        self.seen.borrow().network.clone()
+    }
+
+    /// How many packets a second the network takes of us, or is expected to.
+    fn packets_per_second(&self) -> f64 {
+        self.connected().map_or_else(|| self.shared.packets_per_second(), |network| network.pace.packets_per_second())
     }
 
     /// Whether the search of a channel is under way.
@@ -238,6 +278,7 @@ impl Engine {
         let unstored = channel.boxes > channel.stored_boxes && !reader;
         let oldest = if unstored { self.store.oldest_unstored(channel.id).ok().flatten() } else { None };
         let stored = if channel.stored_boxes > 0 { self.store.oldest_stored(channel.id).ok().flatten() } else { None };
+        let kept = channel.kept_until.filter(|_| !reader).and_then(|_| self.store.kept_counts(channel.id).ok());
         let (couriered_bytes, couriered_boxes) = (channel.couriered_bytes, channel.couriered_boxes);
         let in_sum = |unstored: u64, couriered| if reader { 0 } else { unstored.saturating_sub(couriered) };
         ChannelStatus {
@@ -260,6 +301,8 @@ impl Engine {
             eta_ms: self.shared.time_left(channel).filter(|_| unstored && state_error.is_none()).map(milliseconds),
             oldest_unstored_ms: oldest.and_then(|since| since.elapsed().ok()).map(milliseconds),
             oldest_expires_at: stored.map(|since| unix_seconds(since + REPLICA_EPOCH)),
+            kept_until: channel.kept_until.map(unix_seconds),
+            expired_boxes: kept.map_or(0, |counts| counts.expired_boxes),
             launched: channel.launched,
             shared: channel.shown,
             not_there_yet_at: channel.verdict.map(unix_seconds),

@@ -153,6 +153,10 @@ impl Shared {
         self.seen().network = Some(network);
     }
 
+    pub(super) fn packets_per_second(&self) -> f64 {
+        self.seen().pace.packets_per_second()
+    }
+
     pub(super) fn network(&self) -> Option<NetworkId> {
         self.seen().network.clone()
     }

@@ -130,6 +130,13 @@ pub struct ChannelStatus {
     /// Writer: Unix seconds from which on replicas may have dropped the oldest box that is kept here.
     #[serde(default)]
     pub oldest_expires_at: Option<u64>,
+    /// Unix seconds until when the channel is kept on the network. Writer: by us. Reader: by its writer; until then what is not
+    /// found is late, and neither the end nor lost.
+    #[serde(default)]
+    pub kept_until: Option<u64>,
+    /// Writer, of a channel that is kept: boxes that have expired and were not sent again yet.
+    #[serde(default)]
+    pub expired_boxes: u64,
     /// Whether a packet may have left: from then on nothing can be taken back.
     pub launched: bool,
     /// Whether a capability was given out.

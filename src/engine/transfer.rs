@@ -1,6 +1,7 @@
 //! One box over the network: an envelope made on a crypto connection, sent on a traffic connection.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::time::Instant;
 
@@ -112,6 +113,21 @@ pub(super) async fn look(pass: &Pass, cap: &ReadCap, index: &BoxIndex) -> Result
     let deadline = pass.deadline();
     let envelope = pass.crypto(0).encrypt_read(cap, index, deadline).await?;
     pass.traffic(Line::Main).start_read(cap, index, &envelope, Missing::Report, deadline).await
+}
+
+/// After a box that could not be asked for or sent, nothing else is asked for so long.
+pub(super) const PAUSE_AFTER_FAILURE: Duration = Duration::from_secs(2);
+
+/// Writes one box, until a replica has confirmed it or has said that it holds something else.
+pub(super) async fn put(
+    pass: &Pass,
+    cap: &WriteCap,
+    index: &BoxIndex,
+    payload: &[u8],
+) -> Result<WriteOutcome, thin::Error> {
+    let deadline = pass.deadline();
+    let envelope = pass.crypto(0).encrypt_write(cap, index, payload, deadline).await?;
+    pass.traffic(Line::Main).start_write(cap, &envelope, WriteMode::Strict, deadline).await
 }
 
 /// Puts a tombstone over one box, until a replica has confirmed it.

@@ -26,10 +26,13 @@ impl Ledger<'_> {
             return Ok(binding);
         }
         let mut end = record.launched_end;
+        let epoch = self.replica_epoch()?;
         for &seq in boxes {
             match self.box_state(record.chain, seq)? {
                 BoxState::Sealed => {
                     self.set_state(record.chain, seq, BoxState::Launched)?;
+                    let sql = "UPDATE box SET epoch = ?3 WHERE chain = ?1 AND seq = ?2";
+                    self.run(sql, params![record.chain, int(seq.0), epoch])?;
                     end = end.max(seq.0 + 1);
                 }
                 BoxState::Launched | BoxState::Couriered | BoxState::Stored => {}

@@ -42,7 +42,8 @@ impl Ledger<'_> {
             None => self.next_index(id)?,
         };
         let moved = frontier != inbox.record.frontier;
-        let verdict = not_yet.contains(&BoxSeq(frontier));
+        // What its writer keeps is late where it is not found, and neither the end nor lost.
+        let verdict = not_yet.contains(&BoxSeq(frontier)) && !self.is_kept(id, inbox.epoch)?;
         let end = inbox.end.max(frontier);
         // Each time that a late box is asked for in vain, its age is looked at.
         let lost_end = if verdict && end > frontier { self.lost_end(inbox.record.chain, frontier)? } else { 0 };

@@ -21,6 +21,7 @@ mod e2e_round_trip;
 mod e2e_secrets;
 mod e2e_state;
 mod handover;
+mod keeping;
 mod kills;
 mod localnet_verb;
 mod readme_tour;

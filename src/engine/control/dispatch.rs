@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use tokio::time::{Instant, sleep_until};
 
-use super::{Asked, CHUNK_BYTES, Failure, FailureKind, Request, Response, files, handover};
+use super::{Asked, CHUNK_BYTES, Failure, FailureKind, Request, Response, files, handover, keep};
 use crate::channel::{LEAST_PROBES, SEARCH_PROBES};
 use crate::engine::status::{DurabilityStatus, LinkStatus};
 use crate::engine::{Owner, OwnerKind, fresh_write_cap};
@@ -116,6 +116,14 @@ async fn act(owner: &Owner, store: &Store, request: Request) -> Result<Response,
         Request::Move { name, new } => {
             let moved = store.move_unsent(find(owner, &name)?.id, parse(&new)?, fresh_write_cap()?).await?;
             Ok(Response::Moved { boxes: moved.boxes, bytes: moved.bytes, launched_boxes: moved.launched_boxes })
+        }
+        Request::Keep { name, until, share } => keep::keep(owner, &name, until, share).await,
+        Request::KeepRun { timeout_ms } => {
+            keep::run(owner, timeout_ms.map(|ms| Instant::now() + Duration::from_millis(ms))).await
+        }
+        Request::Verify { name, sample, repair, timeout_ms } => {
+            let deadline = timeout_ms.map(|ms| Instant::now() + Duration::from_millis(ms));
+            keep::verify(owner, &name, sample, repair, deadline).await
         }
         Request::Follow { name, for_ms } => follow(owner, &name, Duration::from_millis(for_ms)).await,
         Request::Wait { name, bytes, timeout_ms, level } => {

@@ -185,6 +185,31 @@ pub enum Request {
         /// Where its bytes are: below the state's `drops/incoming`, locked by the verb. `None`: there are none.
         staged: Option<PathBuf>,
     },
+    /// Keep what expires of a channel that is written here on the network; or say only what that would take.
+    Keep {
+        /// Which channel.
+        name: String,
+        /// Unix seconds until when. `None`: nothing is changed.
+        until: Option<u64>,
+        /// The share of the network's pace that sending again may take.
+        share: Option<f64>,
+    },
+    /// Stay, while what is to be kept is kept.
+    KeepRun {
+        /// How long; without it, as long as something is to be kept.
+        timeout_ms: Option<u64>,
+    },
+    /// Ask the network for boxes of a channel, each once.
+    Verify {
+        /// Which channel.
+        name: String,
+        /// So many of them, chosen at random; without it, all.
+        sample: Option<u64>,
+        /// Send again what is gone, from the box on that holds this byte.
+        repair: Option<u64>,
+        /// How long; without it, as long as it takes.
+        timeout_ms: Option<u64>,
+    },
     /// How one file of a drop stands.
     Record {
         /// Which drop.
@@ -304,6 +329,38 @@ pub enum Response {
         bytes: u64,
         /// How many of the boxes may be in the old channel too: a packet of them may have left.
         launched_boxes: u64,
+    },
+    /// Answers [`Request::Keep`].
+    Kept {
+        /// Stored boxes whose bytes are held here.
+        boxes: u64,
+        /// Boxes whose bytes are no longer held here: what expires of them is gone.
+        dropped_boxes: u64,
+        /// Boxes that have expired and were not sent again yet.
+        expired_boxes: u64,
+        /// Packets in two weeks, at most.
+        packets_per_two_weeks: u64,
+        /// Seconds from the end of an epoch until the last of its boxes is there again, at most.
+        gap_s: u64,
+        /// Unix seconds from which on the oldest box is gone.
+        first_expires_at: Option<u64>,
+        /// Whether a mount runs, which sends again.
+        sending: bool,
+    },
+    /// Answers [`Request::Verify`].
+    Verified {
+        /// Boxes that are there.
+        there: u64,
+        /// Boxes that are gone, and were not sent again.
+        gone: u64,
+        /// The first of them, counted from 0.
+        first_gone: Option<u64>,
+        /// Boxes that were gone and are there again.
+        sent_again: u64,
+        /// Boxes that are gone and whose bytes are no longer held here.
+        not_held: u64,
+        /// Boxes that were not asked for, or that no answer came for.
+        not_asked: u64,
     },
     /// Answers [`Request::Append`]: the stream's size after it.
     Appended {

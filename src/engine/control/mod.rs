@@ -7,6 +7,7 @@
 mod dispatch;
 mod files;
 mod handover;
+mod keep;
 mod link;
 mod message;
 mod server;

@@ -1,0 +1,221 @@
+//! Longer than replicas keep anything: `keep`, `verify` and `resend`.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use rand::seq::IteratorRandom as _;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep};
+
+use super::dispatch::{Patience, find};
+use super::{Failure, FailureKind, Response};
+use crate::bacap::ReadCap;
+use crate::engine::keep::{self, Came};
+use crate::engine::network::Network;
+use crate::engine::status::unix_seconds;
+use crate::engine::{Owner, OwnerKind};
+use crate::store::{BoxSeq, Capability, Channel, Role, replica_epoch_begins};
+
+/// Boxes that are asked for at a time.
+const READS: usize = 4;
+/// Boxes that no answer came for are asked again so often.
+const TRIES: u32 = 3;
+
+fn writes(owner: &Owner, name: &str) -> Result<Channel, Failure> {
+    let channel = find(owner, name)?;
+    if channel.role == Role::Reader {
+        return Err(Failure::new(
+            FailureKind::Refused,
+            format!("{name:?} is read here: only its writer can send its boxes again"),
+        )
+        .hint("ask its writer for `pigeonfs resend`; `pigeonfs verify NAME` shows what is missing"));
+    }
+    Ok(channel)
+}
+
+/// Keeps a channel until then, or says only what that would take.
+pub(super) async fn keep(
+    owner: &Owner,
+    name: &str,
+    until: Option<u64>,
+    share: Option<f64>,
+) -> Result<Response, Failure> {
+    let channel = writes(owner, name)?;
+    if let Some(until) = until {
+        let until = SystemTime::UNIX_EPOCH + Duration::from_secs(until);
+        owner.store.keep(channel.id, until, share).await?;
+        owner.engine.keep();
+    }
+    let counts = owner.store.kept_counts(channel.id)?;
+    let share = match share {
+        Some(share) => share,
+        None => owner.store.keep_share(channel.id)?,
+    };
+    // Where no network was seen yet, its pace is not known.
+    let gap = keep::pause(owner.engine.packets_per_second(), share).as_secs_f64() * boxes(counts.most_in_an_epoch);
+    let expires = |epoch: u64| unix_seconds(replica_epoch_begins(epoch + 2));
+    Ok(Response::Kept {
+        boxes: counts.boxes,
+        dropped_boxes: counts.dropped_boxes,
+        expired_boxes: counts.expired_boxes,
+        packets_per_two_weeks: counts.boxes.saturating_mul(4),
+        gap_s: Duration::try_from_secs_f64(gap).unwrap_or(Duration::MAX).as_secs(),
+        first_expires_at: counts.oldest_epoch.map(expires),
+        sending: owner.kind == OwnerKind::Mount,
+    })
+}
+
+fn boxes(count: u64) -> f64 {
+    f64::from(u32::try_from(count).unwrap_or(u32::MAX))
+}
+
+/// Stays and keeps all that is to be kept, until the time is up or nothing is.
+pub(super) async fn run(owner: &Owner, deadline: Option<Instant>) -> Result<Response, Failure> {
+    let mut patience = Patience::new(deadline);
+    loop {
+        if owner.store.kept_channels()?.is_empty() {
+            return Err(Failure::new(FailureKind::Failed, "no channel is to be kept")
+                .hint("`pigeonfs keep NAME --for 90d` says which, and for how long"));
+        }
+        patience.check(owner, "channels are being kept")?;
+        sleep(Duration::from_millis(500)).await;
+    }
+}
+
+/// Asks the network for boxes of a channel, each once; with `repair`, what is gone of ours is sent again.
+pub(super) async fn verify(
+    owner: &Owner,
+    name: &str,
+    sample: Option<u64>,
+    repair: Option<u64>,
+    deadline: Option<Instant>,
+) -> Result<Response, Failure> {
+    let channel = if repair.is_some() { writes(owner, name)? } else { find(owner, name)? };
+    let end = match channel.role {
+        Role::Writer => channel.first_unstored.0,
+        Role::Reader => channel.frontier.0,
+    };
+    let from = match repair {
+        Some(offset) if offset > 0 => owner.store.box_at(channel.id, offset)?.0,
+        _ => 0,
+    };
+    let wanted: Vec<u64> = match sample {
+        Some(count) => {
+            let mut some = (from..end).sample(&mut rand::rng(), usize::try_from(count).unwrap_or(usize::MAX));
+            some.sort_unstable();
+            some
+        }
+        None => (from..end).collect(),
+    };
+    let cap = match owner.store.cap(channel.id)? {
+        Capability::Write(cap) => cap.read_cap().clone(),
+        Capability::Read(cap) => cap,
+    };
+    let mut patience = Patience::new(deadline);
+    let network = loop {
+        if let Some(refusal) = owner.engine.refusal(&channel) {
+            return Err(Failure::new(FailureKind::Refused, refusal));
+        }
+        if let Some(network) = owner.engine.connected() {
+            break network;
+        }
+        patience.check(owner, &format!("no box of {name:?} was asked for"))?;
+        sleep(Duration::from_millis(50)).await;
+    };
+    let mut verifying = Verifying { there: 0, gone: Vec::new(), sent_again: 0, not_held: 0, unknown: 0 };
+    let mut index = cap.index().clone();
+    let mut at = 0;
+    for page in wanted.chunks(READS) {
+        let mut asked = JoinSet::new();
+        for &seq in page {
+            while at < seq {
+                index = index.next().map_err(|error| Failure::new(FailureKind::Failed, error.to_string()))?;
+                at += 1;
+            }
+            let (store, network, cap, index) = (owner.store.clone(), Arc::clone(&network), cap.clone(), index.clone());
+            asked.spawn(async move { (seq, ask(&store, &network, channel.id, &cap, &index).await) });
+        }
+        while let Some(answered) = asked.join_next().await {
+            let (seq, is_there) = answered.map_err(|error| Failure::new(FailureKind::Failed, error.to_string()))?;
+            match is_there {
+                Some(true) => verifying.there += 1,
+                Some(false) => verifying.gone.push(seq),
+                None => verifying.unknown += 1,
+            }
+        }
+        if repair.is_some() {
+            verifying.repair(owner, &network, &channel).await?;
+        }
+        let progress = format!("{} of {} boxes of {name:?} were asked for", verifying.asked(), wanted.len());
+        patience.check(owner, &progress)?;
+    }
+    let boxes = end.max(channel.boxes);
+    Ok(Response::Verified {
+        there: verifying.there,
+        gone: verifying.gone.len() as u64,
+        first_gone: verifying.gone.iter().min().copied(),
+        sent_again: verifying.sent_again,
+        not_held: verifying.not_held,
+        not_asked: boxes.saturating_sub(verifying.asked() - verifying.unknown),
+    })
+}
+
+struct Verifying {
+    there: u64,
+    gone: Vec<u64>,
+    sent_again: u64,
+    /// Gone, and its bytes are no longer here.
+    not_held: u64,
+    unknown: u64,
+}
+
+impl Verifying {
+    fn asked(&self) -> u64 {
+        self.there + self.gone.len() as u64 + self.unknown + self.sent_again
+    }
+
+    /// Sends again what was found to be gone.
+    async fn repair(&mut self, owner: &Owner, network: &Arc<Network>, channel: &Channel) -> Result<(), Failure> {
+        let mut left = Vec::new();
+        for seq in std::mem::take(&mut self.gone) {
+            let Some(kept) = owner.store.stored_box(channel.id, BoxSeq(seq))? else {
+                self.not_held += 1;
+                left.push(seq);
+                continue;
+            };
+            match keep::put(&owner.store, network, channel.id, &kept).await? {
+                Some(Came::SentAgain) => {
+                    self.sent_again += 1;
+                    if let Some(epoch) = network.replica_epoch {
+                        owner.store.put_in_epoch(channel.id, kept.seq, epoch).await?;
+                    }
+                }
+                Some(Came::There) => self.there += 1,
+                Some(Came::Foreign) => {
+                    let reason = format!("box {seq} of this channel holds what another writer wrote");
+                    owner.store.fence(channel.id, reason.clone()).await?;
+                    return Err(Failure::new(FailureKind::Refused, reason).hint("`pigeonfs status` says what to do"));
+                }
+                Some(Came::Unknown) | None => left.push(seq),
+            }
+        }
+        self.gone = left;
+        Ok(())
+    }
+}
+
+/// Asks for one box, again where no answer comes.
+async fn ask(
+    store: &crate::store::Store,
+    network: &Arc<Network>,
+    id: crate::store::ChannelId,
+    cap: &ReadCap,
+    index: &crate::bacap::BoxIndex,
+) -> Option<bool> {
+    for _ in 0..TRIES {
+        if let Some(is_there) = keep::is_there(store, network, id, cap, index).await {
+            return Some(is_there);
+        }
+    }
+    None
+}

@@ -1,0 +1,179 @@
+//! Boxes that are kept on the network for longer than replicas keep anything: in which replica epoch each was put there.
+//!
+//! A box that was put there in epoch E is there until E + 2 begins. The epoch that is kept here is never later than the true
+//! one: that of the launch, or of the last time that the box was asked for or sent again.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use rusqlite::params;
+
+use super::holes::RETENTION_EPOCHS;
+use super::ledger::{Ledger, index, int, seq, uint};
+use super::nanos::{from_nanos, to_nanos};
+use super::queries::one;
+use super::{BoxSeq, ChannelId, Commit, REPLICA_EPOCH, Store, StoreError};
+use crate::bacap::BoxIndex;
+
+/// Replica epochs are counted from 2017-06-01T00:00Z (`pigeonhole-internals.md` §3.6).
+const EPOCH_ZERO: Duration = Duration::from_secs(1_496_275_200);
+
+/// When a replica epoch begins.
+pub fn replica_epoch_begins(epoch: u64) -> SystemTime {
+    let weeks = u32::try_from(epoch).unwrap_or(u32::MAX);
+    UNIX_EPOCH + EPOCH_ZERO + REPLICA_EPOCH.saturating_mul(weeks)
+}
+
+/// A stored box that may be sent again.
+#[derive(Clone, PartialEq, Eq)]
+pub struct KeptBox {
+    /// Which.
+    pub seq: BoxSeq,
+    /// Where it goes, for ever.
+    pub index: BoxIndex,
+    /// Its plaintext.
+    pub payload: Vec<u8>,
+}
+
+/// What is kept of a channel, and what can no longer be.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct KeptCounts {
+    /// Boxes that replicas have confirmed and whose bytes are here.
+    pub boxes: u64,
+    /// Boxes whose bytes were dropped to make room: they cannot be sent again.
+    pub dropped_boxes: u64,
+    /// Those of `boxes` that have expired and were not sent again yet.
+    pub expired_boxes: u64,
+    /// The epoch in which the oldest of `boxes` was put on the network.
+    pub oldest_epoch: Option<u64>,
+    /// The most boxes that one epoch has.
+    pub most_in_an_epoch: u64,
+}
+
+impl Store {
+    /// The channels that we write and keep.
+    pub fn kept_channels(&self) -> Result<Vec<ChannelId>, StoreError> {
+        self.readers().ask(|db| {
+            let sql = "SELECT id FROM channel WHERE role = 0 AND kept_until IS NOT NULL AND fence IS NULL ORDER BY id";
+            let mut statement = db.prepare_cached(sql)?;
+            let found = statement.query_map([], |row| row.get(0).map(ChannelId))?;
+            Ok(found.collect::<Result<_, _>>()?)
+        })
+    }
+
+    /// The first box of a channel that has expired by `epoch` and whose bytes are here.
+    pub fn expired_box(&self, id: ChannelId, epoch: u64) -> Result<Option<KeptBox>, StoreError> {
+        self.readers().ask(|db| {
+            let sql = "SELECT b.seq, b.index104, b.payload FROM channel c JOIN box b ON b.chain = c.chain
+                       WHERE c.id = ?1 AND b.epoch <= ?2 AND b.state = 4 AND b.seq >= c.dropped_boxes
+                       ORDER BY b.epoch, b.seq LIMIT 1";
+            one(db, sql, params![id.0, int(epoch).saturating_sub(RETENTION_EPOCHS)], |row| {
+                Ok(KeptBox { seq: seq(row, 0)?, index: index(row, 1)?, payload: row.get(2)? })
+            })
+        })
+    }
+
+    /// A stored box whose bytes are here.
+    pub fn stored_box(&self, id: ChannelId, wanted: BoxSeq) -> Result<Option<KeptBox>, StoreError> {
+        self.readers().ask(|db| {
+            let sql = "SELECT b.seq, b.index104, b.payload FROM channel c JOIN box b ON b.chain = c.chain
+                       WHERE c.id = ?1 AND b.seq = ?2 AND b.state = 4 AND b.seq >= c.dropped_boxes";
+            one(db, sql, params![id.0, int(wanted.0)], |row| {
+                Ok(KeptBox { seq: seq(row, 0)?, index: index(row, 1)?, payload: row.get(2)? })
+            })
+        })
+    }
+
+    /// The box that holds a byte of a channel.
+    pub fn box_at(&self, id: ChannelId, offset: u64) -> Result<BoxSeq, StoreError> {
+        self.readers().ask(|db| {
+            let sql = "SELECT b.seq FROM channel c JOIN box b ON b.chain = c.chain
+                       WHERE c.id = ?1 AND b.offset <= ?2 ORDER BY b.offset DESC, b.seq DESC LIMIT 1";
+            Ok(one(db, sql, params![id.0, int(offset)], |row| seq(row, 0))?.unwrap_or_default())
+        })
+    }
+
+    /// What is kept of a channel that we write.
+    pub fn kept_counts(&self, id: ChannelId) -> Result<KeptCounts, StoreError> {
+        self.readers().ask(|db| {
+            let mut counts = KeptCounts::default();
+            let sql = "SELECT c.dropped_boxes, (SELECT replica_epoch FROM spool) FROM channel c WHERE c.id = ?1";
+            let found = one(db, sql, [id.0], |row| Ok((uint(row, 0)?, row.get::<_, Option<i64>>(1)?)))?;
+            let (dropped, epoch) = found.ok_or(StoreError::NoChannel)?;
+            counts.dropped_boxes = dropped;
+            let sql = "SELECT b.epoch, count(*) FROM channel c JOIN box b ON b.chain = c.chain
+                       WHERE c.id = ?1 AND b.epoch IS NOT NULL AND b.state = 4 AND b.seq >= c.dropped_boxes
+                       GROUP BY b.epoch ORDER BY b.epoch";
+            let mut statement = db.prepare_cached(sql)?;
+            let mut rows = statement.query([id.0])?;
+            while let Some(row) = rows.next()? {
+                let (of, boxes) = (uint(row, 0)?, uint(row, 1)?);
+                counts.boxes += boxes;
+                counts.oldest_epoch.get_or_insert(of);
+                counts.most_in_an_epoch = counts.most_in_an_epoch.max(boxes);
+                if epoch.is_some_and(|epoch| int(of) <= epoch - RETENTION_EPOCHS) {
+                    counts.expired_boxes += boxes;
+                }
+            }
+            Ok(counts)
+        })
+    }
+
+    /// A stored box is on the network since this epoch, or a later one.
+    pub fn put_in_epoch(&self, id: ChannelId, wanted: BoxSeq, epoch: u64) -> Commit<()> {
+        self.submit(move |ledger| {
+            ledger.run(
+                "UPDATE box SET epoch = max(coalesce(epoch, 0), ?3)
+                 WHERE chain = (SELECT chain FROM channel WHERE id = ?1) AND seq = ?2 AND state = 4",
+                params![id.0, int(wanted.0), int(epoch)],
+            )?;
+            ledger.touch(id);
+            Ok(())
+        })
+    }
+
+    /// Keeps what expires of a channel that we write on the network until then, at this share of the network's pace.
+    pub fn keep(&self, id: ChannelId, until: SystemTime, share: Option<f64>) -> Commit<()> {
+        self.submit(move |ledger| {
+            ledger.writer(id)?;
+            ledger.run(
+                "UPDATE channel SET kept_until = ?2, keep_share = coalesce(?3, keep_share) WHERE id = ?1",
+                params![id.0, to_nanos(until), share],
+            )?;
+            ledger.touch(id);
+            Ok(())
+        })
+    }
+
+    /// The share of the network's pace that sending a channel's boxes again may take.
+    pub fn keep_share(&self, id: ChannelId) -> Result<f64, StoreError> {
+        self.readers().ask(|db| {
+            let found = one(db, "SELECT keep_share FROM channel WHERE id = ?1", [id.0], |row| row.get(0))?;
+            found.ok_or(StoreError::NoChannel)
+        })
+    }
+}
+
+impl Ledger<'_> {
+    /// Whether the writer of a channel that we read keeps it on the network still: by the network's own time, where that is
+    /// known.
+    pub(super) fn is_kept(&self, id: ChannelId, epoch: Option<i64>) -> Result<bool, StoreError> {
+        let until =
+            self.one("SELECT kept_until FROM channel WHERE id = ?1", [id.0], |row| row.get::<_, Option<i64>>(0))?;
+        let Some(until) = until.flatten().map(from_nanos) else { return Ok(false) };
+        let now =
+            epoch.map_or(from_nanos(self.now), |epoch| replica_epoch_begins(u64::try_from(epoch).unwrap_or_default()));
+        Ok(until > now)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn replica_epochs_begin_on_thursdays() {
+        let begins = |epoch| replica_epoch_begins(epoch).duration_since(UNIX_EPOCH).unwrap().as_secs();
+        assert_eq!(begins(0), 1_496_275_200);
+        assert_eq!(begins(494), 1_795_046_400, "2026-11-19T00:00Z");
+    }
+}
