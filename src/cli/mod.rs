@@ -43,8 +43,8 @@ mod status;
 mod trim;
 mod umount;
 mod usage;
-mod version;
 mod verify;
+mod version;
 mod wait;
 
 use std::ffi::OsString;

@@ -1,9 +1,11 @@
 //! `pigeonfs new`
 
+use std::time::Duration;
+
 use clap::Args;
 
 use super::context::{Context, channel_of};
-use super::{Stop, name, output};
+use super::{Stop, keep, name, output, seconds};
 use crate::engine::control::Request;
 use crate::engine::status::DurabilityStatus;
 use crate::store::{ChannelName, Content};
@@ -30,6 +32,9 @@ pub(super) struct Typed {
     /// Make a drop whose files can be deleted from the network again; each header then takes a box of its own
     #[arg(long, requires = "drop")]
     allow_delete: bool,
+    /// Keep it readable for this time from now on, as 90d: see `pigeonfs keep`
+    #[arg(long, value_name = "SPAN", value_parser = seconds)]
+    keep: Option<Duration>,
 }
 
 /// Whose word is enough.
@@ -51,6 +56,11 @@ impl From<Level> for DurabilityStatus {
 pub(super) async fn run(context: &Context, typed: Typed) -> Result<(), Stop> {
     let content = if typed.drop { Content::Drop { allow_delete: typed.allow_delete } } else { Content::Stream };
     let request = Request::New { name: typed.name.to_string(), durability: typed.durability.into(), content };
-    let made = channel_of(context.ask(request).await?)?;
+    let until = typed.keep.map(keep::end_of).transpose()?;
+    let mut made = channel_of(context.ask(request).await?)?;
+    if let Some(until) = until {
+        keep::promise(context, &typed.name, until, None).await?;
+        made.kept_until = Some(until);
+    }
     if context.json { output::json(&made) } else { Ok(()) }
 }

@@ -7,6 +7,7 @@ use serde_json::json;
 
 use super::context::{Context, misunderstood};
 use super::daemon::DaemonArgs;
+use super::verify::answered;
 use super::{Stop, milliseconds, name, output, seconds};
 use crate::engine::control::{Failure, FailureKind, Link, Request, Response};
 use crate::store::ChannelName;
@@ -39,24 +40,27 @@ pub(super) async fn run(context: &Context, typed: Typed) -> Result<(), Stop> {
     let timeout_ms = typed.timeout.map(milliseconds);
     let request = Request::Verify { name: name.clone(), sample: None, repair: Some(typed.from), timeout_ms };
     let answer = context.with_state(typed.daemon.meant()?, async |link: &mut Link| Ok(link.request(request).await?));
-    let Response::Verified { there, gone, sent_again, not_held, .. } = answer.await? else {
+    let Response::Verified { there, gone, sent_again, not_held, unanswered, .. } = answer.await? else {
         return Err(misunderstood());
     };
     if context.json {
         output::json(&json!({
             "name": name, "there": there, "sent_again": sent_again, "not_held": not_held, "gone": gone,
+            "unanswered": unanswered,
         }))?;
     } else {
         output::line(&format!("{sent_again} boxes were sent again, {there} were there"))?;
     }
     if gone == 0 {
-        return Ok(());
+        return answered(&name, unanswered);
     }
-    let text =
-        format!("{gone} boxes of {name:?} are still gone; the bytes of {not_held} of them are no longer held here");
-    Err(Failure::new(FailureKind::Failed, text)
-        .hint(
+    let (text, hint) = if not_held > 0 {
+        (
+            format!("{gone} boxes of {name:?} are still gone; the bytes of {not_held} of them are no longer held here"),
             "`pigeonfs mount --keep-sent SIZE` says how much of what was sent is kept; what is gone cannot be repaired",
         )
-        .into())
+    } else {
+        (format!("{gone} boxes of {name:?} are still gone: they could not be sent"), "run the same command again")
+    };
+    Err(Failure::new(FailureKind::Failed, text).hint(hint).into())
 }

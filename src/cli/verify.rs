@@ -40,23 +40,33 @@ pub(super) async fn run(context: &Context, typed: Typed) -> Result<(), Stop> {
     let timeout_ms = typed.timeout.map(milliseconds);
     let request = Request::Verify { name: name.clone(), sample: typed.sample, repair: None, timeout_ms };
     let answer = context.with_state(typed.daemon.meant()?, async |link: &mut Link| Ok(link.request(request).await?));
-    let Response::Verified { there, gone, first_gone, not_asked, .. } = answer.await? else {
+    let Response::Verified { there, gone, first_gone, unanswered, not_asked, .. } = answer.await? else {
         return Err(misunderstood());
     };
     if context.json {
         output::json(&json!({
-            "name": name, "there": there, "gone": gone, "first_gone": first_gone, "not_asked": not_asked,
+            "name": name, "there": there, "gone": gone, "first_gone": first_gone, "unanswered": unanswered,
+            "not_asked": not_asked,
         }))?;
     } else {
         output::line(&format!("{there} boxes are there, {gone} are gone, {not_asked} were not asked for"))?;
     }
-    match first_gone {
-        None => Ok(()),
-        Some(first) => Err(Failure::new(
-            FailureKind::Failed,
-            format!("{gone} boxes of {name:?} are gone from the network, the first of them is box {first}"),
-        )
-        .hint("its writer can send them again: `pigeonfs resend NAME`")
-        .into()),
+    if let Some(first) = first_gone {
+        let text = format!("{gone} boxes of {name:?} are gone from the network, the first of them is box {first}");
+        let failure = Failure::new(FailureKind::Failed, text);
+        return Err(failure.hint("its writer can send them again: `pigeonfs resend NAME`").into());
     }
+    answered(&name, unanswered)
+}
+
+/// Fails where no answer came for some boxes: nothing is known of them.
+pub(super) fn answered(name: &str, unanswered: u64) -> Result<(), Stop> {
+    if unanswered == 0 {
+        return Ok(());
+    }
+    let text =
+        format!("the network did not answer for {unanswered} boxes of {name:?}: whether they are there is not known");
+    Err(Failure::new(FailureKind::Failed, text)
+        .hint("try again later; `pigeonfs status` shows how the daemon stands")
+        .into())
 }

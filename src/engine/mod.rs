@@ -44,7 +44,9 @@ pub use owner::{Owner, OwnerKind};
 
 use crate::bacap::WriteCap;
 use crate::channel::{DeliveryConfig, Linger};
-use crate::store::{Channel, ChannelId, ChannelName, Durability, NetworkId, REPLICA_EPOCH, Role, Store, StoreError};
+use crate::store::{
+    BoxSeq, Channel, ChannelId, ChannelName, Durability, NetworkId, REPLICA_EPOCH, Role, Store, StoreError,
+};
 use control::{Failure, FailureKind};
 use status::{ChannelStatus, DaemonStatus, DurabilityStatus, RoleStatus, STATUS_VERSION, Status, unix_seconds};
 
@@ -71,8 +73,8 @@ pub struct Engine {
     searching: Arc<Notify>,
     /// A verb has said that a channel is to be kept.
     keeping: Arc<Notify>,
-    /// What is seen of the network.
-    seen: watch::Receiver<network::View>,
+    /// What is seen of the network. A sender: the connections are closed once nobody receives any more.
+    view: Arc<watch::Sender<network::View>>,
     tasks: std::sync::Mutex<Vec<JoinHandle<()>>>,
 }
 
@@ -92,7 +94,10 @@ impl Engine {
         let run = |part, task: Box<dyn FnMut() -> Task + Send>| {
             tokio::spawn(supervise::supervise(part, Arc::clone(&shared), stopped.clone(), task))
         };
-        let network = move || -> Task { Box::pin(network::keep(daemon.clone(), Arc::clone(&view))) };
+        let network = {
+            let view = Arc::clone(&view);
+            move || -> Task { Box::pin(network::keep(daemon.clone(), Arc::clone(&view))) }
+        };
         let keep = {
             let (drops, shared, seen, stopped) = (drops.clone(), Arc::clone(&shared), seen.clone(), stopped.clone());
             move || -> Task { Box::pin(drops::keep(drops.clone(), Arc::clone(&shared), seen.clone(), stopped.clone())) }
@@ -121,7 +126,6 @@ impl Engine {
                 keep::Keeper { store: store.clone(), shared: Arc::clone(&shared), asked: Arc::clone(&keeping) };
             move || -> Task { Box::pin(keeper.clone().run(seen.clone(), stopped.clone())) }
         };
-        let view_of_network = seen.clone();
         let drive = {
             let (store, shared, stopped) = (store.clone(), Arc::clone(&shared), stopped.clone());
             let obeyed = Arc::new(tokio::sync::Mutex::new(obeyed));
@@ -152,7 +156,7 @@ impl Engine {
             adopting,
             searching,
             keeping,
-            seen: view_of_network,
+            view,
             tasks: std::sync::Mutex::new(tasks),
         }
     }
@@ -210,7 +214,20 @@ impl Engine {
 
     /// The network, while it can be used.
     fn connected(&self) -> Option<Arc<network::Network>> {
-        self.seen.borrow().network.clone()
+        self.view.borrow().network.clone()
+    }
+
+    /// Fences a channel in which another writer's box was found; false where its file was deleted meanwhile.
+    async fn fence(&self, id: ChannelId, seq: BoxSeq) -> Result<bool, StoreError> {
+        keep::fence(&self.store, &self.shared, id, seq).await
+    }
+
+    /// When an operation is given up.
+    fn operation_deadline(&self) -> Duration {
+        self.connected().map_or_else(
+            || crate::channel::Pace::default().operation_deadline(),
+            |network| network.pace.operation_deadline(),
+        )
     }
 
     /// How many packets a second the network takes of us, or is expected to.

@@ -40,6 +40,15 @@ impl Store {
         self.submit(move |ledger| {
             let nanos = until.map(to_nanos);
             ledger.run("UPDATE channel SET kept_until = ?2 WHERE id = ?1", params![id.0, nanos])?;
+            if ledger.is_kept(id, ledger.replica_epoch()?)? {
+                // What was not found is late: neither the end of the channel nor lost.
+                ledger.run(
+                    "UPDATE channel SET verdict_at = NULL, verdict_epoch = NULL, stale_since = NULL,
+                            stale_epoch = NULL, lost_end = 0
+                     WHERE id = ?1 AND role = 1",
+                    [id.0],
+                )?;
+            }
             ledger.touch(id);
             Ok(())
         })

@@ -26,9 +26,11 @@ pub fn replica_epoch_begins(epoch: u64) -> SystemTime {
 /// A stored box that may be sent again.
 #[derive(Clone, PartialEq, Eq)]
 pub struct KeptBox {
-    /// Which.
+    /// Its number in the channel.
     pub seq: BoxSeq,
-    /// Where it goes, for ever.
+    /// The replica epoch in which it was put on the network, or an earlier one; 0 where that is not known.
+    pub epoch: u64,
+    /// Its index, which never changes.
     pub index: BoxIndex,
     /// Its plaintext.
     pub payload: Vec<u8>,
@@ -37,49 +39,83 @@ pub struct KeptBox {
 /// What is kept of a channel, and what can no longer be.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct KeptCounts {
-    /// Boxes that replicas have confirmed and whose bytes are here.
+    /// Boxes that replicas have confirmed and whose bytes are here, but for deleted files.
     pub boxes: u64,
     /// Boxes whose bytes were dropped to make room: they cannot be sent again.
     pub dropped_boxes: u64,
     /// Those of `boxes` that have expired and were not sent again yet.
     pub expired_boxes: u64,
-    /// The epoch in which the oldest of `boxes` was put on the network.
+    /// The epoch in which the oldest of `boxes` was put on the network, where that is known.
     pub oldest_epoch: Option<u64>,
     /// The most boxes that one epoch has.
     pub most_in_an_epoch: u64,
 }
 
+/// Boxes `b` of the channel `c` that can be sent again: confirmed, held, and of no file that is deleted.
+const SENDABLE: &str = "FROM channel c JOIN box b ON b.chain = c.chain
+    WHERE c.id = ?1 AND b.state = 4 AND b.seq >= c.dropped_boxes
+      AND NOT EXISTS (SELECT 1 FROM drop_record r WHERE r.chain = c.chain AND r.state IN (3, 4)
+                                                    AND b.seq >= r.first_seq AND b.seq < r.end_seq)";
+
+fn kept_box(row: &rusqlite::Row<'_>) -> rusqlite::Result<KeptBox> {
+    Ok(KeptBox { seq: seq(row, 0)?, index: index(row, 1)?, payload: row.get(2)?, epoch: uint(row, 3)? })
+}
+
 impl Store {
-    /// The channels that we write and keep.
-    pub fn kept_channels(&self) -> Result<Vec<ChannelId>, StoreError> {
+    /// The channels that we write and keep beyond `now`, and the share of the pace that each may take.
+    pub fn kept_channels(&self, now: SystemTime) -> Result<Vec<(ChannelId, f64)>, StoreError> {
         self.readers().ask(|db| {
-            let sql = "SELECT id FROM channel WHERE role = 0 AND kept_until IS NOT NULL AND fence IS NULL ORDER BY id";
+            let sql = "SELECT id, keep_share FROM channel
+                       WHERE role = 0 AND kept_until > ?1 AND fence IS NULL ORDER BY id";
             let mut statement = db.prepare_cached(sql)?;
-            let found = statement.query_map([], |row| row.get(0).map(ChannelId))?;
+            let found = statement.query_map([to_nanos(now)], |row| Ok((ChannelId(row.get(0)?), row.get(1)?)))?;
             Ok(found.collect::<Result<_, _>>()?)
         })
     }
 
-    /// The first box of a channel that has expired by `epoch` and whose bytes are here.
-    pub fn expired_box(&self, id: ChannelId, epoch: u64) -> Result<Option<KeptBox>, StoreError> {
+    /// The network's time, as far as it is known: when its replica epoch began.
+    pub fn replica_epoch_began(&self) -> Result<Option<SystemTime>, StoreError> {
         self.readers().ask(|db| {
-            let sql = "SELECT b.seq, b.index104, b.payload FROM channel c JOIN box b ON b.chain = c.chain
-                       WHERE c.id = ?1 AND b.epoch <= ?2 AND b.state = 4 AND b.seq >= c.dropped_boxes
-                       ORDER BY b.epoch, b.seq LIMIT 1";
-            one(db, sql, params![id.0, int(epoch).saturating_sub(RETENTION_EPOCHS)], |row| {
-                Ok(KeptBox { seq: seq(row, 0)?, index: index(row, 1)?, payload: row.get(2)? })
-            })
+            let epoch = one(db, "SELECT replica_epoch FROM spool", [], |row| row.get::<_, Option<i64>>(0))?;
+            Ok(epoch.flatten().and_then(|epoch| u64::try_from(epoch).ok()).map(replica_epoch_begins))
         })
     }
 
-    /// A stored box whose bytes are here.
+    /// The oldest box of a channel that has expired by `epoch` and can be sent again, but for those in `passed`.
+    pub fn expired_box(&self, id: ChannelId, epoch: u64, passed: &[BoxSeq]) -> Result<Option<KeptBox>, StoreError> {
+        self.readers().ask(|db| {
+            let sql = format!(
+                "SELECT b.seq, b.index104, b.payload, coalesce(b.epoch, 0) {SENDABLE} AND coalesce(b.epoch, 0) <= ?2
+                 ORDER BY coalesce(b.epoch, 0), b.seq LIMIT ?3"
+            );
+            let mut statement = db.prepare_cached(&sql)?;
+            let limit = int(passed.len() as u64 + 1);
+            let mut rows = statement.query(params![id.0, int(epoch).saturating_sub(RETENTION_EPOCHS), limit])?;
+            while let Some(row) = rows.next()? {
+                if !passed.contains(&seq(row, 0)?) {
+                    return Ok(Some(kept_box(row)?));
+                }
+            }
+            Ok(None)
+        })
+    }
+
+    /// A box that can be sent again.
     pub fn stored_box(&self, id: ChannelId, wanted: BoxSeq) -> Result<Option<KeptBox>, StoreError> {
         self.readers().ask(|db| {
-            let sql = "SELECT b.seq, b.index104, b.payload FROM channel c JOIN box b ON b.chain = c.chain
-                       WHERE c.id = ?1 AND b.seq = ?2 AND b.state = 4 AND b.seq >= c.dropped_boxes";
-            one(db, sql, params![id.0, int(wanted.0)], |row| {
-                Ok(KeptBox { seq: seq(row, 0)?, index: index(row, 1)?, payload: row.get(2)? })
-            })
+            let sql = format!("SELECT b.seq, b.index104, b.payload, coalesce(b.epoch, 0) {SENDABLE} AND b.seq = ?2");
+            one(db, &sql, params![id.0, int(wanted.0)], kept_box)
+        })
+    }
+
+    /// The boxes of files that we have deleted, or are about to: ranges, each with its end excluded.
+    pub fn deleted_boxes(&self, id: ChannelId) -> Result<Vec<std::ops::Range<u64>>, StoreError> {
+        self.readers().ask(|db| {
+            let sql = "SELECT r.first_seq, r.end_seq FROM channel c JOIN drop_record r ON r.chain = c.chain
+                       WHERE c.id = ?1 AND r.state IN (3, 4) ORDER BY r.first_seq";
+            let mut statement = db.prepare_cached(sql)?;
+            let found = statement.query_map([id.0], |row| Ok(uint(row, 0)?..uint(row, 1)?))?;
+            Ok(found.collect::<Result<_, _>>()?)
         })
     }
 
@@ -100,15 +136,16 @@ impl Store {
             let found = one(db, sql, [id.0], |row| Ok((uint(row, 0)?, row.get::<_, Option<i64>>(1)?)))?;
             let (dropped, epoch) = found.ok_or(StoreError::NoChannel)?;
             counts.dropped_boxes = dropped;
-            let sql = "SELECT b.epoch, count(*) FROM channel c JOIN box b ON b.chain = c.chain
-                       WHERE c.id = ?1 AND b.epoch IS NOT NULL AND b.state = 4 AND b.seq >= c.dropped_boxes
-                       GROUP BY b.epoch ORDER BY b.epoch";
-            let mut statement = db.prepare_cached(sql)?;
+            let sql =
+                format!("SELECT coalesce(b.epoch, 0), count(*) {SENDABLE} GROUP BY coalesce(b.epoch, 0) ORDER BY 1");
+            let mut statement = db.prepare_cached(&sql)?;
             let mut rows = statement.query([id.0])?;
             while let Some(row) = rows.next()? {
                 let (of, boxes) = (uint(row, 0)?, uint(row, 1)?);
                 counts.boxes += boxes;
-                counts.oldest_epoch.get_or_insert(of);
+                if of > 0 {
+                    counts.oldest_epoch.get_or_insert(of);
+                }
                 counts.most_in_an_epoch = counts.most_in_an_epoch.max(boxes);
                 if epoch.is_some_and(|epoch| int(of) <= epoch - RETENTION_EPOCHS) {
                     counts.expired_boxes += boxes;
@@ -122,7 +159,7 @@ impl Store {
     pub fn put_in_epoch(&self, id: ChannelId, wanted: BoxSeq, epoch: u64) -> Commit<()> {
         self.submit(move |ledger| {
             ledger.run(
-                "UPDATE box SET epoch = max(coalesce(epoch, 0), ?3)
+                "UPDATE box SET epoch = ?3
                  WHERE chain = (SELECT chain FROM channel WHERE id = ?1) AND seq = ?2 AND state = 4",
                 params![id.0, int(wanted.0), int(epoch)],
             )?;

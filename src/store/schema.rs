@@ -141,7 +141,8 @@ CREATE TABLE box (
     -- Bytes of the channel before it; NULL past a reader's frontier.
     offset   INTEGER CHECK (offset >= 0),
     payload  BLOB NOT NULL,
-    -- Writer: it was put on the network in this replica epoch, or a later one; it is there until the one after the next begins.
+    -- Writer: it was put on the network in this replica epoch, or a later one; it is there until the one
+    -- after the next begins. NULL: not known.
     epoch INTEGER CHECK (epoch IS NULL OR state < 10),
     -- Reader: when the box came, where it came before one that it follows.
     seen INTEGER,
@@ -154,7 +155,7 @@ CREATE TABLE box (
     CHECK (state > 4 OR (offset IS NOT NULL AND length(payload) > 0)),
     CHECK (state <= 4 OR state = 12 OR length(payload) = 0)
 ) STRICT;
-CREATE INDEX box_by_epoch ON box (chain, epoch, seq) WHERE epoch IS NOT NULL;
+CREATE INDEX box_by_epoch ON box (chain, coalesce(epoch, 0), seq) WHERE state = 4;
 CREATE INDEX box_by_offset ON box (chain, offset, seq) WHERE offset IS NOT NULL;
 
 -- One row: sums over all channels.

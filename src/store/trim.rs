@@ -58,8 +58,10 @@ impl Ledger<'_> {
             "SELECT c.id, c.stored_bytes - c.dropped_bytes FROM channel c
              JOIN box b ON b.chain = c.chain AND b.seq = c.dropped_boxes
              WHERE c.role = 0 AND c.dropped_boxes < min(c.first_unstored, c.boxes - 1)
+               -- What was promised to be kept on the network is needed here.
+               AND coalesce(c.kept_until, 0) <= ?1
              ORDER BY b.id LIMIT 1",
-            [],
+            [self.now],
             |row| Ok((ChannelId(row.get(0)?), uint(row, 1)?)),
         )?;
         let Some((id, kept)) = oldest else { return Ok(false) };

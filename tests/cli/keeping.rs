@@ -26,71 +26,71 @@ fn verify_says_what_is_gone_and_resend_repairs_it() {
     let work = Work::new();
     let network = work.localnet("net");
     let daemon = ["--config", network.config()];
-    let sent = bytes(40_000, 1);
+    let sent = bytes(8000, 1);
     work.verb_with("a", &[&["append", "notes"], &daemon[..]].concat(), &sent).ok();
     work.share("a", "b", "notes");
-    work.verb("b", &[&["read", "notes"], &daemon[..]].concat()).ok();
+    work.verb("b", &[&["wait", "notes", "--bytes", "8000"], &daemon[..]].concat()).ok();
     let verify = |state: &str, further: &[&str]| {
         work.verb(state, &[&["verify", "notes", "--json"], further, &daemon[..]].concat())
     };
-    for state in ["a", "b"] {
-        let told = json(&verify(state, &[]).ok());
-        assert_eq!((&told["there"], &told["gone"], &told["not_asked"]), (&26.into(), &0.into(), &0.into()), "{told}");
-    }
-    assert_eq!(json(&verify("b", &["--sample", "5"]).ok())["not_asked"], 21);
+    let told = json(&verify("a", &[]).ok());
+    assert_eq!((&told["there"], &told["gone"], &told["not_asked"]), (&6.into(), &0.into(), &0.into()), "{told}");
+    assert_eq!(json(&verify("b", &["--sample", "4"]).ok())["not_asked"], 2);
     work.verb("b", &[&["resend", "notes"], &daemon[..]].concat()).failed(5, &["only its writer"]);
 
     later(&work, 14);
-    let told = json(&verify("b", &[]).failed(1, &["26 boxes", "box 0", "pigeonfs resend"]));
-    assert_eq!(told["gone"], 26, "{told}");
-    // What holds byte 20,000, and what is behind it.
-    let told = json(&work.verb("a", &[&["resend", "notes", "--from", "20000", "--json"], &daemon[..]].concat()).ok());
-    assert_eq!((&told["sent_again"], &told["gone"]), (&14.into(), &0.into()), "{told}");
-    assert_eq!(json(&verify("b", &[]).failed(1, &["12 boxes"]))["there"], 14);
+    let told = json(&verify("b", &[]).failed(1, &["6 boxes", "box 0", "pigeonfs resend"]));
+    assert_eq!(told["gone"], 6, "{told}");
+    // What holds byte 5,000, and what is behind it.
+    let told = json(&work.verb("a", &[&["resend", "notes", "--from", "5000", "--json"], &daemon[..]].concat()).ok());
+    assert_eq!((&told["sent_again"], &told["gone"]), (&3.into(), &0.into()), "{told}");
     let told = json(&work.verb("a", &[&["resend", "notes", "--json"], &daemon[..]].concat()).ok());
-    assert_eq!((&told["sent_again"], &told["there"]), (&12.into(), &14.into()), "{told}");
-    verify("a", &[]).ok();
-    work.share("a", "c", "notes");
-    assert!(work.verb("c", &[&["read", "notes"], &daemon[..]].concat()).ok().stdout == sent, "all of it is back");
+    assert_eq!((&told["sent_again"], &told["there"]), (&3.into(), &3.into()), "{told}");
+    let told = json(&verify("b", &[]).ok());
+    assert_eq!(told["there"], 6, "{told}");
 }
 
+/// For as many fortnights as `PIGEONFS_ROUNDS` says: `scripts/torture keep`.
 #[test]
 fn a_kept_channel_is_read_whole_through_all_epochs_and_never_short() {
+    let rounds: u32 = std::env::var("PIGEONFS_ROUNDS").ok().and_then(|text| text.parse().ok()).unwrap_or(1);
+    let size = if rounds == 1 { 5000 } else { 3_000_000 };
     let work = Work::new();
     let network = work.localnet("net");
     let daemon = ["--config", network.config()];
-    let sent = bytes(30_000, 2);
+    let sent = bytes(size, 2);
     work.verb_with("a", &[&["append", "notes"], &daemon[..]].concat(), &sent).ok();
-    let told = json(&work.verb("a", &["keep", "notes", "--for", "90d", "--dry-run", "--json"]).ok());
-    assert_eq!((&told["boxes"], &told["packets_per_two_weeks"]), (&20.into(), &80.into()), "{told}");
+    let span = format!("{}d", rounds * 14 + 2);
+    let told = json(&work.verb("a", &["keep", "notes", "--for", &span, "--dry-run", "--json"]).ok());
+    let boxes = sent.len().div_ceil(1549);
+    assert_eq!((&told["boxes"], &told["packets_per_two_weeks"]), (&boxes.into(), &(4 * boxes).into()), "{told}");
     let status = |state: &str| json(&work.verb(state, &["status", "notes", "--json"]).ok());
     assert!(status("a")["kept_until"].is_null(), "a dry run changes nothing");
-    work.verb("a", &["keep", "notes", "--for", "30d"]).ok();
+    work.verb("a", &["keep", "notes", "--for", &span]).ok();
     assert!(status("a")["kept_until"].is_u64());
-    for week in 0..2 {
+    work.verb("a", &["trim", "notes"]).failed(5, &["is kept on the network until", "--for 0"]);
+    for fortnight in 0..rounds {
         later(&work, 14);
-        let reader = format!("reader-{week}");
+        let reader = format!("reader-{fortnight}");
         work.share("a", &reader, "notes");
-        assert_eq!(
-            status(&reader)["kept_until"].as_u64().map(|at| at / 60),
-            status("a")["kept_until"].as_u64().map(|at| at / 60)
-        );
+        let minutes = |state: &str| status(state)["kept_until"].as_u64().map(|at| at / 60);
+        assert_eq!(minutes(&reader), minutes("a"), "the capability's text says it");
         // Nothing is there, and that is not the end.
         work.verb(&reader, &[&["read", "notes", "--timeout", "1"], &daemon[..]].concat())
             .failed(3, &["the time is up"]);
         let mut keeper = keeper(&work, &network, "a");
-        let read = ["wait", "notes", "--bytes", "30000", "--timeout", "200"];
-        work.verb(&reader, &[&read[..], &daemon[..]].concat()).ok();
+        let wait = ["wait", "notes", "--bytes", &size.to_string(), "--timeout", "500"];
+        work.verb(&reader, &[&wait[..], &daemon[..]].concat()).ok();
         let _ = keeper.0.kill();
         let read = work.verb(&reader, &[&["read", "notes", "--timeout", "1"], &daemon[..]].concat());
-        assert!(read.stdout == sent, "week {week}: {} bytes", read.stdout.len());
+        assert!(read.stdout == sent, "fortnight {fortnight}: {} bytes", read.stdout.len());
         eventually("the keeper's end", || keeper.0.try_wait().expect("our child"));
     }
-    // 30 days are over: nothing more is sent again.
+    // The time is over: nothing more is sent again.
     later(&work, 14);
-    work.share("a", "late", "notes");
-    work.verb("a", &[&["keep", "--run", "--timeout", "3"], &daemon[..]].concat()).failed(3, &["the time is up"]);
-    work.verb("a", &[&["verify", "notes"], &daemon[..]].concat()).failed(1, &["20 boxes"]);
+    work.verb("a", &[&["keep", "--run", "--timeout", "2"], &daemon[..]].concat())
+        .failed(1, &["no channel is to be kept"]);
+    work.verb("a", &[&["verify", "notes"], &daemon[..]].concat()).failed(1, &[&format!("{boxes} boxes")]);
 }
 
 #[test]
@@ -101,5 +101,9 @@ fn what_cannot_be_kept_is_said() {
     work.verb("b", &["keep", "notes", "--for", "90d"]).failed(5, &["only its writer"]);
     work.verb("a", &["keep", "notes"]).failed(2, &["--for"]);
     work.verb("a", &["keep", "notes", "--for", "90d", "--keep-share", "2"]).failed(2, &["is not a share"]);
+    work.verb("a", &["keep", "--run", "--timeout", "1"]).failed(1, &["no channel is to be kept"]);
+    let made = json(&work.verb("a", &["new", "backup", "--keep", "90d", "--json"]).ok());
+    assert!(made["kept_until"].is_u64(), "{made}");
+    work.verb("a", &["keep", "backup", "--for", "0"]).ok();
     work.verb("a", &["keep", "--run", "--timeout", "1"]).failed(1, &["no channel is to be kept"]);
 }

@@ -98,7 +98,9 @@ async fn act(owner: &Owner, store: &Store, request: Request) -> Result<Response,
             Ok(Response::Done)
         }
         Request::Trim { name, keep_bytes } => {
-            let bytes = store.trim(find(owner, &name)?.id, keep_bytes).await?;
+            let channel = find(owner, &name)?;
+            keep::check_not_needed(owner, &channel)?;
+            let bytes = store.trim(channel.id, keep_bytes).await?;
             Ok(Response::Trimmed { bytes })
         }
         Request::Skip { name } => {

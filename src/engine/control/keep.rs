@@ -10,15 +10,18 @@ use tokio::time::{Instant, sleep};
 use super::dispatch::{Patience, find};
 use super::{Failure, FailureKind, Response};
 use crate::bacap::ReadCap;
-use crate::engine::keep::{self, Came};
+use crate::engine::keep::{self, Resent};
 use crate::engine::network::Network;
 use crate::engine::status::unix_seconds;
 use crate::engine::{Owner, OwnerKind};
-use crate::store::{BoxSeq, Capability, Channel, Role, replica_epoch_begins};
+use crate::store::{BoxSeq, Capability, Channel, ChannelId, Role, replica_epoch_begins};
+use crate::units::show_date;
 
 /// Boxes that are asked for at a time.
 const READS: usize = 4;
-/// Boxes that no answer came for are asked again so often.
+/// What runs without a deadline of its own ends after this time.
+const LONG: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
+/// How often a box is asked for, where no answer comes.
 const TRIES: u32 = 3;
 
 fn writes(owner: &Owner, name: &str) -> Result<Channel, Failure> {
@@ -51,29 +54,60 @@ pub(super) async fn keep(
         Some(share) => share,
         None => owner.store.keep_share(channel.id)?,
     };
-    // Where no network was seen yet, its pace is not known.
-    let gap = keep::pause(owner.engine.packets_per_second(), share).as_secs_f64() * boxes(counts.most_in_an_epoch);
-    let expires = |epoch: u64| unix_seconds(replica_epoch_begins(epoch + 2));
     Ok(Response::Kept {
         boxes: counts.boxes,
         dropped_boxes: counts.dropped_boxes,
         expired_boxes: counts.expired_boxes,
         packets_per_two_weeks: counts.boxes.saturating_mul(4),
-        gap_s: Duration::try_from_secs_f64(gap).unwrap_or(Duration::MAX).as_secs(),
-        first_expires_at: counts.oldest_epoch.map(expires),
+        gap_s: gap(owner, channel.id, share)?.as_secs(),
+        first_expires_at: counts.oldest_epoch.map(|epoch| unix_seconds(replica_epoch_begins(epoch + 2))),
         sending: owner.kind == OwnerKind::Mount,
     })
 }
 
-fn boxes(count: u64) -> f64 {
-    f64::from(u32::try_from(count).unwrap_or(u32::MAX))
+/// From the moment when the boxes of an epoch expire until the last of them is there again, at most, while the network
+/// answers. Boxes of all channels that are kept are sent one after another.
+fn gap(owner: &Owner, id: ChannelId, share: f64) -> Result<Duration, Failure> {
+    // Where no network was seen yet, its pace is not known.
+    let pace = owner.engine.packets_per_second();
+    let mut gap = owner.engine.operation_deadline();
+    let mut add = |id, share| -> Result<(), Failure> {
+        let boxes = u32::try_from(owner.store.kept_counts(id)?.most_in_an_epoch).unwrap_or(u32::MAX);
+        gap = gap.saturating_add(keep::pause(pace, share).saturating_mul(boxes));
+        Ok(())
+    };
+    add(id, share)?;
+    for (other, share) in owner.store.kept_channels(now(owner)?)? {
+        if other != id {
+            add(other, share)?;
+        }
+    }
+    Ok(gap)
+}
+
+/// Refuses to drop bytes of a channel that are to be sent again.
+pub(super) fn check_not_needed(owner: &Owner, channel: &Channel) -> Result<(), Failure> {
+    let now = now(owner)?;
+    let Some(until) = channel.kept_until.filter(|until| channel.role == Role::Writer && *until > now) else {
+        return Ok(());
+    };
+    let name = channel.name.as_str();
+    let text =
+        format!("{name:?} is kept on the network until {}: its bytes are needed here", show_date(unix_seconds(until)));
+    Err(Failure::new(FailureKind::Refused, text).hint(format!("`pigeonfs keep {name} --for 0` ends that")))
+}
+
+/// The network's own time where it is known, to an epoch.
+fn now(owner: &Owner) -> Result<SystemTime, Failure> {
+    Ok(owner.store.replica_epoch_began()?.unwrap_or_else(SystemTime::now))
 }
 
 /// Stays and keeps all that is to be kept, until the time is up or nothing is.
 pub(super) async fn run(owner: &Owner, deadline: Option<Instant>) -> Result<Response, Failure> {
-    let mut patience = Patience::new(deadline);
+    // One that stays does so without a daemon too.
+    let mut patience = Patience::new(Some(deadline.unwrap_or_else(|| Instant::now() + LONG)));
     loop {
-        if owner.store.kept_channels()?.is_empty() {
+        if owner.store.kept_channels(now(owner)?)?.is_empty() {
             return Err(Failure::new(FailureKind::Failed, "no channel is to be kept")
                 .hint("`pigeonfs keep NAME --for 90d` says which, and for how long"));
         }
@@ -99,13 +133,18 @@ pub(super) async fn verify(
         Some(offset) if offset > 0 => owner.store.box_at(channel.id, offset)?.0,
         _ => 0,
     };
+    let deleted = owner.store.deleted_boxes(channel.id)?;
+    let of_interest = (from..end).filter(|seq| {
+        let at = deleted.partition_point(|range| range.end <= *seq);
+        deleted.get(at).is_none_or(|range| !range.contains(seq))
+    });
     let wanted: Vec<u64> = match sample {
         Some(count) => {
-            let mut some = (from..end).sample(&mut rand::rng(), usize::try_from(count).unwrap_or(usize::MAX));
+            let mut some = of_interest.sample(&mut rand::rng(), usize::try_from(count).unwrap_or(usize::MAX));
             some.sort_unstable();
             some
         }
-        None => (from..end).collect(),
+        None => of_interest.collect(),
     };
     let cap = match owner.store.cap(channel.id)? {
         Capability::Write(cap) => cap.read_cap().clone(),
@@ -156,7 +195,8 @@ pub(super) async fn verify(
         first_gone: verifying.gone.iter().min().copied(),
         sent_again: verifying.sent_again,
         not_held: verifying.not_held,
-        not_asked: boxes.saturating_sub(verifying.asked() - verifying.unknown),
+        unanswered: verifying.unknown,
+        not_asked: boxes.saturating_sub(verifying.asked()),
     })
 }
 
@@ -166,6 +206,7 @@ struct Verifying {
     sent_again: u64,
     /// Gone, and its bytes are no longer here.
     not_held: u64,
+    /// No answer came.
     unknown: u64,
 }
 
@@ -183,20 +224,23 @@ impl Verifying {
                 left.push(seq);
                 continue;
             };
-            match keep::put(&owner.store, network, channel.id, &kept).await? {
-                Some(Came::SentAgain) => {
+            match keep::resend(&owner.store, network, channel.id, &kept).await? {
+                Some(Resent::SentAgain) => {
                     self.sent_again += 1;
                     if let Some(epoch) = network.replica_epoch {
                         owner.store.put_in_epoch(channel.id, kept.seq, epoch).await?;
                     }
                 }
-                Some(Came::There) => self.there += 1,
-                Some(Came::Foreign) => {
+                Some(Resent::There) => self.there += 1,
+                Some(Resent::Foreign) => {
+                    if !owner.engine.fence(channel.id, kept.seq).await? {
+                        self.there += 1;
+                        continue;
+                    }
                     let reason = format!("box {seq} of this channel holds what another writer wrote");
-                    owner.store.fence(channel.id, reason.clone()).await?;
                     return Err(Failure::new(FailureKind::Refused, reason).hint("`pigeonfs status` says what to do"));
                 }
-                Some(Came::Unknown) | None => left.push(seq),
+                Some(Resent::Unknown) | None => left.push(seq),
             }
         }
         self.gone = left;

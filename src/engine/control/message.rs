@@ -359,7 +359,10 @@ pub enum Response {
         sent_again: u64,
         /// Boxes that are gone and whose bytes are no longer held here.
         not_held: u64,
-        /// Boxes that were not asked for, or that no answer came for.
+        /// Boxes that were asked for in vain: no answer came.
+        #[serde(default)]
+        unanswered: u64,
+        /// Boxes that were not asked for.
         not_asked: u64,
     },
     /// Answers [`Request::Append`]: the stream's size after it.

@@ -8,7 +8,7 @@ use super::{Home, LIMITS, bytes, name, network};
 use crate::bacap::WriteCap;
 use crate::drop::{Assembler, Cutter, Header, Input, Part, SyncKey, Total};
 
-const M: usize = 400;
+pub(super) const M: usize = 400;
 
 fn key(seed: u8) -> SyncKey {
     SyncKey::of(WriteCap::from_seed(&[seed; 32]).read_cap())
@@ -20,24 +20,24 @@ fn header(name: &str, body: &[u8]) -> Header {
 }
 
 impl Home {
-    fn drop(&self, text: &str, seed: u8, allow_delete: bool) -> ChannelId {
+    pub(super) fn drop(&self, text: &str, seed: u8, allow_delete: bool) -> ChannelId {
         let content = Content::Drop { allow_delete };
         let id = self.store.create(name(text), WriteCap::from_seed(&[seed; 32]), content).wait().unwrap();
         self.store.set_max_plaintext(id, M).wait().unwrap();
         id
     }
 
-    fn accept(&self, id: ChannelId, file: &str, body: &[u8]) -> RecordId {
+    pub(super) fn accept(&self, id: ChannelId, file: &str, body: &[u8]) -> RecordId {
         let new = NewRecord { header: header(file, body), staging: Some(format!("staged/{file}")), modified: None };
         self.store.accept(id, new).wait().unwrap()
     }
 
-    fn get(&self, id: ChannelId, record: RecordId) -> DropRecord {
+    pub(super) fn get(&self, id: ChannelId, record: RecordId) -> DropRecord {
         self.store.drop_record(id, record).unwrap().expect("the record")
     }
 
     /// Fills up to `boxes` boxes of the oldest record. False: there is none.
-    fn fill(&self, id: ChannelId, seed: u8, boxes: usize, body_of: impl Fn(&str) -> Vec<u8>) -> bool {
+    pub(super) fn fill(&self, id: ChannelId, seed: u8, boxes: usize, body_of: impl Fn(&str) -> Vec<u8>) -> bool {
         let Some(record) = self.store.unfilled(id, None).unwrap() else { return false };
         let channel = self.store.channel(id).unwrap().unwrap();
         let first = record.first.map_or(channel.boxes, |first| first.0);
@@ -60,7 +60,7 @@ impl Home {
         true
     }
 
-    fn launch(&self, id: ChannelId, boxes: std::ops::Range<u64>, stored: bool) {
+    pub(super) fn launch(&self, id: ChannelId, boxes: std::ops::Range<u64>, stored: bool) {
         let boxes: Vec<_> = boxes.map(BoxSeq).collect();
         self.store.bind_network(id, network()).wait().unwrap();
         let rewrites = self.store.channel(id).unwrap().unwrap().rewrites;

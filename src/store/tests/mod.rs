@@ -6,6 +6,7 @@ mod disk;
 mod drops;
 mod holes;
 mod inbox;
+mod kept;
 mod laws;
 mod measure;
 mod migrate;
