@@ -1,13 +1,17 @@
 //! Compressed bodies: one zstd frame. A frame may claim anything, so the reader of one is bounded by what the record
 //! promises and by what its caller has room for.
 
-use std::io::{self, Read, Write};
+use std::io::{self, BufReader, Read, Write};
 
 use super::Digest;
 
 /// A window of at most 8 MiB is unpacked: all levels up to 19 stay within it.
 const MAX_WINDOW_LOG: u32 = 23;
 const CHUNK_BYTES: usize = 64 << 10;
+/// More than that many bytes cannot come out of one: a block of zstd has 128 KiB at most, and 4 bytes at least.
+const MOST_FOR_A_BYTE: u64 = 1 << 15;
+/// What a frame has beside its blocks.
+const FRAME_BYTES: u64 = 1;
 
 /// What [`pack`] made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,14 +27,6 @@ pub struct Packed {
 /// Why a body cannot be unpacked.
 #[derive(Debug, thiserror::Error)]
 pub enum UnpackError {
-    /// More bytes than there is room for were promised.
-    #[error("it would take {bytes} bytes once it is unpacked, and there is room for {limit}")]
-    TooLarge {
-        /// What was promised.
-        bytes: u64,
-        /// The limit.
-        limit: u64,
-    },
     /// More or fewer bytes come out than were promised.
     #[error("more or fewer than the {promised} bytes that its sender promised come out of it")]
     Size {
@@ -40,16 +36,6 @@ pub enum UnpackError {
     /// It is no zstd frame.
     #[error("it cannot be unpacked: {0}")]
     Frame(io::Error),
-    /// What came out could not be written here.
-    #[error("what comes out of it cannot be written: {0}")]
-    Write(io::Error),
-}
-
-impl UnpackError {
-    /// Whether the body itself is at fault, on every machine; all else can be tried again.
-    pub fn is_in_the_body(&self) -> bool {
-        matches!(self, Self::Size { .. } | Self::Frame(_))
-    }
 }
 
 /// Compresses all of `from` into `to`.
@@ -61,24 +47,44 @@ pub fn pack(from: &mut impl Read, to: &mut impl Write) -> io::Result<Packed> {
     Ok(Packed { raw_size, size: hashed.bytes, digest: *hashed.hash.finalize().as_bytes() })
 }
 
-/// Unpacks `from` into `to`: exactly `raw_size` bytes, and no more than `limit`.
-pub fn unpack(from: &mut impl Read, to: &mut impl Write, raw_size: u64, limit: u64) -> Result<(), UnpackError> {
-    if raw_size > limit {
-        return Err(UnpackError::TooLarge { bytes: raw_size, limit });
+/// Whether so many bytes can come out of a body of this size at all.
+pub(super) fn may_hold(size: u64, raw_size: u64) -> bool {
+    raw_size <= size.saturating_add(FRAME_BYTES).saturating_mul(MOST_FOR_A_BYTE)
+}
+
+/// Unpacks a body piece by piece. Nothing is kept of what came out.
+pub struct Unpacker<R: Read> {
+    decoder: zstd::stream::read::Decoder<'static, BufReader<R>>,
+    chunk: Vec<u8>,
+    promised: u64,
+    position: u64,
+    is_at_end: bool,
+}
+
+impl<R: Read> Unpacker<R> {
+    /// Of a body that holds `promised` bytes, from its beginning.
+    pub fn new(from: R, promised: u64) -> Result<Self, UnpackError> {
+        let mut decoder = zstd::stream::read::Decoder::new(from).map_err(UnpackError::Frame)?.single_frame();
+        decoder.window_log_max(MAX_WINDOW_LOG).map_err(UnpackError::Frame)?;
+        Ok(Self { decoder, chunk: vec![0; CHUNK_BYTES], promised, position: 0, is_at_end: false })
     }
-    let mut decoder = zstd::stream::read::Decoder::new(from).map_err(UnpackError::Frame)?.single_frame();
-    decoder.window_log_max(MAX_WINDOW_LOG).map_err(UnpackError::Frame)?;
-    let mut chunk = vec![0; CHUNK_BYTES];
-    let mut left = raw_size;
-    loop {
-        let count = decoder.read(&mut chunk).map_err(UnpackError::Frame)?;
-        if count == 0 {
-            break;
+
+    /// The next bytes, up to 64 KiB; none at the end. Whether as many came out as were promised is known with the last of them.
+    pub fn piece(&mut self) -> Result<&[u8], UnpackError> {
+        let count = if self.is_at_end { 0 } else { self.decoder.read(&mut self.chunk).map_err(UnpackError::Frame)? };
+        self.position += count as u64;
+        self.is_at_end = count == 0;
+        let differs = if self.is_at_end { self.position < self.promised } else { self.position > self.promised };
+        if differs {
+            return Err(UnpackError::Size { promised: self.promised });
         }
-        left = left.checked_sub(count as u64).ok_or(UnpackError::Size { promised: raw_size })?;
-        to.write_all(&chunk[..count]).map_err(UnpackError::Write)?;
+        Ok(&self.chunk[..count])
     }
-    if left > 0 { Err(UnpackError::Size { promised: raw_size }) } else { Ok(()) }
+
+    /// What the body is read from.
+    pub fn source(&mut self) -> &mut R {
+        self.decoder.get_mut().get_mut()
+    }
 }
 
 struct Hashed<'a, W> {

@@ -2,6 +2,7 @@
 
 use ciborium::Value;
 
+use super::compress::may_hold;
 use super::{Digest, Sync};
 
 /// Most bytes that a body may claim.
@@ -236,6 +237,9 @@ impl Fields {
             (Some(size), name) => Some(Raw { name, size }),
             (None, Some(_)) => return Err(HeaderError::Missing("raw_size")),
         };
+        if raw.as_ref().is_some_and(|raw: &Raw| !may_hold(size, raw.size)) {
+            return Err(HeaderError::Bad("raw_size"));
+        }
         if (kind == Kind::EmptyDirectory || raw.is_some()) && part.is_some() {
             return Err(HeaderError::Bad("part"));
         }

@@ -9,7 +9,7 @@
 //! * [`Assembler`]: from boxes to records.
 //! * [`chain`]: records that are parts of one file.
 //! * [`SafeName`], [`SafePath`]: what a name from elsewhere may become on a disk.
-//! * [`pack`], [`unpack`]: compressed bodies.
+//! * [`pack`], [`Unpacker`]: compressed bodies.
 //!
 #![doc = include_str!("FORMAT.md")]
 
@@ -22,7 +22,7 @@ mod safe;
 mod sync;
 
 pub use assembler::{Assembler, Event, Fault, Input};
-pub use compress::{Packed, UnpackError, pack, unpack};
+pub use compress::{Packed, UnpackError, Unpacker, pack};
 pub use cutter::Cutter;
 pub use header::{Header, HeaderError, Kind, MAX_PATH_BYTES, MAX_SIZE, Part, Raw, Total};
 pub use safe::{MAX_FILE_NAME_BYTES, SafeName, SafePath};

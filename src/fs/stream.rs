@@ -1,5 +1,6 @@
 //! What is done through an open file: reads, writes, fsync, close and poll.
 
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use super::handle::Handle;
@@ -80,7 +81,7 @@ impl Fs {
             (open.node, open.report.clone(), open.barrier, open.is_nonblocking(), open.dropped.clone())
         };
         if let Some(open) = dropped {
-            return Ok(Answer::Now(self.read_dropped(&open, offset, size)?));
+            return Ok(Answer::Now(self.read_dropped(&open, offset, size, &AtomicBool::new(false))?));
         }
         let answer = match (node, report, barrier) {
             (Node::Channel(id), _, _) => self.read_stream(handle, id, offset, size)?,

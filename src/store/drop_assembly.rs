@@ -81,14 +81,7 @@ impl Store {
 
     /// A person has got the file, or was told that it is broken.
     pub fn deliver(&self, id: ChannelId, record: RecordId) -> Commit<()> {
-        self.submit(move |ledger| {
-            ledger.set(id, record, "UPDATE drop_record SET delivered = 1 WHERE id = ?1 AND ?2 = ?2", 0)
-        })
-    }
-
-    /// So many bytes of an unpacked copy of the record are kept.
-    pub fn unpacked(&self, id: ChannelId, record: RecordId, bytes: u64) -> Commit<()> {
-        self.submit(move |ledger| ledger.set(id, record, "UPDATE drop_record SET unpacked = ?2 WHERE id = ?1", bytes))
+        self.submit(move |ledger| ledger.deliver(id, record))
     }
 }
 
@@ -212,12 +205,12 @@ impl Ledger<'_> {
         .map(drop)
     }
 
-    fn set(&mut self, id: ChannelId, wanted: RecordId, sql: &str, value: u64) -> Result<(), StoreError> {
+    fn deliver(&mut self, id: ChannelId, wanted: RecordId) -> Result<(), StoreError> {
         let record = self.record(id)?;
         record.check_drop()?;
         let there = "SELECT 1 FROM drop_record WHERE id = ?1 AND chain = ?2";
         self.one(there, params![wanted.0, record.chain], |_| Ok(()))?.ok_or(StoreError::NoRecord)?;
-        self.run(sql, params![wanted.0, int(value)])?;
+        self.run("UPDATE drop_record SET delivered = 1 WHERE id = ?1", [wanted.0])?;
         self.touch(id);
         Ok(())
     }

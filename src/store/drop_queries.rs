@@ -12,7 +12,7 @@ use crate::drop::Header;
 
 const RECORD: &str = "
     SELECT r.id, c.id, r.state, r.header, r.name, r.size, r.digest, r.staging, r.first_seq, r.end_seq, r.begin,
-           r.head_bytes, r.taken, r.reason, r.parts, r.part, r.delivered, r.unpacked, r.created,
+           r.head_bytes, r.taken, r.reason, r.parts, r.part, r.delivered, r.created,
            r.end_seq IS NOT NULL AND r.end_seq <= c.first_unstored, r.modified, r.deleted_end
     FROM drop_record r JOIN channel c ON c.chain = r.chain";
 
@@ -136,12 +136,6 @@ impl Store {
     /// Whether a record has its bytes in this file.
     pub(crate) fn is_staged(&self, staging: &str) -> Result<bool, StoreError> {
         self.readers().ask(|db| Ok(one(db, STAGED, [staging], |_| Ok(()))?.is_some()))
-    }
-
-    /// Whether an unpacked copy of this record is kept.
-    pub(crate) fn is_unpacked(&self, record: RecordId) -> Result<bool, StoreError> {
-        let sql = "SELECT 1 FROM drop_record r JOIN channel c ON c.chain = r.chain WHERE r.id = ?1 AND r.unpacked > 0";
-        self.readers().ask(|db| Ok(one(db, sql, [record.0], |_| Ok(()))?.is_some()))
     }
 
     /// Drops that we read.
@@ -294,10 +288,9 @@ fn read_record(row: &Row<'_>) -> rusqlite::Result<DropRecord> {
         reason: row.get(13)?,
         part: parts.zip(part),
         delivered: row.get(16)?,
-        unpacked: uint(row, 17)?,
-        created: from_nanos(row.get(18)?),
-        stored: row.get(19)?,
-        modified: row.get::<_, Option<i64>>(20)?.map(from_nanos),
-        deleted_end: place(row, 21)?.map(BoxSeq),
+        created: from_nanos(row.get(17)?),
+        stored: row.get(18)?,
+        modified: row.get::<_, Option<i64>>(19)?.map(from_nanos),
+        deleted_end: place(row, 20)?.map(BoxSeq),
     })
 }

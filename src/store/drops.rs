@@ -54,8 +54,6 @@ pub struct DropRecord {
     pub part: Option<([u8; 16], u32)>,
     /// Reader: whether a verb has put it where a person wanted it, or has told that it is broken.
     pub delivered: bool,
-    /// Reader: bytes of its unpacked copy; 0: there is none.
-    pub unpacked: u64,
     /// When it was accepted, or began to arrive.
     pub created: SystemTime,
     /// Writer: when the file was changed last, before it was accepted.

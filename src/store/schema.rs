@@ -307,8 +307,6 @@ CREATE TABLE drop_record (
     deleted_end INTEGER CHECK (deleted_end IS NULL OR (state IN (3, 4) AND deleted_end BETWEEN first_seq AND end_seq)),
     -- Reader: a verb has put it where a person wanted it, or has told that it is broken.
     delivered  INTEGER NOT NULL DEFAULT 0 CHECK (delivered IN (0, 1)),
-    -- Reader: bytes of its unpacked copy.
-    unpacked   INTEGER NOT NULL DEFAULT 0 CHECK (unpacked >= 0),
     created    INTEGER NOT NULL,
     -- Writer: when the file was changed, as its owner has it;
     modified INTEGER,
@@ -333,7 +331,7 @@ CREATE INDEX drop_record_deleting ON drop_record (chain) WHERE state = 3;
 -- One record at a time arrives.
 CREATE UNIQUE INDEX drop_record_arriving ON drop_record (chain) WHERE state = 10;
 
--- The spool counts what is accepted and in no box yet; the cache what is unpacked.
+-- The spool counts what is accepted and in no box yet.
 CREATE TRIGGER drop_spool_grows AFTER INSERT ON drop_record WHEN NEW.state < 10 BEGIN
     UPDATE spool SET bytes = bytes + NEW.size - NEW.taken;
 END;
@@ -342,12 +340,6 @@ CREATE TRIGGER drop_spool_changes AFTER UPDATE OF taken ON drop_record WHEN NEW.
 END;
 CREATE TRIGGER drop_spool_shrinks AFTER DELETE ON drop_record WHEN OLD.state < 10 BEGIN
     UPDATE spool SET bytes = bytes - (OLD.size - OLD.taken);
-END;
-CREATE TRIGGER drop_cache_changes AFTER UPDATE OF unpacked ON drop_record BEGIN
-    UPDATE spool SET cache_bytes = cache_bytes + NEW.unpacked - OLD.unpacked;
-END;
-CREATE TRIGGER drop_cache_shrinks AFTER DELETE ON drop_record BEGIN
-    UPDATE spool SET cache_bytes = cache_bytes - OLD.unpacked;
 END;
 
 -- Law: a record is what it was accepted or arrived as.

@@ -12,6 +12,7 @@ mod interrupts;
 mod lifecycle;
 mod load;
 mod mount_basic;
+mod packed;
 mod semantics;
 mod surroundings;
 mod tools;

@@ -21,7 +21,7 @@
 //!   a chain have records of their own (`part` > 0) beside the file that they make (`part` = 0), which is there once it is
 //!   whole and verified.
 //! * [`Drops::read`] reads a file at an offset: one that was accepted, or one that has arrived complete. [`Drops::size`]
-//!   says how long it is then.
+//!   says how long it is then. Compressed ones are unpacked as they are read (unpack.rs).
 //! * [`Store::take_back`] forgets a file of which no packet has left; [`Store::delete_record`] has a stored one deleted from the
 //!   network, in a drop that allows it (delete.rs).
 
@@ -31,10 +31,11 @@ mod delete;
 mod fill;
 mod report;
 mod sweep;
+mod unpack;
 
-use std::fs::{self, DirBuilder, File, Permissions};
+use std::fs::{self, File, Permissions};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Component, Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError};
@@ -86,6 +87,9 @@ pub enum DropError {
     /// Its compressed body cannot be unpacked.
     #[error(transparent)]
     Unpack(#[from] UnpackError),
+    /// Whoever asked does not want it any more.
+    #[error("it was interrupted")]
+    Stopped,
 }
 
 impl DropError {
@@ -126,8 +130,8 @@ struct Inner {
     staged: std::sync::OnceLock<Box<dyn StagedFiles>>,
     store: Store,
     directory: PathBuf,
-    /// One file is unpacked at a time.
-    unpacking: std::sync::Mutex<()>,
+    /// Compressed files that are read.
+    unpacking: unpack::Unpacking,
     /// Shared by those who hand a file over, from the look at it until its row is on its way to the disk; held alone by
     /// who deletes what is in no row.
     handing: std::sync::RwLock<()>,
@@ -140,7 +144,7 @@ impl Drops {
             store,
             directory,
             staged: std::sync::OnceLock::new(),
-            unpacking: std::sync::Mutex::default(),
+            unpacking: unpack::Unpacking::default(),
             handing: std::sync::RwLock::default(),
         }))
     }
@@ -246,10 +250,6 @@ impl Drops {
     fn staged(&self, staging: &str) -> PathBuf {
         self.0.directory.join(staging)
     }
-}
-
-fn make(path: &Path) -> Result<(), DropError> {
-    DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(|error| DropError::io(path, error))
 }
 
 /// What a worker says of one turn.

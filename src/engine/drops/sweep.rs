@@ -12,7 +12,7 @@ use tracing::warn;
 
 use super::super::network::View;
 use super::{Drops, Turn, Worker};
-use crate::store::{RecordId, StoreError};
+use crate::store::StoreError;
 
 pub(super) struct Sweeper {
     drops: Drops,
@@ -57,17 +57,6 @@ impl Sweeper {
                 && !self.drops.0.store.is_staged(name)?
             {
                 self.remove_abandoned(&path, name)?;
-            }
-        }
-        for path in files(&directory.join("unpacked")) {
-            let record = path.file_name().and_then(|name| name.to_str()?.parse().ok()).map(RecordId);
-            let wanted = match record {
-                Some(record) => self.drops.0.store.is_unpacked(record)?,
-                // One that is being made has another ending.
-                None => path.extension().is_some_and(|ending| ending == "tmp"),
-            };
-            if !wanted {
-                remove(&path);
             }
         }
         Ok(())

@@ -4,6 +4,7 @@ use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::{FileExt, MetadataExt};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, MutexGuard};
 use std::time::Instant;
 
@@ -13,6 +14,7 @@ use super::settle::{Fault, Opening, Settling};
 use super::staging;
 use super::tree::EntryId;
 use crate::drop::{Header, MAX_PATH_BYTES, MAX_SIZE};
+use crate::engine::drops::DropError;
 use crate::fs::handle::Handle;
 use crate::fs::{Attributes, Credentials, Fs, FsError, Node, Opened, READ_BYTES};
 use crate::store::{Channel, ChannelId, MAX_NAME_BYTES, RecordId, Role};
@@ -39,7 +41,11 @@ pub(in crate::fs) struct OpenFile {
 #[derive(Clone, Debug)]
 enum From {
     Staged(Arc<File>),
-    Record(RecordId),
+    Record {
+        record: RecordId,
+        /// It is compressed.
+        packed: bool,
+    },
 }
 
 impl Fs {
@@ -67,7 +73,7 @@ impl Fs {
                 Err(self.refuse_sealed(drop, role, &names))
             }
             Some(Body::Sealed(sealed)) => {
-                let from = From::Record(sealed.record);
+                let from = From::Record { record: sealed.record, packed: sealed.packed };
                 let file = OpenFile { drop, entry, from, writes, opening: None, writers: Vec::new() };
                 Ok(self.opened_dropped(&state, flags, file))
             }
@@ -134,7 +140,7 @@ impl Fs {
         let Some(file) = file else { return Ok(()) };
         self.handles().each_of(node, |handle| {
             if let Some(open) = &mut handle.dropped
-                && let From::Record(_) = open.from
+                && let From::Record { .. } = open.from
             {
                 open.from = From::Staged(Arc::clone(&file));
             }
@@ -258,20 +264,41 @@ impl Fs {
     }
 
     /// Reads a file of a drop.
-    pub(in crate::fs) fn read_dropped(&self, file: &OpenFile, offset: u64, size: usize) -> Result<Vec<u8>, FsError> {
+    pub(in crate::fs) fn read_dropped(
+        &self,
+        file: &OpenFile,
+        offset: u64,
+        size: usize,
+        stop: &AtomicBool,
+    ) -> Result<Vec<u8>, FsError> {
         let size = size.min(READ_BYTES);
         match &file.from {
             From::Staged(file) => Ok(read_at(file, offset, size)?),
-            From::Record(record) => {
+            From::Record { record, .. } => {
                 let found = self.owner.store().drop_record(file.drop, *record)?;
                 let found = found.ok_or_else(|| FsError::quiet(libc::ESTALE, "it was removed while it was open"))?;
-                let read = self.owner.engine().drops().read(&found, offset, size);
-                read.map_err(|error| match self.channel(file.drop) {
-                    Ok(channel) => self.refused(&channel, libc::EIO, format!("{}: {error}", found.name)),
-                    Err(gone) => gone,
+                let read = self.owner.engine().drops().read_until(&found, offset, size, stop);
+                read.map_err(|error| match (error, self.channel(file.drop)) {
+                    (DropError::Stopped, _) => FsError::quiet(libc::EINTR, "interrupted"),
+                    (error, Ok(channel)) => self.refused(&channel, libc::EIO, format!("{}: {error}", found.name)),
+                    (_, Err(gone)) => gone,
                 })
             }
         }
+    }
+
+    /// Whether the handle is of a compressed file: to read it may take long, and then goes through [`Fs::unpack`].
+    pub fn is_packed(&self, handle: u64) -> bool {
+        let handles = self.handles();
+        let open = handles.find(handle).ok().and_then(|open| open.dropped.as_ref());
+        open.is_some_and(|open| matches!(open.from, From::Record { packed: true, .. }))
+    }
+
+    /// Reads a compressed file of a drop, until `stop` is set: then EINTR.
+    pub fn unpack(&self, handle: u64, offset: u64, size: usize, stop: &AtomicBool) -> Result<Vec<u8>, FsError> {
+        let open = self.handles().find(handle)?.dropped.clone();
+        let open = open.ok_or_else(|| FsError::quiet(libc::EBADF, "it is no file of a drop"))?;
+        self.read_dropped(&open, offset, size, stop)
     }
 
     /// Whether the handle is of a file in a drop, whose writes go wherever they want.
@@ -514,7 +541,7 @@ impl Fs {
     pub(in crate::fs) fn unlinked(&self, file: &OpenFile) -> Option<Arc<File>> {
         match &file.from {
             From::Staged(file) => Some(Arc::clone(file)),
-            From::Record(_) => None,
+            From::Record { .. } => None,
         }
     }
 

@@ -120,6 +120,8 @@ pub(super) struct Unlinked {
 pub(super) struct Sealed {
     pub(super) record: RecordId,
     pub(super) size: u64,
+    /// It is compressed, and unpacked as it is read.
+    pub(super) packed: bool,
     pub(super) modified: SystemTime,
     /// When its attributes were set.
     pub(super) changed: SystemTime,
@@ -453,7 +455,7 @@ impl State {
     pub(super) fn seal(&mut self, entry: EntryId, record: RecordId, size: u64, modified: SystemTime) {
         self.unsettle(entry);
         if let Some(body) = self.forest.file_mut(entry) {
-            *body = Body::Sealed(Sealed { record, size, modified, changed: modified });
+            *body = Body::Sealed(Sealed { record, size, packed: false, modified, changed: modified });
         }
         self.known(entry);
     }
@@ -513,7 +515,13 @@ impl State {
             return self.hide(drop);
         };
         let free = self.free_name(drop, directory, &name);
-        let sealed = Body::Sealed(Sealed { record: record.id, size, modified, changed: modified });
+        let sealed = Body::Sealed(Sealed {
+            record: record.id,
+            size,
+            packed: Drops::is_packed(record),
+            modified,
+            changed: modified,
+        });
         match self.forest.add_file(directory, &free, sealed) {
             Some(entry) => self.known(entry),
             None => self.hide(drop),

@@ -1,6 +1,7 @@
 //! What is done through an open file.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use fuser::{FopenFlags, ReplyData, ReplyEmpty, ReplyLseek, ReplyOpen, ReplyWrite};
 
@@ -22,6 +23,9 @@ impl Server {
     }
 
     pub(super) fn read(&self, caller: Caller, handle: u64, offset: u64, size: u32, reply: Reply<ReplyData>) {
+        if self.fs.is_packed(handle) {
+            return self.unpack(caller, handle, offset, size, reply);
+        }
         let look = move |fs: &Fs| fs.read(handle, offset, size as usize);
         if self.fs.only_looks(handle) {
             match look(&self.fs) {
@@ -33,6 +37,28 @@ impl Server {
         let (fs, refusals) = (Arc::clone(&self.fs), Arc::clone(&self.refusals));
         self.runtime.spawn(async move {
             match answer(&fs, &caller, handle, look).await {
+                Ok(bytes) => reply.bytes(&bytes),
+                Err(error) => refusals.refuse("read", &About::Handle(handle), reply, &error),
+            }
+        });
+    }
+
+    /// Reads a compressed file: on a thread that nobody else waits for, and until the caller is interrupted.
+    fn unpack(&self, caller: Caller, handle: u64, offset: u64, size: u32, reply: Reply<ReplyData>) {
+        let (fs, refusals) = (Arc::clone(&self.fs), Arc::clone(&self.refusals));
+        self.runtime.spawn(async move {
+            let stop = Arc::new(AtomicBool::new(false));
+            let told = Arc::clone(&stop);
+            let mut read = std::pin::pin!(look(&fs, move |fs| fs.unpack(handle, offset, size as usize, &told)));
+            let mut wait = caller.waits();
+            let result = tokio::select! {
+                result = &mut read => result,
+                () = wait.interrupted() => {
+                    stop.store(true, Ordering::Relaxed);
+                    read.await
+                }
+            };
+            match result {
                 Ok(bytes) => reply.bytes(&bytes),
                 Err(error) => refusals.refuse("read", &About::Handle(handle), reply, &error),
             }
