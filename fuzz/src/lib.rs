@@ -1,4 +1,4 @@
-//! What each fuzz target does with its bytes. `tests/fuzz.rs` runs the same functions over a bounded number of inputs.
+//! What each fuzz target does with its bytes. `tests/thin/fuzz.rs` runs the same functions over a bounded number of inputs.
 //!
 //! A target must not panic, hang or take memory out of proportion, whatever the bytes are; and what it accepts must come
 //! back as it is when it is written and read again.
@@ -6,7 +6,8 @@
 use std::pin::pin;
 use std::task::{Context, Poll, Waker};
 
-use pigeonfs::bacap::{ReadCap, WriteCap};
+use bech32::{Bech32m, Hrp};
+use pigeonfs::bacap::{Found, ReadCap, WriteCap, looks_secret};
 use pigeonfs::drop::{Assembler, Header, Input, MAX_FILE_NAME_BYTES, SafeName, SafePath, SyncKey};
 use pigeonfs::engine::control::{Answer, Request};
 use pigeonfs::localnet::{Command, decode_request};
@@ -18,7 +19,7 @@ use pigeonfs::thin::{Config, Document};
 pub type Target = (&'static str, fn(&[u8]));
 
 /// All targets.
-pub const TARGETS: [Target; 9] = [
+pub const TARGETS: [Target; 11] = [
     ("frames", frames),
     ("requests", requests),
     ("responses", responses),
@@ -27,7 +28,9 @@ pub const TARGETS: [Target; 9] = [
     ("ctl", ctl),
     ("records", records),
     ("capabilities", capabilities),
+    ("texts", texts),
     ("configs", configs),
+    ("options", options),
 ];
 
 /// A stream of frames, as either end reads it.
@@ -118,7 +121,7 @@ pub fn records(bytes: &[u8]) {
     }
 }
 
-/// The bytes of a capability, and its text.
+/// The bytes of a capability.
 pub fn capabilities(bytes: &[u8]) {
     if let Ok(cap) = ReadCap::from_bytes(bytes) {
         assert_eq!(&cap.to_bytes()[..], bytes);
@@ -126,6 +129,37 @@ pub fn capabilities(bytes: &[u8]) {
     if let Ok(cap) = WriteCap::from_bytes(bytes) {
         assert_eq!(&cap.to_bytes()[..], bytes);
     }
+}
+
+/// The text of a capability, in any form that `add` takes. Chance does not meet a checksum, so the bytes are tried as what
+/// stands before one too.
+pub fn texts(bytes: &[u8]) {
+    text(bytes);
+    for head in ["pigeon-read", "pigeon-write"] {
+        // 1,023 letters are the longest text of the code.
+        let payload = &bytes[..bytes.len().min(600)];
+        let checked = bech32::encode::<Bech32m>(Hrp::parse_unchecked(head), payload).expect("short enough");
+        text(checked.as_bytes());
+    }
+}
+
+fn text(bytes: &[u8]) {
+    let found = Found::parse(bytes);
+    if let Ok(Found::Text(text)) = &found {
+        for again in [text.encode(), text.encode_upper()] {
+            assert_eq!(Found::parse(again.as_bytes()).as_ref(), Ok(&Found::Text(text.clone())), "our own");
+            assert!(looks_secret(&again));
+        }
+    }
+    if let (Ok(_), Ok(argument)) = (&found, std::str::from_utf8(bytes)) {
+        assert!(looks_secret(argument), "an argument that `add` would take is refused");
+    }
+}
+
+/// The configuration file of the command.
+pub fn options(bytes: &[u8]) {
+    let Ok(text) = std::str::from_utf8(bytes) else { return };
+    let _ = pigeonfs::cli::check_config(text);
 }
 
 /// A `thinclient.toml`.

@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use clap::{Arg, ArgMatches, Args, Command, parser::ValueSource};
 use serde_json::json;
@@ -50,8 +51,13 @@ impl File {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Self::default()),
             Err(error) => return Err(wrong(&path, &format!("it cannot be read: {error}"))),
         };
+        Self::parse(path, &text, command)
+    }
+
+    fn parse(path: PathBuf, text: &str, command: &Command) -> Result<Self, Failure> {
         let options: toml::Table = text.parse().map_err(|error: toml::de::Error| {
-            let line = error.span().map(|span| text[..span.start.min(text.len())].lines().count().max(1));
+            let before = error.span().and_then(|span| text.as_bytes().get(..span.start));
+            let line = before.map(|before| before.iter().filter(|byte| **byte == b'\n').count() + 1);
             let line = line.map(|line| format!("line {line}: ")).unwrap_or_default();
             wrong(&path, &format!("{line}{}", error.message()))
         })?;
@@ -106,6 +112,22 @@ impl File {
     pub(super) fn blame(&self, failure: Failure) -> Failure {
         wrong(&self.path, &failure.message)
     }
+}
+
+/// Whether this text is a configuration file that `mount` takes.
+///
+/// # Errors
+/// What `mount` would say of it.
+pub fn check_config(text: &str) -> Result<(), String> {
+    static COMMAND: OnceLock<Command> = OnceLock::new();
+    let command = COMMAND.get_or_init(super::command);
+    let told = |failure: Failure| failure.to_string();
+    let file = File::parse(PathBuf::from("config.toml"), text, command).map_err(told)?;
+    let Ok(matches) = command.clone().try_get_matches_from(["pigeonfs", "mount", "mnt"]) else { return Ok(()) };
+    let Some(("mount", mount)) = matches.subcommand() else { return Ok(()) };
+    let words = file.words(command, mount).map_err(told)?;
+    let line = ["pigeonfs", "mount"].map(OsString::from).into_iter().chain(words).chain(["mnt".into()]);
+    command.clone().try_get_matches_from(line).map(drop).map_err(|error| error.kind().to_string())
 }
 
 /// The state directory that the file names, where there is such a file and it can be read.

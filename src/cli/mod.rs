@@ -55,6 +55,8 @@ use std::time::Duration;
 use clap::{ArgMatches, Args, Command, CommandFactory, FromArgMatches, Parser, Subcommand};
 use clap_complete::{ArgValueCompleter, CompleteEnv};
 
+pub use config::check_config;
+
 use crate::engine::control::Failure;
 use crate::store::ChannelName;
 use crate::units::{size as byte_count, span as seconds};

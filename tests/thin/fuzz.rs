@@ -10,7 +10,8 @@ use std::path::Path;
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 
-const INPUTS: usize = 50_000;
+/// Of each target. `PIGEONFS_TEST_SEEDS` multiplies them.
+const INPUTS: usize = 6_000;
 
 fn seeds(target: &str) -> Vec<Vec<u8>> {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/seeds").join(target);
@@ -48,12 +49,13 @@ fn mutate(bytes: &mut Vec<u8>, other: &[u8], dice: &mut StdRng) {
 
 #[test]
 fn each_target_withstands_its_seeds_and_what_chance_makes_of_them() {
+    let times = std::env::var("PIGEONFS_TEST_SEEDS").ok().and_then(|count| count.parse().ok()).unwrap_or(1_usize);
     for (name, target) in targets::TARGETS {
         let seeds = seeds(name);
         assert!(!seeds.is_empty(), "{name} has no seeds");
         seeds.iter().for_each(|seed| target(seed));
         let mut dice = StdRng::seed_from_u64(7);
-        for _ in 0..INPUTS {
+        for _ in 0..INPUTS * times {
             let mut bytes = seeds[dice.random_range(0..seeds.len())].clone();
             let other = &seeds[dice.random_range(0..seeds.len())];
             mutate(&mut bytes, other, &mut dice);
