@@ -21,6 +21,7 @@ pub(super) fn process() -> Result<(), Failure> {
     let before = umask(Mode::from_raw_mode(0o077));
     let _ = UMASK.set(before.as_raw_mode() & 0o777);
     keep_from_swap();
+    keep_from_cores();
     setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) })
         .and_then(|()| set_dumpable_behavior(DumpableBehavior::NotDumpable))
         .map_err(|error| {
@@ -29,6 +30,14 @@ pub(super) fn process() -> Result<(), Failure> {
                 format!("this process could not be kept from leaving its memory in core dumps: {error}"),
             )
         })
+}
+
+/// Leaves all memory out of a core that is taken in spite of what follows, as a debugger of root's does: its own memory and
+/// that which it maps hold the keys. Programs that are started keep that. Before the process is closed to others: then only
+/// root may write there.
+fn keep_from_cores() {
+    // Where /proc is not mounted, what follows is what there is.
+    let _ = std::fs::write("/proc/self/coredump_filter", "0");
 }
 
 /// Keeps the memory of this process, and so the keys, out of swap where that is allowed without a limit. With one, an

@@ -614,4 +614,80 @@ mod of_a_reader {
             assert_eq!(errno(result), libc::EACCES, "{what}");
         }
     }
+
+    const HOSTILE_NAMES: [&str; 14] = [
+        "a.txt",
+        ".bash_profile",
+        "-rf",
+        "..",
+        ".",
+        "",
+        "a/../../b",
+        "\u{202e}gpj.exe",
+        "two\nlines\u{1b}[2J",
+        "CON",
+        ".pigeonfs",
+        "\u{200b}",
+        "a~1.txt",
+        "\\\\server\\share",
+    ];
+    const HOSTILE_PATHS: [&str; 7] = ["", "../../etc", "/", ".ssh/./..", "-d/-e", "a.txt", "\u{7}/\u{feff}"];
+
+    /// Every file and directory below, by its path, with its permission bits.
+    fn walk(world: &World, at: Node, path: &str, found: &mut Vec<(String, Node, u32)>) {
+        for (_, name) in world.fs().list(at).unwrap() {
+            if matches!(name.as_str(), "." | "..") {
+                continue;
+            }
+            assert!(!name.is_empty() && !name.contains(['/', '\\']) && name.len() <= 255, "{name:?}");
+            assert!(
+                !name.chars().any(char::is_control) && !name.contains(['\u{202e}', '\u{200b}', '\u{feff}']),
+                "{name:?}"
+            );
+            let node = world.fs().lookup(at, OsStr::new(&name)).unwrap();
+            let attributes = world.fs().attributes(node, None).unwrap();
+            let path = format!("{path}/{name}");
+            if matches!(node, Node::DropDirectory(_)) {
+                walk(world, node, &path, found);
+            }
+            found.push((path, node, attributes.mode));
+        }
+    }
+
+    /// Ten thousand names, paths and modes as strangers choose them: each is in its drop, under a name of its own, and
+    /// nobody can run or change it.
+    #[test]
+    fn ten_thousand_hostile_records_lead_nowhere_in_a_mount() {
+        const RECORDS: usize = 10_000;
+        let world = World::new();
+        let modes = [None, Some(0o777), Some(0o222), Some(0), Some(0o111)];
+        let headers: Vec<_> = (0..RECORDS)
+            .map(|number| {
+                let header = file(HOSTILE_PATHS[number / 3 % 7], HOSTILE_NAMES[number % 14]);
+                let kind = if number % 97 == 0 { Kind::EmptyDirectory } else { Kind::File };
+                (Header { mode: modes[number % 5], kind, ..header }, number.to_le_bytes())
+            })
+            .collect();
+        let borrowed: Vec<_> = headers
+            .iter()
+            .map(|(header, body)| (header.clone(), if header.kind == Kind::File { &body[..] } else { &[][..] }))
+            .collect();
+        let id = arrive(&world, &borrowed);
+        let until = Instant::now() + Duration::from_secs(240);
+        while world.fs().owner().store().drop_counts(id).unwrap().complete < RECORDS as u64 {
+            assert!(Instant::now() < until, "the files did not come");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        let mut found = Vec::new();
+        walk(&world, world.node("inbox"), "", &mut found);
+        let files: Vec<_> = found.iter().filter(|(_, node, _)| matches!(node, Node::DropFile(_))).collect();
+        assert_eq!(files.len(), headers.iter().filter(|(header, _)| header.kind == Kind::File).count());
+        let mut numbers = std::collections::BTreeSet::new();
+        for (path, _, mode) in &files {
+            assert_eq!(mode & 0o7377, 0, "{path}: {mode:o}");
+            if numbers.len() < 500 {
+                assert!(numbers.insert(world.read(&format!("inbox{path}"))), "{path} has the bytes of another file");
+            }
+        }
+    }
 }
