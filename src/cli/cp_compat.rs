@@ -20,6 +20,7 @@ use super::{Stop, output};
 use crate::bacap::{ReadCap, WriteCap};
 use crate::drop::Header;
 use crate::engine::control::{Failure, FailureKind};
+use crate::store::PrivateDir;
 use crate::thin::{Config, Discovery, Environment};
 
 /// The name of the program that this verb stands in for.
@@ -251,9 +252,8 @@ fn place(context: &Context, identity: &[&[u8]]) -> Result<Context, Failure> {
         hash.update(&(part.len() as u64).to_le_bytes());
         hash.update(part);
     }
-    let mut options = std::fs::DirBuilder::new();
-    std::os::unix::fs::DirBuilderExt::mode(options.recursive(true), 0o700);
-    options.create(&base).map_err(|error| failed(format!("{} cannot be made: {error}", base.display())))?;
+    // In a directory of another user, what is kept could be exchanged for something else.
+    PrivateDir::open_or_make(&base).map_err(|error| failed(error.to_string()))?;
     Context::new(Some(base.join(&hash.finalize().to_hex()[..16])), true, false)
 }
 

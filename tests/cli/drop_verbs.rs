@@ -498,4 +498,17 @@ fn our_pigeonhole_cp_gives_a_file_a_harmless_name() {
         assert_eq!(world.read(&format!("to/{harmless}")), b"text");
     }
     assert_eq!(std::fs::read_dir(&to).expect("there").count(), 2);
+    // What is kept of a transfer that is under way has the capability in it.
+    if rustix::process::geteuid().is_root() {
+        let kept = world.work.path("state/pigeonhole-cp");
+        std::os::unix::fs::chown(&kept, Some(4242), None).expect("root");
+        let keys = copy(&[&["genkey"][..], &config].concat()).ok().text();
+        let keys: Vec<&str> = keys.lines().filter(|line| line.len() > 100).collect();
+        let file = world.work.path("-rf");
+        let send = ["send", "-w", keys[1], "-i", keys[2], "-f", file.to_str().expect("text")];
+        for mode in [&["--no-copy"][..], &[]] {
+            copy(&[&send[..], &config, mode].concat()).failed(1, &["belongs to user 4242"]);
+        }
+        assert_eq!(std::fs::read_dir(&kept).expect("there").count(), 0);
+    }
 }

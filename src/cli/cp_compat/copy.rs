@@ -5,18 +5,23 @@ use std::io::{Read, Write};
 use std::path::Path;
 use std::time::Instant;
 
+use rustix::fs::OFlags;
+
 use super::super::Stop;
 use super::super::signals::Signals;
 use super::{Sent, failed};
 use crate::bacap::WriteCap;
 use crate::drop::Header;
 use crate::engine::control::{Failure, FailureKind};
+use crate::store::{PrivateDir, PrivateDirError};
 use crate::thin::{Client, ClientOptions, Config, CopyStream, Courier, Payload};
 
 /// Most bytes of header and file together. The daemon takes 10 MiB in one call.
 const LIMIT: u64 = 9 << 20;
 /// The copy stream, in the directory of the transfer.
 const STREAM: &str = "copy";
+/// The same before it is whole.
+const NEW: &str = "copy.new";
 
 pub(super) async fn send(
     place: &Path,
@@ -39,10 +44,11 @@ pub(super) async fn send(
     if bytes.len() as u64 != total {
         return Err(failed("the file changed while it was read".to_owned()).into());
     }
+    let (place, _) = PrivateDir::open_or_make(place).map_err(|error| failed(error.to_string()))?;
     let signals = Signals::take()?;
     let client = Client::start(config, ClientOptions::default());
     let result = tokio::select! {
-        sent = copied(&client, place, cap, bytes) => sent,
+        sent = copied(&client, &place, cap, bytes) => sent,
         () = signals.came() => Err(Failure::new(FailureKind::Interrupted, "interrupted")
             .hint("the same command goes on with it")),
     };
@@ -50,7 +56,7 @@ pub(super) async fn send(
     Ok(Sent { bytes: header.size, ..result? })
 }
 
-async fn copied(client: &Client, place: &Path, cap: &WriteCap, bytes: Vec<u8>) -> Result<Sent, Failure> {
+async fn copied(client: &Client, place: &PrivateDir, cap: &WriteCap, bytes: Vec<u8>) -> Result<Sent, Failure> {
     let told = |error: crate::thin::Error| failed(error.to_string());
     let began = Instant::now();
     client
@@ -79,26 +85,27 @@ async fn copied(client: &Client, place: &Path, cap: &WriteCap, bytes: Vec<u8>) -
 }
 
 /// The stream of the same transfer, where it was cut off after it was made.
-fn kept(place: &Path) -> Result<Option<CopyStream>, Failure> {
-    match std::fs::read(place.join(STREAM)) {
-        Ok(bytes) => {
-            let bytes = zeroize::Zeroizing::new(bytes);
-            Ok(CopyStream::from_bytes(&bytes))
-        }
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(failed(format!("{} cannot be read: {error}", place.join(STREAM).display()))),
+fn kept(place: &PrivateDir) -> Result<Option<CopyStream>, Failure> {
+    let mut bytes = zeroize::Zeroizing::new(Vec::new());
+    let read = match place.file(STREAM, OFlags::RDONLY) {
+        Ok(mut file) => file.read_to_end(&mut bytes),
+        Err(PrivateDirError::Missing { .. }) => return Ok(None),
+        Err(error) => Err(error.into()),
+    };
+    match read {
+        Ok(_) => Ok(CopyStream::from_bytes(&bytes)),
+        Err(error) => Err(failed(format!("{} cannot be read: {error}", place.path().join(STREAM).display()))),
     }
 }
 
 /// Keeps the stream before its first box is written.
-fn keep(place: &Path, stream: &CopyStream) -> Result<(), Failure> {
+fn keep(place: &PrivateDir, stream: &CopyStream) -> Result<(), Failure> {
     let write = || {
-        std::fs::create_dir_all(place)?;
-        let mut file = tempfile::NamedTempFile::new_in(place)?;
+        let mut file = place.file(NEW, OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC)?;
         file.write_all(&stream.to_bytes())?;
-        file.as_file().sync_all()?;
-        file.persist(place.join(STREAM))?;
-        File::open(place)?.sync_all()
+        file.sync_all()?;
+        place.rename(NEW, STREAM)?;
+        Ok(place.sync()?)
     };
-    write().map_err(|error: std::io::Error| failed(format!("{} cannot be written: {error}", place.display())))
+    write().map_err(|error: std::io::Error| failed(format!("{} cannot be written: {error}", place.path().display())))
 }
