@@ -14,7 +14,10 @@ use crate::units::show_date;
 const EARLIEST: u64 = 1_767_225_600;
 
 pub(super) fn checks() -> Vec<Check> {
-    vec![device(), helper(), allow_other(), memory(), swap(), indexers(), clock(), sandbox()]
+    let mut checks = vec![device(), helper(), allow_other(), memory(), swap(), indexers()];
+    checks.extend(desktop_indexers());
+    checks.extend([clock(), sandbox()]);
+    checks
 }
 
 fn device() -> Check {
@@ -49,8 +52,11 @@ fn allow_other() -> Check {
 /// This process stands for all of ours.
 fn memory() -> Check {
     let core = getrlimit(Resource::Core);
+    // Of all kinds of memory, none; where there is no /proc, nobody can take a core there either.
+    let filter = fs::read_to_string("/proc/self/coredump_filter").unwrap_or_else(|_| "0".to_owned());
+    let is_left_out = u32::from_str_radix(filter.trim(), 16) == Ok(0);
     let kept = dumpable_behavior().is_ok_and(|behavior| matches!(behavior, DumpableBehavior::NotDumpable));
-    match kept && core.maximum == Some(0) {
+    match kept && is_left_out && core.maximum == Some(0) {
         true => Check::ok(
             "core dumps",
             "none: the memory of this program is in no core file, and closed to other processes",
@@ -119,6 +125,22 @@ fn indexers() -> Check {
             "add fuse.pigeonfs to PRUNEFS in /etc/updatedb.conf",
         ),
     }
+}
+
+/// Indexers of desktops read what is below a person's directories for documents, pictures and the like.
+fn desktop_indexers() -> Vec<Check> {
+    const PLACES: [&str; 4] = ["/usr/libexec", "/usr/lib", "/usr/bin", "/usr/lib/x86_64-linux-gnu/libexec/kf6"];
+    const PROGRAMS: [&str; 4] = ["localsearch-3", "tracker-miner-fs-3", "baloo_file", "baloo_file_extractor"];
+    let is_there = |program: &&&str| PLACES.iter().any(|place| Path::new(place).join(program).exists());
+    let found = PROGRAMS.iter().find(is_there);
+    let told = |program| {
+        let text = format!(
+            "{program} keeps names and contents of what it reads in a database of its own: mount outside of the directories \
+             that it indexes, such as Documents. What it reads causes no traffic"
+        );
+        Check::note("indexers", text)
+    };
+    found.map(told).into_iter().collect()
 }
 
 fn clock() -> Check {
