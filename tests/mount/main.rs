@@ -11,6 +11,7 @@ mod drop_mount;
 mod interrupts;
 mod lifecycle;
 mod load;
+mod model;
 mod mount_basic;
 mod packed;
 mod semantics;

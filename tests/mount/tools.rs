@@ -196,6 +196,29 @@ for bin in (\".Trash\", \".Trash-1000\"):
     try: os.mkdir(bin); raise SystemExit(3)
     except PermissionError: pass'", &[]),
     works("fio --name=j --filename=fio --rw=write --bs=3000 --size=150000 --file_append=1 --fallocate=none --end_fsync=1 --verify=crc32c --create_on_open=1 --allow_file_create=1 > $O/fio; grep -q 'err= 0' $O/fio; [ $(stat -c %s fio) = 150000 ]", &[]),
+    // What makes files in ways of its own.
+    works("truncate -s 1M $O/hole; echo end >> $O/hole; cp --sparse=always $O/hole hole; cmp $O/hole hole", &[("hole", Out("hole"))]),
+    fails("truncate -s 100M $O/large; echo end >> $O/large; cp --sparse=always $O/large large", 1, "Illegal seek", &[]),
+    works("curl -sS -o curl file://$S/big", &[("curl", Source("big"))]),
+    // Whole files, in a drop.
+    works("mkdir d-sp; cp --sparse=always $O/hole d-sp/hole; cmp $O/hole d-sp/hole", &[]),
+    works("mkdir d-tar; tar --xattrs -cf $O/xattrs.tar -C $S tree; tar --xattrs --no-same-owner -xf $O/xattrs.tar -C d-tar; diff -r $S/tree d-tar/tree", &[]),
+    works("mkdir d-rs; rsync -aX $S/tree/ d-rs/; diff -r $S/tree d-rs; rsync -aX --out-format=%n $S/tree/ d-rs/ | grep -v '/$' | wc -l | grep -qx 0", &[]),
+    works("mkdir d-del; cp $S/text $S/other d-del; rsync -r --delete $S/tree/ d-del/; diff -r $S/tree d-del", &[]),
+    works("mkdir d-curl; curl -sS -o d-curl/big file://$S/big; cmp d-curl/big $S/big", &[]),
+    works("mkdir d-py; TMPDIR=$PWD/d-py python3 -c '
+import tempfile
+f = tempfile.TemporaryFile(); f.write(b\"x\" * 9999); f.seek(0); assert len(f.read()) == 9999
+n = tempfile.NamedTemporaryFile(); n.write(b\"y\"); n.flush(); assert open(n.name, \"rb\").read() == b\"y\"
+s = tempfile.SpooledTemporaryFile(max_size=1); s.write(b\"long\"); s.seek(0); assert s.read() == b\"long\"
+with tempfile.TemporaryDirectory() as d: open(d + \"/a\", \"w\").write(\"a\")
+f.close(); n.close(); s.close()'; [ -z \"$(ls -A d-py)\" ]", &[]),
+    works("TMPDIR=$PWD/d-py bash -c 'cat <<END | sort - <(echo b)
+a
+END' | tr '\\n' ' ' | grep -qx 'a b '", &[]),
+    works("mkdir d-git; G='git -c user.name=a -c user.email=a@b.c -c init.defaultBranch=main -c core.fsync=all'; $G init -q d-git/r; cp $S/text d-git/r/t; (cd d-git/r; $G add t; $G commit -qm one; echo more >> t; $G commit -qam two; $G gc -q; $G fsck --no-progress; $G show HEAD~1:t | cmp - $S/text); $G clone -q d-git/r d-git/c; cmp d-git/r/t d-git/c/t", &[]),
+    works("mkdir d-sql; sqlite3 d-sql/db 'create table t(a); insert into t values (1), (2)'; sqlite3 d-sql/db 'pragma journal_mode = wal; insert into t values (3); select sum(a) from t; pragma integrity_check' | tr '\\n' ' ' | grep -qx 'wal 6 ok '", &[]),
+    works("mkdir d-fio; fio --name=u --directory=d-fio --ioengine=io_uring --rw=randwrite --bs=4k --size=64k --verify=crc32c --fallocate=none > $O/fio-u; grep -q 'err= 0' $O/fio-u", &[]),
     // A stream that has left only grows.
     works("echo kept > sent-1; sent sent-1; echo more >> sent-1; mv sent-1 sent-2; cat sent-2 | cmp - <(printf 'kept\\nmore\\n')", &[("sent-2", Text("kept\nmore\n"))]),
     fails("echo kept > sent-3; sent sent-3; echo new > sent-3", 1, DENIED, &[("sent-3", Text("kept\n"))]),
@@ -220,7 +243,8 @@ fn every_tool_does_the_right_thing_or_says_why_not() {
     let work = Work::new();
     let net = work.localnet("net");
     lay_out_sources(&work);
-    let drained = ["--config", net.config(), "--linger-ms", "100000000", "--drain-timeout", "200"];
+    let drained =
+        ["--config", net.config(), "--linger-ms", "100000000", "--settle-ms", "100000", "--drain-timeout", "200"];
     let alice = work.mount("alice", "alice-state", &drained);
     let mut wrong = Vec::new();
     let mut left: Vec<(&str, Vec<u8>)> = Vec::new();

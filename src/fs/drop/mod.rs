@@ -38,6 +38,10 @@ pub(super) use room::Room;
 pub(super) use staging::reopen;
 pub use tree::EntryId;
 
+/// Files that are closed within so much of their rest, or of this time, are looked at together: a look is at all of them.
+const TOGETHER: u32 = 8;
+const TOGETHER_AT_MOST: Duration = Duration::from_millis(100);
+
 /// How long a file rests before it is sent.
 pub const REST: Duration = Duration::from_secs(2);
 /// How often drops that came or went are looked for, at least.
@@ -50,6 +54,11 @@ pub async fn keep(fs: Arc<Fs>, ended: impl Future<Output = ()> + Send) {
     fs.owner().engine().drops().staged_by(StagedHere(asked));
     loop {
         let next = settle(&fs, fs.options().rest).await;
+        let pause = (fs.options().rest / TOGETHER).min(TOGETHER_AT_MOST);
+        tokio::select! {
+            () = tokio::time::sleep(pause) => {}
+            () = &mut ended => break,
+        }
         let until = next.unwrap_or_else(|| Instant::now() + LOOK).min(Instant::now() + LOOK);
         tokio::select! {
             () = tokio::time::sleep_until(until.into()) => {}

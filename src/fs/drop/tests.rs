@@ -429,6 +429,7 @@ fn names_that_cannot_be_told_are_refused() {
     }
 }
 
+mod many;
 mod unfinished;
 mod unlinked;
 
