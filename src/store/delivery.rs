@@ -99,8 +99,11 @@ impl Ledger<'_> {
 
     /// The channel has failed for good. The first reason stays.
     pub(super) fn fence(&mut self, id: ChannelId, reason: &str) -> Result<(), StoreError> {
-        let changed =
-            self.run("UPDATE channel SET fence = coalesce(fence, ?2) WHERE id = ?1", params![id.0, reason])?;
+        // A box that does not fit is a reason that may go; this one stays.
+        let changed = self.run(
+            "UPDATE channel SET fence = iif(fence IS NULL OR unfit IS NOT NULL, ?2, fence), unfit = NULL WHERE id = ?1",
+            params![id.0, reason],
+        )?;
         if changed == 0 {
             return Err(StoreError::NoChannel);
         }

@@ -206,7 +206,9 @@ fn what_was_not_launched_is_packed_anew() {
     let told = store.channel(id).unwrap().unwrap();
     assert_eq!((told.fence, told.unfit), (None, None));
     assert!(store.append(id, vec![1], None).wait().is_ok());
-    // A fence for another reason stays.
+    // A fence for another reason stays, also where a box did not fit before.
+    store.set_max_plaintext(id, 49).wait().unwrap();
+    assert_eq!(store.channel(id).unwrap().unwrap().unfit, Some(100));
     store.fence(id, "another writer was there".to_owned()).wait().unwrap();
     store.set_max_plaintext(id, 99).wait().unwrap();
     store.set_max_plaintext(id, 100).wait().unwrap();

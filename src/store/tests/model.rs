@@ -63,6 +63,8 @@ struct Stream {
     launched: bool,
     shown: bool,
     fenced: bool,
+    /// It is fenced because a box does not fit, until it does.
+    unfit: bool,
     rewrites: u64,
     /// Boxes whose bytes were dropped.
     dropped: usize,
@@ -131,13 +133,18 @@ impl Stream {
     }
 
     fn set_max(&mut self, max: usize) {
-        if max == self.max {
+        if max == self.max && !self.unfit {
             return;
         }
         let end = self.launched_end();
         if self.boxes[..end].iter().any(|(bytes, state)| *state < BoxState::Stored && bytes.len() > max) {
+            // A fence for another reason stays.
+            self.unfit |= !self.fenced;
             self.fenced = true;
             return;
+        }
+        if std::mem::take(&mut self.unfit) {
+            self.fenced = false;
         }
         self.max = max;
         let rest = self.boxes.split_off(end);
@@ -202,6 +209,7 @@ impl Model {
                     launched: false,
                     shown: false,
                     fenced: false,
+                    unfit: false,
                     rewrites: 0,
                     dropped: 0,
                 };
@@ -357,7 +365,7 @@ fn apply_to(stream: &mut Stream, op: &Op) -> bool {
             true
         }
         Op::Fence(_) => {
-            stream.fenced = true;
+            (stream.fenced, stream.unfit) = (true, false);
             true
         }
         _ => unreachable!("not about one stream"),
