@@ -41,12 +41,27 @@ pub(super) struct Lines {
 
 impl Lines {
     fn start(config: Config) -> Self {
-        let traffic = Client::start(config.clone(), ClientOptions::default());
+        let traffic = Client::start(config.clone(), Self::options());
         Self { config, traffic, crypto: Mutex::default(), second: Mutex::new(None) }
     }
 
+    /// A daemon that was restarted may be of another network: what is under way is held until that was looked at.
+    fn options() -> ClientOptions {
+        ClientOptions { hold_after_restart: true, ..ClientOptions::default() }
+    }
+
     fn client(&self) -> Client {
-        self.traffic.beside(self.config.clone(), ClientOptions::default())
+        self.traffic.beside(self.config.clone(), Self::options())
+    }
+
+    /// What was held goes on: the daemon of this instance is of the network that it was meant for.
+    async fn release(&self, instance: Option<[u8; 16]>) {
+        let Some(instance) = instance else { return };
+        self.traffic.release(instance).await;
+        let second = lock(&self.second).clone();
+        if let Some(second) = second {
+            second.release(instance).await;
+        }
     }
 
     /// The `at`-th connection that makes envelopes.
@@ -191,7 +206,9 @@ pub(super) async fn keep(daemon: Daemon, view: Arc<watch::Sender<View>>) {
         () = view.closed() => return,
     };
     let address = config.dial.to_string();
-    let lines = Arc::new(Lines::start(config));
+    let mut lines = Arc::new(Lines::start(config.clone()));
+    // The network that what is under way on these lines is meant for.
+    let mut meant: Option<NetworkId> = None;
     let mut seen = lines.traffic.status();
     let mut checked: Option<(u64, Arc<Network>)> = None;
     let mut document: Option<Arc<Document>> = None;
@@ -221,7 +238,19 @@ pub(super) async fn keep(daemon: Daemon, view: Arc<watch::Sender<View>>) {
                         () = view.closed() => break,
                     };
                     match check {
+                        Ok(network) if meant.as_ref().is_some_and(|meant| *meant != network.id) => {
+                            warn!(%address, "the daemon is of another network than before");
+                            // With these lines ends what was held: it was meant for the other network.
+                            view.send_replace(View { network: None, status: told });
+                            lines.close().await;
+                            lines = Arc::new(Lines::start(config.clone()));
+                            seen = lines.traffic.status();
+                            (meant, checked, document) = (None, None, None);
+                            continue;
+                        }
                         Ok(network) => {
+                            meant = Some(network.id.clone());
+                            lines.release(status.instance_token).await;
                             info!(%address, max_plaintext = network.max_plaintext, "connected to the network");
                             checked = Some((status.generation, Arc::new(network)));
                             document.clone_from(&status.pki);

@@ -8,7 +8,7 @@ use std::time::Duration;
 use pigeonfs::engine::control::{Failure, FailureKind, Link, Opening, Request, Response, Secret};
 use pigeonfs::engine::status::{ChannelStatus, DurabilityStatus};
 use pigeonfs::engine::{Daemon, Owner, OwnerKind};
-use pigeonfs::localnet::{Localnet, Options};
+use pigeonfs::localnet::{Faults, Localnet, Options};
 use pigeonfs::store::{Choices, Content, Limits};
 use pigeonfs::thin::Config;
 use tempfile::TempDir;
@@ -255,6 +255,52 @@ async fn a_channel_of_another_network_is_refused_in_words() {
     assert!(refused.message.contains("another network"), "{refused}");
     alice.close().await;
     elsewhere.shutdown().await;
+}
+
+/// The session put again what was unanswered as soon as a daemon answered at its address, whichever that was.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_under_way_does_not_go_to_a_daemon_of_another_network() {
+    let mut world = World::new().await;
+    let mut alice = world.link("alice").await;
+    new(&mut alice, "log").await;
+    append(&mut alice, "log", b"here").await.expect("accepted");
+    wait(&mut alice, "log", None).await.expect("stored");
+    let console = |world: &World| world.network.as_ref().expect("it runs").console().clone();
+    let loss = Faults { loss: 1.0, ..Faults::default() };
+    console(&world).set_faults(&loss).await.expect("set");
+    let before = console(&world).stats().await.expect("counted").lost;
+    let rest = pattern(20_000, 6);
+    append(&mut alice, "log", &rest).await.expect("accepted");
+    while console(&world).stats().await.expect("counted").lost == before {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    // The daemon ends, and one of another network starts at the same address.
+    world.stop_network().await;
+    std::fs::rename(world.path("net"), world.path("net-before")).expect("moved");
+    world.start_network().await;
+    let refused = loop {
+        if let Err(failure) = wait(&mut alice, "log", None).await {
+            break failure;
+        }
+    };
+    assert!(refused.message.contains("another network"), "{refused}");
+    let packets = console(&world).stats().await.expect("counted").packets;
+    assert_eq!((packets.strict_write, packets.write, packets.read), (0, 0, 0));
+    // And back: nothing was lost.
+    world.stop_network().await;
+    std::fs::rename(world.path("net"), world.path("net-other")).expect("moved");
+    std::fs::rename(world.path("net-before"), world.path("net")).expect("moved back");
+    world.start_network().await;
+    // Until the daemon is met, what was said of the other one stands.
+    while let Err(failure) = wait(&mut alice, "log", None).await {
+        assert!(failure.message.contains("another network"), "{failure}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let mut bob = world.link("bob").await;
+    add(&mut bob, "log", share(&mut alice, "log", false).await).await;
+    assert!(read_all(&mut bob, "log").await == [b"here", &rest[..]].concat());
+    alice.close().await;
+    bob.close().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

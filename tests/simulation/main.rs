@@ -74,7 +74,7 @@ async fn simulate(seed: u64, transcript: &Arc<Transcript>) -> Result<(), String>
 
     let client = |seed, started| {
         let dial = Tapped { network: network.clone(), transcript: Arc::clone(transcript) };
-        Client::over(dial, ClientOptions { started, seed: Some(seed) })
+        Client::over(dial, ClientOptions { started, seed: Some(seed), ..ClientOptions::default() })
     };
     let mut lanes = JoinSet::new();
     let mut clients = Vec::new();

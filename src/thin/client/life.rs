@@ -55,6 +55,14 @@ impl Client {
         let _ = self.commands.send(Command::Reconnect).await;
     }
 
+    /// Lets what was held back after a restart of the daemon (see [`ClientOptions::hold_after_restart`]) go into the mixnet.
+    /// `instance` is the daemon's instance token ([`Status::instance_token`]) that the caller has looked at: if yet another
+    /// process was met meanwhile, nothing goes.
+    pub async fn release(&self, instance: [u8; 16]) {
+        // A session that is closed holds nothing.
+        let _ = self.commands.send(Command::Release(instance)).await;
+    }
+
     /// Ends the session: unanswered requests fail, and the daemon forgets all of it. If it is not connected, one attempt
     /// is made to tell the daemon. Takes 7 seconds at most. Dropping the last clone does the same, without waiting.
     pub async fn close(&self) {

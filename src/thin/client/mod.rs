@@ -45,11 +45,14 @@ pub struct ClientOptions {
     /// Where all of the client's randomness (query ids, tokens, jitter, couriers) comes from, so that a run can be repeated. Only
     /// for tests and simulations: who guesses a session's token can take the session over. `None` is the system's.
     pub seed: Option<u64>,
+    /// After another daemon process was met, hold back all that goes into the mixnet until [`Client::release`] says that
+    /// it may: the daemon may be of another network now, and what was unanswered was meant for the one before.
+    pub hold_after_restart: bool,
 }
 
 impl Default for ClientOptions {
     fn default() -> Self {
-        Self { started: STARTED, seed: None }
+        Self { started: STARTED, seed: None, hold_after_restart: false }
     }
 }
 

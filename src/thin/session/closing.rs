@@ -23,7 +23,7 @@ impl<D: Dial> Session<D> {
                 Command::Call(call) => drop(call.answer.send(Err(ErrorKind::Closed))),
                 Command::Send(send) => drop(send.answer.send(Err(ErrorKind::Closed))),
                 Command::Close(other) | Command::Disconnect(other) => drop(other.send(())),
-                Command::Reconnect => {}
+                Command::Reconnect | Command::Release(_) => {}
             }
         }
         for call in self.calls.drain() {

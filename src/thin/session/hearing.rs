@@ -79,6 +79,7 @@ impl<D: Dial> Session<D> {
         if restarted {
             info!("the daemon was restarted");
             self.restarted = true;
+            self.held = self.hold_after_restart && token != self.released;
             self.was_connected = false;
             self.registered = false;
             let _ = self.events.send(Event::Restarted);

@@ -108,6 +108,9 @@ pub(super) fn start<D: Dial>(dialer: D, options: &ClientOptions) -> Handle {
         document: false,
         was_connected: false,
         restarted: false,
+        hold_after_restart: options.hold_after_restart,
+        held: false,
+        released: None,
         registered: false,
         vigil: Vigil::new(now),
         closing: None,
@@ -148,6 +151,11 @@ struct Session<D> {
     was_connected: bool,
     /// Another daemon process than before was met.
     restarted: bool,
+    hold_after_restart: bool,
+    /// Whether nothing goes into the mixnet until a release.
+    held: bool,
+    /// The daemon process that a release was for, whether it was met already or not.
+    released: Option<Id>,
     /// Whether a daemon knows our token.
     registered: bool,
     vigil: Vigil,
@@ -269,8 +277,17 @@ impl<D: Dial> Session<D> {
                     self.dial();
                 }
             }
+            Command::Release(instance) => {
+                self.released = Some(instance);
+                self.held &= self.status.borrow().instance_token != self.released;
+            }
             Command::Close(done) => self.close(Some(done)),
         }
+    }
+
+    /// Whether requests go into the mixnet now.
+    fn mixnet(&self) -> bool {
+        self.consensus && !self.held
     }
 
     /// A request came: it finds a connection, or does not wait long for the next attempt at one.
@@ -321,9 +338,9 @@ impl<D: Dial> Session<D> {
         self.connection.is_some()
             && (!self.outbox.is_empty()
                 || ready
-                    && (self.calls.wants_to_send(self.consensus)
+                    && (self.calls.wants_to_send(self.mixnet())
                         || self.tombstones.next_deadline().is_some_and(|next| next <= Instant::now())
-                        || self.document && self.consensus && self.sends.wants_to_send()))
+                        || self.document && self.mixnet() && self.sends.wants_to_send()))
     }
 
     fn next_frame(&mut self) -> Option<Vec<u8>> {
@@ -337,10 +354,11 @@ impl<D: Dial> Session<D> {
         if let Some(cancel) = self.tombstones.due(now, self.consensus, &mut self.random) {
             return Some(small(&cancel));
         }
-        if let Some(frame) = self.calls.next_frame(self.consensus, &mut self.random) {
+        let mixnet = self.mixnet();
+        if let Some(frame) = self.calls.next_frame(mixnet, &mut self.random) {
             return Some(frame);
         }
-        if self.document && self.consensus && self.sends.wants_to_send() {
+        if self.document && mixnet && self.sends.wants_to_send() {
             let ahead = self.calls.started() + self.sends.queued() + 1;
             let turns = TURNS * u32::try_from(ahead).unwrap_or(u32::MAX);
             let until = now + self.turn().saturating_mul(turns);

@@ -61,5 +61,7 @@ pub(in crate::thin) enum Command {
     Disconnect(oneshot::Sender<()>),
     /// Connect now.
     Reconnect,
+    /// What is held back goes into the mixnet through this daemon process.
+    Release(Id),
     Close(oneshot::Sender<()>),
 }
