@@ -244,7 +244,8 @@ fn drop_of_many(mount: Mount, dir: &Path) -> Mount {
     let look = |directory: &Path, count: usize| {
         let pass = || {
             timed(|| {
-                (0..1000).for_each(|n| assert!(fs::metadata(directory.join(name(n * 7919 % count))).unwrap().is_file()))
+                (0..1000)
+                    .for_each(|n| assert!(fs::metadata(directory.join(name(n * 7919 % count))).unwrap().is_file()));
             })
         };
         (0..5).map(|_| pass()).min().unwrap().as_secs_f64() * 1e3

@@ -129,6 +129,42 @@ fn a_copy_that_met_a_full_spool_is_unfinished_whatever_copied() {
     assert_ne!(state(&mount.file("d/f")).as_deref(), Some("unfinished"));
 }
 
+/// A program can close a file and go on with it in its memory: the kernel then says nothing when the program is killed.
+#[test]
+fn what_is_written_through_a_map_after_the_last_close_is_not_taken_for_whole() {
+    if no_fuse() {
+        return;
+    }
+    let work = Work::new();
+    let mount = work.mount("m", "s", &["--settle-ms", "200"]);
+    fs::create_dir(mount.file("d")).expect("a drop");
+    // libc's own map: Python's keeps a descriptor.
+    let script = r#"
+import ctypes, os, signal, sys
+how, path = sys.argv[1:]
+libc = ctypes.CDLL(None, use_errno=True)
+libc.mmap.restype = ctypes.c_void_p
+libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_long]
+fd = os.open(path, os.O_RDWR | os.O_CREAT)
+os.truncate(fd, 8192)
+at = libc.mmap(None, 8192, 3, 1, fd, 0)
+assert at not in (None, 2 ** 64 - 1)
+if how != "open": os.close(fd)
+ctypes.memset(at, 0x78, 4096)
+if how == "synced": assert libc.msync(ctypes.c_void_p(at), 8192, 4) == 0
+if how == "killed": os.kill(os.getpid(), signal.SIGKILL)
+"#;
+    for (how, expected) in
+        [("killed", "unfinished"), ("closed", "unfinished"), ("synced", "waiting"), ("open", "waiting")]
+    {
+        let path = mount.file(&format!("d/{how}"));
+        let ended = std::process::Command::new("python3").args(["-c", script, how]).arg(&path).status();
+        assert_eq!(ended.expect("python").success(), how != "killed", "{how}");
+        eventually(how, || (state(&path).as_deref() == Some(expected)).then_some(()));
+        assert_eq!(fs::read(&path).expect("read")[4095..4097], [b'x', 0], "{how}");
+    }
+}
+
 /// The mount is in a container that shares it, or the writer is, or /proc hides it.
 #[test]
 fn a_writer_that_cannot_be_seen_has_finished_what_fsync_made_safe() {

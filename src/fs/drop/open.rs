@@ -306,7 +306,7 @@ impl Fs {
         self.handles().find(handle).is_ok_and(|open| open.dropped.is_some())
     }
 
-    /// Writes to a file of a drop, on behalf of this thread. What is refused leaves the file unfinished.
+    /// Writes to a file of a drop, on behalf of this thread; 0 where nobody can say whose bytes they are. What is refused leaves the file unfinished.
     pub fn write_dropped(&self, handle: u64, thread: u32, offset: u64, bytes: &[u8]) -> Result<u64, FsError> {
         let not_open = || FsError::quiet(libc::EBADF, "it is not open for writing");
         let open = {
@@ -324,6 +324,12 @@ impl Fs {
         let written = self.write_staged(&open, file, offset, bytes);
         if written.is_err() {
             self.fail_dropped(&open, Fault::Refused);
+        } else if thread == 0
+            && !self.options.trust_close
+            && let Some(Body::Staged(staged)) = self.room.lock().forest.file_mut(open.entry)
+        {
+            // So the kernel writes what is in a map, for whomever.
+            staged.settling.written_from_map();
         }
         written
     }
@@ -479,6 +485,14 @@ impl Fs {
     pub fn killed(&self, handle: u64) {
         if let Some(open) = self.open_for_writing(handle) {
             self.fail_dropped(&open, Fault::Killed);
+        }
+    }
+
+    /// A program that can be seen, and was not killed, closes a file of a drop.
+    pub fn closed_in_order(&self, handle: u64) {
+        let Some(open) = self.open_for_writing(handle) else { return };
+        if let Some(Body::Staged(staged)) = self.room.lock().forest.file_mut(open.entry) {
+            staged.settling.closed_in_order();
         }
     }
 

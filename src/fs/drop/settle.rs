@@ -42,6 +42,8 @@ pub(super) struct Settling {
     faults: u32,
     /// Whether a program that cannot be seen has closed it since its last writer left.
     unseen: bool,
+    /// Whether the kernel has written what was left in a map, since a program that can be seen has closed the file.
+    mapped: bool,
     /// Whether fsync has succeeded since its last change.
     synced: bool,
     /// When it was closed or renamed last.
@@ -68,7 +70,17 @@ impl Settling {
     /// It was just made. `open`: for writing, too.
     pub(super) fn created(open: bool, now: Instant) -> Self {
         let writers = u32::from(open);
-        Self { writers, fault: None, faults: 0, unseen: false, synced: false, since: now, touched: 0, changes: 0 }
+        Self {
+            writers,
+            fault: None,
+            faults: 0,
+            unseen: false,
+            mapped: false,
+            synced: false,
+            since: now,
+            touched: 0,
+            changes: 0,
+        }
     }
 
     /// It lay there when this mount began. `finished`: its last writer had closed it in order.
@@ -108,6 +120,17 @@ impl Settling {
         self.changed();
         self.fault = None;
         self.unseen = false;
+        self.mapped = false;
+    }
+
+    /// Bytes of a map were written. Nobody says by whom, and who closed the file before may have gone on.
+    pub(super) fn written_from_map(&mut self) {
+        self.mapped = true;
+    }
+
+    /// A program that runs has closed it: what it left in a map before was written by then.
+    pub(super) fn closed_in_order(&mut self) {
+        self.mapped = false;
     }
 
     /// Something shows that it is not what its writer wanted it to be.
@@ -138,7 +161,8 @@ impl Settling {
         if self.writers > 0 {
             return false;
         }
-        if std::mem::take(&mut self.unseen) && !self.synced && self.fault.is_none() {
+        let is_unseen = std::mem::take(&mut self.unseen) | std::mem::take(&mut self.mapped);
+        if is_unseen && !self.synced && self.fault.is_none() {
             self.failed(Fault::Unseen);
         }
         self.moved(now);
@@ -272,6 +296,27 @@ mod tests {
             assert_eq!(file.fault(), Some(Fault::Unseen));
             file.finished(start + second(5));
             assert_eq!(file.due(REST), Some(start + second(7)), "a person has said that it is whole");
+        }
+    }
+
+    #[test]
+    fn what_is_written_through_a_map_after_the_last_close_is_due_only_where_it_was_made_safe() {
+        let start = Instant::now();
+        for (closes_afterwards, syncs) in [(false, false), (true, false), (false, true)] {
+            let mut file = Settling::created(true, start);
+            file.closed_in_order();
+            file.changed();
+            file.written_from_map();
+            if syncs {
+                let syncing = file.syncing();
+                file.synced(syncing);
+            }
+            if closes_afterwards {
+                file.closed_in_order();
+            }
+            file.closed(start);
+            let expected = (!closes_afterwards && !syncs).then_some(Fault::Unseen);
+            assert_eq!(file.fault(), expected);
         }
     }
 

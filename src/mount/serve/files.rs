@@ -101,7 +101,7 @@ impl Server {
             && may_be_of(thread, &writers)
         {
             match closing(thread) {
-                Closing::InOrder => {}
+                Closing::InOrder => self.fs.closed_in_order(handle),
                 Closing::Killed => self.fs.killed(handle),
                 Closing::Unseen => self.fs.closed_unseen(handle),
             }
