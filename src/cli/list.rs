@@ -4,7 +4,7 @@ use clap::Args;
 use serde_json::json;
 
 use super::context::{Context, misunderstood};
-use super::status::table_of;
+use super::status::{contacts, table_of};
 use super::{Stop, output};
 use crate::engine::control::{Failure, Request, Response};
 use crate::store::StoreError;
@@ -22,11 +22,12 @@ pub(super) async fn run(context: &Context, Typed {}: Typed) -> Result<(), Stop> 
         return Err(misunderstood());
     };
     if context.json {
-        output::json(&json!({ "version": status.version, "channels": status.channels }))?;
+        output::json(&json!({ "version": status.version, "channels": status.channels, "contacts": status.contacts }))?;
     } else {
         table_of(&status.channels)?;
+        contacts(&status.contacts)?;
     }
-    if status.channels.is_empty() {
+    if status.channels.is_empty() && status.contacts.is_empty() {
         how_to_begin();
     }
     status.state_error.map_or(Ok(()), |reason| Err(Failure::from(StoreError::Unavailable { reason }).into()))

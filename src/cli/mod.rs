@@ -1,6 +1,7 @@
 //! The command line: one file a verb. What was typed is turned into what is meant before anything runs; what the verbs
 //! do is done by the rooms below. Only here does anything go to standard output, and only here is an exit code chosen.
 
+mod accept;
 mod add;
 mod adopt;
 mod append;
@@ -18,6 +19,7 @@ mod follow;
 mod forget;
 mod harden;
 mod help;
+mod invite;
 mod keep;
 mod list;
 mod localnet;
@@ -118,6 +120,8 @@ enum Verb {
     New(new::Typed),
     Add(add::Typed),
     Share(share::Typed),
+    Invite(invite::Typed),
+    Accept(accept::Typed),
     Forget(forget::Typed),
     Rename(rename::Typed),
     Trim(trim::Typed),
@@ -145,7 +149,7 @@ impl Verb {
     fn prints(&self, json: bool) -> bool {
         match self {
             Self::Mount(_) | Self::Umount(_) | Self::New(_) | Self::Add(_) | Self::Forget(_) => json,
-            Self::Rename(_) | Self::Follow(_) | Self::Wait(_) | Self::Append(_) => json,
+            Self::Accept(_) | Self::Rename(_) | Self::Follow(_) | Self::Wait(_) | Self::Append(_) => json,
             _ => true,
         }
     }
@@ -160,6 +164,8 @@ impl Verb {
             Self::Receive(_) => "what has arrived is kept: the same command goes on",
             Self::Read(_) => "what has arrived is kept: `--offset` goes on behind what was printed",
             Self::Wait(_) => "nothing is lost: a mount goes on sending and fetching, or `pigeonfs wait` again",
+            Self::Invite(_) => "the invitation stays: a mount, or `pigeonfs invite --again NAME`, waits for its answer",
+            Self::Accept(_) => "the code is kept: a mount, or the same command, goes on with it",
             Self::Adopt(_) | Self::Skip(_) => "what was learned is kept: the same command goes on",
             _ => "nothing is lost: the same command can be typed again",
         }
@@ -331,6 +337,8 @@ fn makes_state(verb: &Verb) -> bool {
     match verb {
         Verb::Mount(_) | Verb::Localnet(_) | Verb::New(_) | Verb::Add(_) | Verb::Append(_) | Verb::Send(_) => true,
         Verb::Receive(typed) => typed.takes_capability(),
+        Verb::Invite(typed) => typed.begins(),
+        Verb::Accept(typed) => typed.begins(),
         _ => false,
     }
 }
@@ -352,6 +360,8 @@ async fn run(context: &Context, verb: Verb) -> Result<(), Stop> {
         Verb::Skip(typed) => skip::run(context, typed).await,
         Verb::Adopt(typed) => adopt::run(context, typed).await,
         Verb::Move(typed) => move_spool::run(context, typed).await,
+        Verb::Invite(typed) => invite::run(context, typed).await,
+        Verb::Accept(typed) => accept::run(context, typed).await,
         Verb::Keep(typed) => keep::run(context, typed).await,
         Verb::Verify(typed) => verify::run(context, typed).await,
         Verb::Resend(typed) => resend::run(context, typed).await,

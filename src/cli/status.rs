@@ -7,7 +7,9 @@ use super::list::how_to_begin;
 use super::output::{self, size};
 use super::{Stop, name};
 use crate::engine::control::{Failure, Request, Response};
-use crate::engine::status::{ChannelStatus, DaemonStatus, DurabilityStatus, LinkStatus, RecordStatus, RoleStatus};
+use crate::engine::status::{
+    ChannelStatus, ContactStage, ContactStatus, DaemonStatus, DurabilityStatus, LinkStatus, RecordStatus, RoleStatus,
+};
 use crate::store::{ChannelName, StoreError};
 use crate::text::shown;
 use crate::units::{show_date as utc, show_span as span};
@@ -47,12 +49,13 @@ fn show(context: &Context, answer: Response) -> Result<(), Stop> {
                 ["daemon".to_owned(), daemon(&status.daemon)],
                 ["spool".to_owned(), format!("{} accepted and not yet stored", size(status.spool_bytes))],
             ])?;
-            if status.channels.is_empty() {
+            if status.channels.is_empty() && status.contacts.is_empty() {
                 how_to_begin();
                 return Ok(());
             }
             output::line("")?;
-            table_of(&status.channels)
+            table_of(&status.channels)?;
+            contacts(&status.contacts)
         }
         Response::Channel(channel) => output::table(&details(&channel)),
         _ => Err(misunderstood()),
@@ -70,6 +73,32 @@ pub(super) fn table_of(channels: &[ChannelStatus]) -> Result<(), Stop> {
         [format!("{}{slash}", shown(&channel.name)), access(channel).to_owned(), size(channel.size), standing(channel)]
     });
     output::table(&std::iter::once(head).chain(rows).collect::<Vec<_>>())
+}
+
+/// A line for each invitation, and for each code that was accepted, that is not done.
+pub(super) fn contacts(contacts: &[ContactStatus]) -> Result<(), Stop> {
+    for contact in contacts {
+        let trouble = contact.trouble.as_deref().map(|text| format!(": {}", shown(text))).unwrap_or_default();
+        let ours = shown(&contact.ours);
+        let (theirs, display) = (contact.theirs.as_deref(), contact.display_name.as_deref());
+        let text = match (contact.invites, contact.stage) {
+            (true, ContactStage::Preparing) => format!("an invitation with {ours} is being made"),
+            (true, ContactStage::Failed) => format!("the invitation with {ours} has failed"),
+            (true, _) => format!("an invitation with {ours} waits for its answer"),
+            (false, stage) => {
+                let theirs = shown(theirs.unwrap_or_default());
+                let from = display.map(|name| format!(" of {:?}", shown(name))).unwrap_or_default();
+                let is = match stage {
+                    ContactStage::Failed => "has failed",
+                    ContactStage::Answering => "is being answered",
+                    _ => "waits for what its inviter writes",
+                };
+                format!("the code{from} for {theirs} (giving {ours}) {is}")
+            }
+        };
+        output::line(&format!("{text}{trouble}"))?;
+    }
+    Ok(())
 }
 
 fn daemon(daemon: &DaemonStatus) -> String {
@@ -106,6 +135,9 @@ fn standing(channel: &ChannelStatus) -> String {
     let mut text = match channel.role {
         RoleStatus::Writer if pending(channel) > 0 => {
             format!("{} files to send, {} queued", pending(channel), size(channel.unstored_bytes()))
+        }
+        RoleStatus::Writer if channel.invited => {
+            format!("invited with: {} leave once that is answered", size(channel.unstored_bytes()))
         }
         RoleStatus::Writer if channel.size == 0 => "empty".to_owned(),
         RoleStatus::Writer if channel.unstored_bytes() == 0 => "stored".to_owned(),
@@ -281,6 +313,7 @@ mod tests {
             eta_ms: None,
             oldest_unstored_ms: None,
             oldest_expires_at: None,
+            invited: false,
             kept_until: None,
             expired_boxes: 0,
             followed_ms: None,

@@ -18,6 +18,7 @@
 
 mod adopt;
 mod carry;
+mod contacts;
 pub mod control;
 mod driver;
 pub mod drops;
@@ -73,6 +74,8 @@ pub struct Engine {
     searching: Arc<Notify>,
     /// A verb has said that a channel is to be kept.
     keeping: Arc<Notify>,
+    /// A verb has asked for an invitation, or accepts one.
+    contacting: Arc<Notify>,
     /// What is seen of the network. A sender: the connections are closed once nobody receives any more.
     view: Arc<watch::Sender<network::View>>,
     tasks: std::sync::Mutex<Vec<JoinHandle<()>>>,
@@ -89,7 +92,7 @@ impl Engine {
         let view = Arc::new(view);
         let drops = drops::Drops::new(store.clone());
         let (adopting, searching) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
-        let keeping = Arc::new(Notify::new());
+        let (keeping, contacting) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
         let (commands, obeyed) = mpsc::channel(COMMANDS);
         let run = |part, task: Box<dyn FnMut() -> Task + Send>| {
             tokio::spawn(supervise::supervise(part, Arc::clone(&shared), stopped.clone(), task))
@@ -126,6 +129,11 @@ impl Engine {
                 keep::Keeper { store: store.clone(), shared: Arc::clone(&shared), asked: Arc::clone(&keeping) };
             move || -> Task { Box::pin(keeper.clone().run(seen.clone(), stopped.clone())) }
         };
+        let contact = {
+            let (seen, stopped) = (seen.clone(), stopped.clone());
+            let contacts = contacts::Contacts { store: store.clone(), asked: Arc::clone(&contacting) };
+            move || -> Task { Box::pin(contacts.clone().run(seen.clone(), stopped.clone())) }
+        };
         let drive = {
             let (store, shared, stopped) = (store.clone(), Arc::clone(&shared), stopped.clone());
             let obeyed = Arc::new(tokio::sync::Mutex::new(obeyed));
@@ -145,6 +153,7 @@ impl Engine {
             run("adopting", Box::new(adopt)),
             run("searching", Box::new(search)),
             run("keeping", Box::new(resend)),
+            run("invitations", Box::new(contact)),
             run("the delivery of boxes", Box::new(drive)),
         ];
         Self {
@@ -156,6 +165,7 @@ impl Engine {
             adopting,
             searching,
             keeping,
+            contacting,
             view,
             tasks: std::sync::Mutex::new(tasks),
         }
@@ -210,6 +220,11 @@ impl Engine {
     /// A channel is to be kept: see [`Store::keep`].
     pub(crate) fn keep(&self) {
         self.keeping.notify_one();
+    }
+
+    /// An invitation was asked for, or a code was accepted.
+    pub(crate) fn contact(&self) {
+        self.contacting.notify_one();
     }
 
     /// The network, while it can be used.
@@ -280,6 +295,7 @@ impl Engine {
             sent_bytes: usage.sent_bytes,
             sent_limit: limits.sent_bytes,
             channels,
+            contacts: self.contacts()?,
         })
     }
 
@@ -318,6 +334,7 @@ impl Engine {
             eta_ms: self.shared.time_left(channel).filter(|_| unstored && state_error.is_none()).map(milliseconds),
             oldest_unstored_ms: oldest.and_then(|since| since.elapsed().ok()).map(milliseconds),
             oldest_expires_at: stored.map(|since| unix_seconds(since + REPLICA_EPOCH)),
+            invited: channel.invited,
             kept_until: channel.kept_until.map(unix_seconds),
             expired_boxes: kept.map_or(0, |counts| counts.expired_boxes),
             launched: channel.launched,

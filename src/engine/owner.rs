@@ -190,6 +190,8 @@ impl From<StoreError> for Failure {
             StoreError::NameTaken { .. } | StoreError::CapKnown { .. } => FailureKind::Busy,
             StoreError::Fenced { .. }
             | StoreError::AlreadyLaunched { .. }
+            | StoreError::Invited { .. }
+            | StoreError::NotInvited { .. }
             | StoreError::ReadOnly
             | StoreError::NotAReader
             | StoreError::NotFenced { .. }

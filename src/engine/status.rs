@@ -40,6 +40,49 @@ pub struct Status {
     pub sent_limit: u64,
     /// All channels by name.
     pub channels: Vec<ChannelStatus>,
+    /// Invitations and accepted codes that are not done.
+    #[serde(default)]
+    pub contacts: Vec<ContactStatus>,
+}
+
+/// How an invitation, or a code that was accepted, stands.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ContactStatus {
+    /// It is an invitation; otherwise a code of somebody else.
+    pub invites: bool,
+    /// Our channel.
+    pub ours: String,
+    /// The name of the other side's channel here, once it is known.
+    pub theirs: Option<String>,
+    /// What the inviter calls itself, once it is known. Anybody can give any name.
+    pub display_name: Option<String>,
+    /// How far it has come.
+    pub stage: ContactStage,
+    /// What went wrong last, or what is waited for.
+    pub trouble: Option<String>,
+}
+
+/// How far an invitation or a code has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ContactStage {
+    /// The voucher is being made, and put where the other side looks for it.
+    Preparing,
+    /// The other side is waited for.
+    Waiting,
+    /// The reply is on its way.
+    Answering,
+    /// Both sides have a channel of each other's.
+    Done,
+    /// Nothing comes of it.
+    Failed,
+}
+
+impl ContactStage {
+    /// Whether both sides have a channel of each other's.
+    pub fn is_done(self) -> bool {
+        self == Self::Done
+    }
 }
 
 /// How the daemon stands.
@@ -130,6 +173,9 @@ pub struct ChannelStatus {
     /// Writer: Unix seconds from which on replicas may have dropped the oldest box that is kept here.
     #[serde(default)]
     pub oldest_expires_at: Option<u64>,
+    /// Writer: an invitation with it is open. Nothing of it leaves before that is answered.
+    #[serde(default)]
+    pub invited: bool,
     /// Unix seconds until when the channel is kept on the network. Writer: by us. Reader: by its writer; until then what is not
     /// found is late, and neither the end nor lost.
     #[serde(default)]

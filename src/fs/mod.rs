@@ -431,7 +431,7 @@ impl From<crate::engine::drops::DropError> for FsError {
 impl From<StoreError> for FsError {
     fn from(error: StoreError) -> Self {
         let errno = match error {
-            StoreError::AlreadyLaunched { .. } => libc::EPERM,
+            StoreError::AlreadyLaunched { .. } | StoreError::Invited { .. } => libc::EPERM,
             StoreError::Dropped { .. } => libc::EIO,
             StoreError::NameTaken { .. } | StoreError::CapKnown { .. } => libc::EEXIST,
             StoreError::NoChannel => libc::ENOENT,

@@ -338,7 +338,9 @@ impl Fs {
         if channel.size - channel.tail_bytes < bytes {
             self.seal(&channel)?;
         }
-        let text = if channel.is_at_home() {
+        let text = if channel.invited {
+            format!("{} is invited with: nothing of it is sent before the other side has answered", channel.name)
+        } else if channel.is_at_home() {
             format!(
                 "{} has a name that rsync gives to what is not whole: nothing of it is sent before it is renamed",
                 channel.name

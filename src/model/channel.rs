@@ -213,15 +213,17 @@ pub struct Channel {
     pub text_network: TextNetwork,
     /// Another network than the one of its text is refused, even where only the authorities have changed.
     pub strict_network: bool,
+    /// Writer: an invitation is open, with whose reply its indices move. Nothing of it leaves before.
+    pub invited: bool,
     /// Writer: until when what expires is sent again. Reader: until when its writer does so.
     pub kept_until: Option<SystemTime>,
 }
 
 impl Channel {
     /// Whether it is kept at home: rsync has made it under a name of its own and renames it once it is whole. Nothing of it leaves
-    /// before, so that an rsync that is interrupted can remove it.
+    /// before, so that an rsync that is interrupted can remove it. So is a channel whose invitation is open: its indices move.
     pub fn is_at_home(&self) -> bool {
-        self.name.is_temporary() && !self.launched
+        (self.name.is_temporary() || self.invited) && !self.launched
     }
 
     /// How `present` differs from the network that the channel belongs to by its capability's text, where that is a reason

@@ -81,12 +81,14 @@ impl Ledger<'_> {
     pub(super) fn unlink(&mut self, id: ChannelId) -> Result<(), StoreError> {
         let record = self.record(id)?;
         record.check_takes_back()?;
+        self.check_not_invited(id, &record.name)?;
         self.remove(id, &record, false)
     }
 
     /// The capability as text, for somebody else to have; that it was shown is known for ever.
     pub(super) fn reveal(&mut self, id: ChannelId, write: bool) -> Result<Zeroizing<String>, StoreError> {
-        let role = self.record(id)?.role;
+        let Record { role, name, .. } = self.record(id)?;
+        self.check_not_invited(id, &name)?;
         let bytes = self
             .one("SELECT cap FROM channel WHERE id = ?1", [id.0], |row| row.get(0).map(Zeroizing::<Vec<u8>>::new))?
             .ok_or(StoreError::NoChannel)?;
@@ -187,7 +189,7 @@ impl Ledger<'_> {
         }
     }
 
-    fn id_of(&self, name: &ChannelName) -> Result<Option<ChannelId>, StoreError> {
+    pub(super) fn id_of(&self, name: &ChannelName) -> Result<Option<ChannelId>, StoreError> {
         self.one("SELECT id FROM channel WHERE name = ?1", [name.as_str()], |row| row.get(0).map(ChannelId))
     }
 }

@@ -18,6 +18,7 @@ impl Ledger<'_> {
         if let Some(reason) = record.fence {
             return Err(StoreError::Fenced { name: record.name, reason });
         }
+        self.check_not_invited(id, &record.name)?;
         if record.rewrites != rewrites {
             return Err(StoreError::Rewritten);
         }

@@ -42,6 +42,22 @@ pub enum StoreError {
         /// The channel's name.
         name: String,
     },
+    /// The indices of the channel move with the reply to its invitation.
+    #[error(
+        "{name:?} is invited with: nothing of it is sent, shared or taken back before the reply has come. \
+         `pigeonfs invite --again {name}` waits for it; `invite --cancel` ends that where the channel is empty, and \
+         `forget --force` in any case"
+    )]
+    Invited {
+        /// The channel's name.
+        name: String,
+    },
+    /// No invitation of the channel is open.
+    #[error("{name:?} is not invited with, so there is nothing to cancel")]
+    NotInvited {
+        /// The channel's name.
+        name: String,
+    },
     /// The boxes were taken back or packed anew since they were looked up.
     #[error("the boxes were written anew since they were looked up; look again")]
     Rewritten,

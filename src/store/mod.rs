@@ -23,6 +23,7 @@ mod choices;
 mod claim;
 mod clock;
 mod commit;
+mod contacts;
 mod delivery;
 mod drop_assembly;
 mod drop_queries;
@@ -66,6 +67,7 @@ pub use claim::Claim;
 #[cfg(test)]
 pub(crate) use clock::Clock;
 pub use commit::Commit;
+pub use contacts::{Acceptance, AcceptanceStage, GivenChannel, Invitation, InvitationStage};
 pub use drop_assembly::{Assembled, Standing};
 pub(crate) use drop_queries::DropBox;
 pub use drops::{DropCounts, DropRecord, DropSlice, NewRecord};

@@ -27,7 +27,8 @@ const CHANNEL: &str = "
            c.kind, c.allow_delete, c.assembled, c.astray,
            c.durability, c.couriered_boxes, c.couriered_bytes, c.stale_since, c.searched, c.search_probes,
            c.launched_end, c.unfit, c.stale_epoch,
-           n.localnet, c.kind_is_told, c.text_network, c.strict_network, c.kept_until, c.uid, c.gid, c.cap_elsewhere
+           n.localnet, c.kind_is_told, c.text_network, c.strict_network, c.kept_until, c.uid, c.gid, c.cap_elsewhere,
+           EXISTS (SELECT 1 FROM invitation i WHERE i.channel = c.id AND i.stage <> 4)
     FROM channel c LEFT JOIN network n ON n.id = c.network";
 
 impl Store {
@@ -317,6 +318,7 @@ fn channel(row: &Row<'_>) -> rusqlite::Result<Channel> {
         launched_end: seq(row, 36)?,
         shown: row.get(15)?,
         cap_elsewhere: row.get(46)?,
+        invited: row.get(47)?,
         fence: row.get(16)?,
         unfit: row.get::<_, Option<u32>>(37)?.map(|bytes| bytes as usize),
         frontier,

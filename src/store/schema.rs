@@ -128,6 +128,56 @@ CREATE TABLE channel (
     CHECK (role = 0 OR (launched = 0 AND tail_bytes = 0 AND stored_bytes = 0)),
     CHECK (role = 1 OR (frontier = 0 AND verdict_at IS NULL))
 ) STRICT;
+-- Invitations with channels of ours, by contact vouchers.
+CREATE TABLE invitation (
+    channel      INTEGER PRIMARY KEY REFERENCES channel (id) ON DELETE CASCADE,
+    display_name TEXT NOT NULL,
+    -- The name that the other side's channel gets; NULL: the one that it suggests.
+    wanted       TEXT,
+    -- 0 the voucher is to be made, 1 it is made, 2 its payload is at the rendezvous, 3 the reply is being opened (inside one
+    -- transaction only), 4 done, 5 it came to nothing
+    stage        INTEGER NOT NULL CHECK (stage BETWEEN 0 AND 5),
+    voucher      BLOB CHECK (voucher IS NULL OR (length(voucher) = 32 AND stage > 0)),
+    payload      BLOB,
+    secret       BLOB CHECK (secret IS NULL OR stage BETWEEN 1 AND 3),
+    -- The replica epoch in which the payload was put there.
+    epoch        INTEGER CHECK (epoch IS NULL OR stage > 1),
+    theirs       TEXT CHECK (theirs IS NULL OR stage = 4),
+    trouble      TEXT,
+    CHECK (stage NOT IN (1, 2, 3) OR (voucher IS NOT NULL AND payload IS NOT NULL AND secret IS NOT NULL))
+) STRICT;
+-- Law: nothing of a channel leaves while its indices are to move.
+CREATE TRIGGER channel_is_invited BEFORE UPDATE OF launched, shown ON channel
+    WHEN NEW.launched + NEW.shown > OLD.launched + OLD.shown
+     AND EXISTS (SELECT 1 FROM invitation WHERE channel = OLD.id AND stage <> 4)
+BEGIN SELECT RAISE(ABORT, 'nothing of a channel leaves or is shown while its invitation is open'); END;
+-- Law: what is put at a rendezvous never changes.
+CREATE TRIGGER invitation_is_bound BEFORE UPDATE OF voucher, payload ON invitation
+    WHEN (OLD.voucher IS NOT NULL AND NEW.voucher IS NOT OLD.voucher)
+      OR (OLD.payload IS NOT NULL AND NEW.payload IS NOT NULL AND NEW.payload IS NOT OLD.payload)
+BEGIN SELECT RAISE(ABORT, 'what is put at a rendezvous never changes'); END;
+
+-- Codes of others that are accepted.
+CREATE TABLE acceptance (
+    id           INTEGER PRIMARY KEY AUTOINCREMENT,
+    name         TEXT NOT NULL UNIQUE,
+    ours         INTEGER NOT NULL REFERENCES channel (id) ON DELETE CASCADE,
+    voucher      BLOB NOT NULL UNIQUE CHECK (length(voucher) = 32),
+    -- 0 the payload is looked for, 1 the reply is made, 2 it is at the rendezvous, 3 done, 4 it came to nothing
+    stage        INTEGER NOT NULL CHECK (stage BETWEEN 0 AND 4),
+    display_name TEXT,
+    -- The inviter's channel.
+    cap          BLOB CHECK (length(cap) = 136),
+    reply        BLOB,
+    trouble      TEXT,
+    CHECK (stage NOT IN (1, 2) OR (cap IS NOT NULL AND reply IS NOT NULL))
+) STRICT;
+CREATE INDEX acceptance_of_channel ON acceptance (ours);
+CREATE TRIGGER acceptance_is_bound BEFORE UPDATE OF id, name, ours, voucher, reply ON acceptance
+    WHEN NEW.id <> OLD.id OR NEW.name <> OLD.name OR NEW.ours <> OLD.ours OR NEW.voucher <> OLD.voucher
+      OR (OLD.reply IS NOT NULL AND NEW.reply IS NOT NULL AND NEW.reply IS NOT OLD.reply)
+BEGIN SELECT RAISE(ABORT, 'what is put at a rendezvous never changes'); END;
+
 -- A root key is held once in each role: two writers would fight over the same indices.
 CREATE UNIQUE INDEX channel_root ON channel (role, substr(cap, CASE role WHEN 0 THEN 33 ELSE 1 END, 32));
 
@@ -234,6 +284,10 @@ CREATE TRIGGER channel_remembers BEFORE UPDATE OF launched, shown ON channel
     WHEN NEW.launched < OLD.launched OR NEW.shown < OLD.shown
 BEGIN SELECT RAISE(ABORT, 'that a channel was launched or shown is never taken back'); END;
 CREATE TRIGGER channel_is_what_it_is BEFORE UPDATE OF id, role, cap, created ON channel
+    WHEN NOT (NEW.id = OLD.id AND NEW.role = OLD.role AND NEW.created = OLD.created
+              -- A reply to an invitation moves it to another chain of indices, with the same root key.
+              AND OLD.launched = 0 AND OLD.shown = 0 AND substr(NEW.cap, 1, 64) = substr(OLD.cap, 1, 64)
+              AND EXISTS (SELECT 1 FROM invitation WHERE channel = OLD.id AND stage = 3))
 BEGIN SELECT RAISE(ABORT, 'the capability of a channel never changes'); END;
 CREATE TRIGGER channel_is_bound BEFORE UPDATE OF network ON channel
     WHEN OLD.network IS NOT NULL AND NEW.network IS NOT OLD.network AND (OLD.launched OR OLD.role = 1)

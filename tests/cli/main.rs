@@ -8,6 +8,7 @@ mod tree;
 mod cli_help;
 mod cli_verbs;
 mod configuration;
+mod contacts;
 mod drop_expired;
 mod drop_interop;
 mod drop_kills;

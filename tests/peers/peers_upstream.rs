@@ -1,10 +1,11 @@
 //! Upstream's own clients, unmodified, against our localnet. `scripts/test` installs them; a bare `cargo test` skips them.
 
 use std::ffi::OsString;
+use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
-use crate::common::{Localnet, Work, bytes, run, skip};
+use crate::common::{Kill, Localnet, Work, bytes, run, skip};
 
 fn peer(variable: &str) -> Option<OsString> {
     let peer = std::env::var_os(variable);
@@ -96,6 +97,46 @@ fn pigeonhole_cp_sends_and_receives_files() {
         copy(by_name, "abstract-boxes", b"", true);
         copy(by_name, "abstract-copied", &small, false);
     });
+}
+
+/// Upstream's client invites, and accepts: what it gives is a bare capability, as it knows nothing of ours.
+#[test]
+fn the_python_client_is_the_other_side_of_a_first_contact() {
+    let Some(python) = peer("PIGEONFS_TEST_PYTHON") else { return };
+    let network = Transports::new();
+    let (work, config) = (&network.work, network.localnet.config());
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/peers/contact.py");
+    let start = |role: &str| {
+        let mut command = Command::new(&python);
+        command.arg(script).args([network.localnet.tcp_config(), role]);
+        Kill(command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("Python"))
+    };
+    let verb =
+        |words: &[&str], stdin: &[u8]| work.verb_with("ours", &[words, &["--config", config]].concat(), stdin).ok();
+
+    let mut theirs = start("join");
+    let mut said = BufReader::new(theirs.0.stdout.take().expect("piped"));
+    let mut code = String::new();
+    said.read_line(&mut code).expect("a code");
+    verb(&["accept", "--as", "upstream", "--give", "mine"], code.as_bytes());
+    verb(&["append", "mine"], b"greetings from us");
+    verb(&["wait", "upstream", "--bytes", "23"], b"");
+    assert_eq!(verb(&["read", "upstream"], b"").stdout, b"greetings from upstream");
+    let mut line = String::new();
+    said.read_line(&mut line).expect("a greeting");
+    assert_eq!(line, "greetings from us\n");
+
+    let mut theirs = start("induct");
+    work.verb_with("ours", &["append", "--no-wait", "for-them"], b"greetings from us").ok();
+    let code = verb(&["invite", "for-them", "--name", "Us", "--as", "them", "--no-wait"], b"").stdout;
+    theirs.0.stdin.take().expect("piped").write_all(&code).expect("a pipe");
+    verb(&["invite", "--again", "for-them"], b"");
+    verb(&["wait", "for-them"], b"");
+    let mut line = String::new();
+    BufReader::new(theirs.0.stdout.take().expect("piped")).read_line(&mut line).expect("a greeting");
+    assert_eq!(line, "Us greetings from us\n");
+    verb(&["wait", "them", "--bytes", "23"], b"");
+    assert_eq!(verb(&["read", "them"], b"").stdout, b"greetings from upstream");
 }
 
 #[test]

@@ -67,6 +67,7 @@ fn channel(role: Role, boxes: u64) -> Channel {
         text_network: crate::bacap::TextNetwork::Unbound,
         strict_network: false,
         kept_until: None,
+        invited: false,
     }
 }
 

@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use tokio::time::{Instant, sleep_until};
 
-use super::{Asked, CHUNK_BYTES, Failure, FailureKind, Request, Response, files, handover, keep};
+use super::{Asked, CHUNK_BYTES, Failure, FailureKind, Request, Response, contacts, files, handover, keep};
 use crate::channel::{LEAST_PROBES, SEARCH_PROBES};
 use crate::engine::status::{DurabilityStatus, LinkStatus};
 use crate::engine::{Owner, OwnerKind, fresh_write_cap};
@@ -50,6 +50,7 @@ fn changes(request: &Request) -> bool {
             | Request::Move { .. }
             | Request::Append { .. }
             | Request::Accept { .. }
+            | Request::Invite { .. }
     )
 }
 
@@ -64,6 +65,7 @@ async fn again(owner: &Owner, request: &Request, outcome: Outcome) -> Result<Res
             adopted(owner, find(owner, name)?.id, name, deadline(*timeout_ms)).await?
         }
         (Request::Accept { name, .. }, Outcome::Accepted { record }) => files::record(owner, name, record)?,
+        (Request::Invite { name, .. }, _) => contacts::invited(owner, find(owner, name)?.id)?,
         (_, Outcome::Trimmed { bytes }) => Response::Trimmed { bytes },
         (_, Outcome::Skipped { first, boxes, bytes }) => Response::Skipped { first_box: first, boxes, bytes },
         (_, Outcome::Moved { boxes, bytes, launched_boxes }) => Response::Moved { boxes, bytes, launched_boxes },
@@ -119,6 +121,20 @@ async fn act(owner: &Owner, store: &Store, request: Request) -> Result<Response,
             let moved = store.move_unsent(find(owner, &name)?.id, parse(&new)?, fresh_write_cap()?).await?;
             Ok(Response::Moved { boxes: moved.boxes, bytes: moved.bytes, launched_boxes: moved.launched_boxes })
         }
+        Request::Invite { name, content, display_name, theirs } => {
+            contacts::invite(owner, store, &name, contacts::Wanted { content, display_name, theirs }).await
+        }
+        Request::AcceptCode { theirs, ours, content, code } => {
+            let wanted = contacts::Accepting { theirs: &theirs, ours: &ours, content, code: &code };
+            contacts::accept(owner, wanted).await
+        }
+        Request::WaitContact { name, accepting: true, timeout_ms, .. } => {
+            contacts::wait_for_inviter(owner, &name, deadline(timeout_ms)).await
+        }
+        Request::WaitContact { name, for_code, timeout_ms, .. } => {
+            contacts::wait_for_answer(owner, &name, for_code, deadline(timeout_ms)).await
+        }
+        Request::CancelContact { name, accepting } => contacts::cancel(owner, &name, accepting).await,
         Request::Keep { name, until, share } => keep::keep(owner, &name, until, share).await,
         Request::KeepRun { timeout_ms } => {
             keep::run(owner, timeout_ms.map(|ms| Instant::now() + Duration::from_millis(ms))).await

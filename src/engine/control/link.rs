@@ -222,6 +222,9 @@ fn may_be_cut_short(request: &Request) -> bool {
             | Request::Search { .. }
             | Request::Record { .. }
             | Request::Records { .. }
+            | Request::WaitContact { .. }
+            | Request::KeepRun { .. }
+            | Request::Verify { .. }
     )
 }
 

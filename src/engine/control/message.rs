@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroize;
 
-use crate::engine::status::{ChannelStatus, DurabilityStatus, RecordStatus, Status};
+use crate::engine::status::{ChannelStatus, ContactStatus, DurabilityStatus, RecordStatus, Status};
 use crate::store::{Content, RequestId};
 
 /// A capability on its way over the control socket. Shows nothing of itself and leaves nothing behind.
@@ -185,6 +185,46 @@ pub enum Request {
         /// Where its bytes are: below the state's `drops/incoming`, locked by the verb. `None`: there are none.
         staged: Option<PathBuf>,
     },
+    /// Invite somebody with a channel that is written here, made where it is missing.
+    Invite {
+        /// Which channel.
+        name: String,
+        /// What it is to carry.
+        content: Content,
+        /// What whoever has the code sees; without it, the channel's name.
+        display_name: Option<String>,
+        /// The name that the other side's channel gets; without it, the one that the other side suggests.
+        theirs: Option<String>,
+    },
+    /// Accept the code of somebody's invitation.
+    AcceptCode {
+        /// The name that the inviter's channel gets.
+        theirs: String,
+        /// The channel whose read capability goes back, made where it is missing.
+        ours: String,
+        /// What that is to carry.
+        content: Content,
+        /// The code.
+        code: Secret,
+    },
+    /// Wait until an invitation or an accepted code has come to its end.
+    WaitContact {
+        /// The channel that was invited with; or the name that the inviter's channel gets.
+        name: String,
+        /// It is a code that was accepted.
+        accepting: bool,
+        /// Only until an invitation has its code.
+        for_code: bool,
+        /// How long; without it, as long as it takes.
+        timeout_ms: Option<u64>,
+    },
+    /// End an invitation, and remove its channel; or wait for a code no longer.
+    CancelContact {
+        /// The channel that was invited with; or the name that the inviter's channel was to get.
+        name: String,
+        /// It is a code that was accepted.
+        accepting: bool,
+    },
     /// Keep what expires of a channel that is written here on the network; or say only what that would take.
     Keep {
         /// Which channel.
@@ -329,6 +369,13 @@ pub enum Response {
         bytes: u64,
         /// How many of the boxes may be in the old channel too: a packet of them may have left.
         launched_boxes: u64,
+    },
+    /// Answers [`Request::Invite`], [`Request::AcceptCode`] and [`Request::WaitContact`].
+    Contact {
+        /// How it stands.
+        contact: ContactStatus,
+        /// The code of an invitation that waits for its answer.
+        code: Option<Secret>,
     },
     /// Answers [`Request::Keep`].
     Kept {

@@ -4,6 +4,7 @@
 //! directory); a verb that finds none becomes the owner for its own run and answers itself: [`Link`] hides the
 //! difference. Frames are those of [`crate::thin::frame`], one [`Request`] and one [`Answer`] at a time.
 
+mod contacts;
 mod dispatch;
 mod files;
 mod handover;
@@ -12,6 +13,7 @@ mod link;
 mod message;
 mod server;
 
+pub(crate) use contacts::voucher;
 pub use link::{Link, Opening, look, take_for_mount};
 pub use message::{Answer, Asked, Failure, FailureKind, Request, Response, Secret};
 pub(crate) use server::serve;
