@@ -6,9 +6,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use bech32::primitives::correction::{CorrectableError as _, Corrector};
+use bech32::primitives::checksum::{Checksum as _, Engine};
 use bech32::primitives::decode::CheckedHrpstring;
-use bech32::{Bech32m, Hrp};
+use bech32::{Bech32m, Fe32, Hrp};
 use zeroize::Zeroizing;
 
 use super::{INDEX_BYTES, ParseError, READ_CAP_BYTES, ReadCap, WRITE_CAP_BYTES, WriteCap};
@@ -249,14 +249,9 @@ impl CapText {
                 if letters.abs_diff(lengths[0]) <= letters.abs_diff(lengths[1]) { lengths[0] } else { lengths[1] };
             return Err(TextError::Length { found: letters, expected });
         }
-        let checked = CheckedHrpstring::new::<Bech32m>(&lower).map_err(|error| {
-            let corrector = error.correction_context::<Bech32m>();
-            let errors = corrector.as_ref().and_then(Corrector::bch_errors);
-            let places: Vec<usize> = errors.into_iter().flatten().map(|(from_end, _)| from_end).collect();
-            match places[..] {
-                [from_end] if from_end < data.len() => TextError::WrongLetter { place: letters - from_end, letters },
-                _ => TextError::WrongLetters { letters },
-            }
+        let checked = CheckedHrpstring::new::<Bech32m>(&lower).map_err(|_| match wrong_letter(head, data) {
+            Some(from_end) => TextError::WrongLetter { place: letters - from_end, letters },
+            None => TextError::WrongLetters { letters },
         })?;
         let payload = Zeroizing::new(checked.byte_iter().collect::<Vec<u8>>());
         Self::from_payload(&payload, writes)
@@ -285,6 +280,34 @@ impl CapText {
         };
         Ok(Self { cap: cap.map_err(TextError::Capability)?, kind, network, kept_until })
     }
+}
+
+/// Where the one letter is that is wrong, counted from the end; `None`: it is not one. The corrector of `bech32` panics at
+/// some texts with many. The checksum is linear, so each wrong letter changes the residue by a term of its own.
+fn wrong_letter(head: &str, data: &str) -> Option<usize> {
+    let mut engine = Engine::<Bech32m>::new();
+    engine.input_hrp(Hrp::parse(head).ok()?);
+    for letter in data.chars() {
+        engine.input_fe(Fe32::from_char(letter).ok()?);
+    }
+    let found = engine.residue() ^ Bech32m::TARGET_RESIDUE;
+    // What a letter that is off by each of the 31 differences does to the residue, the farther from the end the later.
+    let mut terms: Vec<u32> = (1..32).collect();
+    for from_end in 0..data.len() {
+        if terms.contains(&found) {
+            return Some(from_end);
+        }
+        for term in &mut terms {
+            let top = *term >> 25;
+            *term = (*term & 0x01ff_ffff) << 5;
+            for (bit, generator) in Bech32m::GENERATOR_SH.iter().enumerate() {
+                if top >> bit & 1 == 1 {
+                    *term ^= generator;
+                }
+            }
+        }
+    }
+    None
 }
 
 impl Found {

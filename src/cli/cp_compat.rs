@@ -40,7 +40,7 @@ What is under way is kept in $XDG_STATE_HOME/pigeonhole-cp, with the capability 
 A capability in an argument can be read by every user of this machine while the program starts. `pigeonfs send` and \
 `pigeonfs receive` take it from a file.
 
-Exit codes: 0 done, 1 failed, 2 usage, 130 interrupted, 141 nobody reads the output.
+Exit codes: 0 done, 1 failed, 2 usage, 130 interrupted, 141 nobody read the output.
 
 Examples:
   pigeonfs cp-compat genkey -c thinclient.toml

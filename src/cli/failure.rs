@@ -42,8 +42,7 @@ pub(super) fn usage(error: &clap::Error, command: &Command, words: &[OsString], 
     if !error.use_stderr() {
         let printed = output::check().map_err(Stop::from);
         return match printed.and_then(|()| output::bytes(text(std::io::stdout().is_terminal()).as_bytes())) {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(Stop::BrokenPipe) => broken_pipe(),
+            Ok(()) | Err(Stop::BrokenPipe) => ExitCode::SUCCESS,
             Err(Stop::Failure(failure)) => tell(&failure, json),
         };
     }
@@ -58,8 +57,8 @@ pub(super) fn usage(error: &clap::Error, command: &Command, words: &[OsString], 
     tell(&failure, json)
 }
 
-/// The exit code of a program whose output nobody reads any more: what a shell shows of one that SIGPIPE ended, which is how
-/// `cat` and `tar` end there. A pipe that was cut must not look like work that was done.
+/// The exit code of a verb that ended before its work was done, because nobody read its output: what a shell shows of a
+/// program that SIGPIPE ended, which is how `tar` and `cp -v` end there.
 pub(super) fn broken_pipe() -> ExitCode {
     ExitCode::from(BROKEN_PIPE)
 }

@@ -75,7 +75,7 @@ Try it with no mixnet at hand:
 `pigeonfs help VERB` has examples of each verb, and `pigeonfs help glossary` explains the words.
 
 Exit codes: 0 done, 1 failed, 2 usage, 3 timed out, 4 no daemon, 5 fenced or refused, 6 busy, 130 interrupted,
-141 nobody reads the output any more.
+141 nobody read the output.
 
 Katzenpost is pre-alpha: do not depend on it for strong security or anonymity.";
 
@@ -154,6 +154,20 @@ impl Verb {
         }
     }
 
+    /// Whether the verb has no other work than to print, and no verdict in its exit code.
+    fn only_prints(&self) -> bool {
+        matches!(
+            self,
+            Self::List(_)
+                | Self::Status(_)
+                | Self::Share(_)
+                | Self::Read(_)
+                | Self::Config(_)
+                | Self::Completions(_)
+                | Self::Help(_)
+        )
+    }
+
     /// What an interruption leaves behind, and what goes on with it.
     fn kept(&self) -> &'static str {
         match self {
@@ -177,8 +191,7 @@ impl Verb {
 enum Stop {
     /// It failed.
     Failure(Failure),
-    /// Nobody reads our output any more. That is the reader's decision: nothing is said of it, and the exit code tells that
-    /// the work was cut short.
+    /// Nobody reads our output any more. That is the reader's decision, and nothing is said of it.
     BrokenPipe,
 }
 
@@ -222,7 +235,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>, stdout_was_closed: bo
         Ok(typed) => typed,
         Err(code) => return code,
     };
-    let json = typed.common.json;
+    let (json, only_prints) = (typed.common.json, typed.verb.only_prints());
     let sound = hardened.and_then(|()| if typed.verb.prints(json) { output::check() } else { Ok(()) });
     let entered = sound.and_then(|()| match &typed.verb {
         Verb::Mount(_) => {
@@ -246,6 +259,8 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>, stdout_was_closed: bo
     log::finish();
     match result {
         Ok(code) => code,
+        // Who reads what is only printed has read enough. Work that was cut short must not look like work that was done.
+        Err(Stop::BrokenPipe) if only_prints => ExitCode::SUCCESS,
         Err(Stop::BrokenPipe) => failure::broken_pipe(),
         Err(Stop::Failure(failure)) => failure::tell(&failure, json),
     }

@@ -57,7 +57,7 @@ argument.
 
 Progress is a line on a terminal, a line a minute on stderr elsewhere, and JSON lines on stdout with --json (on stderr with \
 `-o -`). Exit codes: 0 done, 1 a file is \
-broken or something failed, 2 usage, 3 the time of --timeout was up, 4 no daemon, 5 refused, 130 interrupted, 141 nobody reads the output any more.
+broken or something failed, 2 usage, 3 the time of --timeout was up, 4 no daemon, 5 refused, 130 interrupted, 141 nobody read the output.
 
 Examples:
   pigeonfs receive inbox                         into ./inbox

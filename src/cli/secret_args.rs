@@ -22,11 +22,11 @@ pub(super) fn refuse(arguments: &[OsString]) -> Result<(), Failure> {
         if (looks_secret(&text) || looks_secret(behind_letter)) && !Path::new(argument).exists() {
             return Err(Failure::new(
                 FailureKind::Usage,
-                "an argument is a capability, or a part of one. It was not used, but every user of this machine could see it",
+                "an argument is a capability, an index, or a part of one. It was not used, but every user of this machine could see it",
             )
             .hint(
                 "capabilities come by stdin or from a file: `pigeonfs add NAME < notes.cap`, --read-cap-file, \
-                 --write-cap-file. Take the one that was typed here for known to others",
+                 --write-cap-file, --index-file. Take the one that was typed here for known to others",
             ));
         }
     }
