@@ -233,6 +233,7 @@ fn what_rsync_has_not_renamed_stays_at_home() {
     side.ok("sync .notes.txt.Xa92Kq; echo later > later");
     side.until_state("later", "stored");
     assert_eq!(side.state(".notes.txt.Xa92Kq").as_deref(), Some("queued"));
+    side.ok("grep -q ^held.*rsync .pigeonfs/.notes.txt.Xa92Kq/status");
     side.ok("rm .gone.txt.b7RtQ2; mv .notes.txt.Xa92Kq notes.txt");
     side.until_state("notes.txt", "stored");
 

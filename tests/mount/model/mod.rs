@@ -30,7 +30,7 @@ const WORKERS: u64 = 3;
 const LOGS: [&str; 2] = ["log0", "log1"];
 /// Larger than the spool.
 const TOO_LARGE: u64 = 3 << 20;
-const OPTIONS: [&str; 6] = ["--settle-ms", "60", "--spool-limit", "2000000", "--linger-ms", "50"];
+const OPTIONS: [&str; 6] = ["--settle-ms", "15", "--spool-limit", "2000000", "--linger-ms", "50"];
 
 /// Numbers that are the same in every run.
 struct Random(u64);

@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use super::worker::{Outcome, Worker, sum, sum_of_names};
 use super::{Random, TOO_LARGE};
@@ -95,16 +96,19 @@ impl Reference {
             self.open.iter().filter(|(_, open)| open.worker == worker).map(|(handle, _)| *handle).collect();
         let handle = (!mine.is_empty()).then(|| mine.iter().copied().min().unwrap_or_default());
         let does = &mut |what: String| workers[worker].does(&what);
-        match random.below(20) {
+        match random.below(26) {
             0..=2 | 18 | 19 => self.create(does, worker, &name, &path),
             3 | 4 => self.open(does, worker, &name, &path, random),
             5..=7 => self.write(does, handle, random.below(5000), 1 + random.below(9000), random.below(1 << 20)),
             8 => self.write(does, handle, 0, 1 + random.below(9000), random.below(1 << 20)),
             9 => self.resize(does, handle, random.below(10_000)),
             10 => self.sync_and_read(does, handle),
-            11 => self.close(does, handle),
+            11 | 20..=23 => self.close(does, handle),
+            // Time to rest.
+            24 => std::thread::sleep(Duration::from_millis(random.below(60))),
             12 => self.rename(does, &name, &path, &self::name(random)),
             13 => self.unlink(does, &name, &path),
+            14 if random.below(3) == 0 => self.move_directory(does, random),
             14 => self.directory(does, random),
             15 => self.look(does, &name, &path),
             16 => self.list(does, random),
@@ -315,6 +319,36 @@ impl Reference {
             Ok(_) => drop(self.directories.remove(name)),
             // Readers know of it.
             Err(errno) => assert_eq!(errno, libc::EPERM, "{path}"),
+        }
+    }
+
+    /// Renames a directory, with what is in it, maybe over another.
+    fn move_directory(&mut self, does: &mut impl FnMut(String) -> Outcome, random: &mut Random) {
+        let at = random.below(2) as usize;
+        let (from, to) = (DIRECTORIES[at], DIRECTORIES[1 - at]);
+        let moved = does(format!("rename {base}/{from} {base}/{to}", base = self.base));
+        if !self.directories.contains(from) {
+            return assert_eq!(moved, Err(libc::ENOENT), "{from} to {to}");
+        }
+        let below = |directory: &str| -> Vec<String> {
+            let start = format!("{directory}/");
+            self.names.keys().filter(|name| name.starts_with(&start)).cloned().collect()
+        };
+        let (moves, stays) = (below(from), below(to));
+        match moved {
+            Ok(_) => {
+                assert!(stays.is_empty(), "{to} has {stays:?}");
+                for name in moves {
+                    let file = self.names.remove(&name).expect("it was listed");
+                    assert!(!self.files[file].is_sealed, "{name} was sealed");
+                    self.names.insert(name.replacen(from, to, 1), file);
+                }
+                self.directories.remove(from);
+                self.directories.insert(to.to_owned());
+            }
+            Err(libc::ENOTEMPTY) => assert!(!stays.is_empty(), "{to} is empty"),
+            // Readers know of one of them, or of what is in it.
+            Err(errno) => assert_eq!(errno, libc::EPERM, "{from} to {to}"),
         }
     }
 
