@@ -19,6 +19,16 @@ pub(super) fn refuse(arguments: &[OsString]) -> Result<(), Failure> {
         let text = argument.to_string_lossy();
         // A value that stands right behind the letter of its option.
         let behind_letter = text.strip_prefix('-').and_then(|rest| rest.get(1..)).unwrap_or_default();
+        if is_code(&text) && !Path::new(argument).exists() {
+            return Err(Failure::new(
+                FailureKind::Usage,
+                "an argument is a code of `pigeonfs invite`. It was not used, but every user of this machine could see it",
+            )
+            .hint(
+                "the code comes by stdin: `pigeonfs accept --as THEIRS --give OURS < code`. Whoever uses it first takes the \
+                 other side's place: cancel the invitation, and make another",
+            ));
+        }
         if (looks_secret(&text) || looks_secret(behind_letter)) && !Path::new(argument).exists() {
             return Err(Failure::new(
                 FailureKind::Usage,
@@ -31,6 +41,17 @@ pub(super) fn refuse(arguments: &[OsString]) -> Result<(), Failure> {
         }
     }
     Ok(())
+}
+
+/// Whether it is 32 bytes in base64, with its end, also behind `--option=`.
+fn is_code(text: &str) -> bool {
+    const LETTERS: usize = 44;
+    let at = text.len().saturating_sub(LETTERS);
+    let Some((before, code)) = text.split_at_checked(at) else { return false };
+    let is_base64 = |byte: u8| byte.is_ascii_alphanumeric() || b"+/-_".contains(&byte);
+    let is_alone = before.is_empty() || (before.starts_with('-') && before.ends_with('='));
+    is_alone
+        && code.strip_suffix('=').is_some_and(|digits| digits.len() == LETTERS - 1 && digits.bytes().all(is_base64))
 }
 
 /// An error text without the arguments that are as long as a secret may be.
@@ -71,6 +92,12 @@ mod tests {
             let failure = typed(&[&["pigeonfs"], words].concat()).expect_err("refused");
             assert!(!failure.to_string().contains("AAAA"));
         }
+        let code = format!("{}=", "Qx7/".repeat(11).get(..43).expect("longer"));
+        for words in [&["accept", &code][..], &["accept", "--as", &code], &["accept", &format!("--as={code}")]] {
+            let failure = typed(&[&["pigeonfs"], words].concat()).expect_err("refused");
+            assert!(failure.to_string().contains("a code") && !failure.to_string().contains("Qx7/"), "{failure}");
+        }
+        assert_eq!(typed(&["pigeonfs", "mount", &format!("--log={}", "a".repeat(44))]), Ok(()));
         assert_eq!(typed(&["pigeonfs", "receive", "-i", "short"]), Ok(()), "its option says what to do");
     }
 }

@@ -14,6 +14,7 @@ use zeroize::Zeroizing;
 use super::network::{Network, Pass, Refusal, View};
 use super::transfer;
 use crate::bacap::{BoxIndex, ReadCap};
+use crate::drop::SafeName;
 use crate::store::{
     Acceptance, AcceptanceStage, Binding, Capability, Channel, ChannelId, ChannelName, Content, GivenChannel,
     Invitation, InvitationStage, Role, Store, StoreError,
@@ -422,7 +423,9 @@ fn given(who_reply: &[u8]) -> Option<GivenChannel> {
         Some("stream") => Some(Content::Stream),
         _ => None,
     };
-    let name = who.name.and_then(|name| ChannelName::parse(&name).ok()).filter(|name| !name.is_temporary());
+    // A stranger chose it, and it becomes a file in the mount: none that is hidden, an option of a command, or cannot be read.
+    let name = who.name.filter(|name| SafeName::outside(name, false).as_str() == name);
+    let name = name.and_then(|name| ChannelName::parse(&name).ok()).filter(|name| !name.is_temporary());
     Some(GivenChannel { cap: ReadCap::from_bytes(&who.cap).ok()?, content, name: name.or_else(unnamed)? })
 }
 
@@ -451,7 +454,7 @@ mod tests {
         assert_eq!(told.name.as_str(), "photos");
         assert_eq!(given(&reply(&who("stream", "notes"))).unwrap().content, Some(Content::Stream));
         // Kinds of later versions, and names that no channel has.
-        for bad in ["", "..", "a/b", "a\nb", ".pigeonfs"] {
+        for bad in ["", "..", "a/b", "a\nb", ".pigeonfs", ".bash_profile", "-rf", "gpj.\u{202e}exe", "a\u{200b}"] {
             let told = given(&reply(&who("ring", bad))).expect("a channel");
             assert!(told.content.is_none());
             assert_eq!(told.name.as_str(), "contact", "{bad:?}");
