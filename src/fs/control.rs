@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use super::{Fs, FsError, Node, Report};
 use crate::engine::status::{ChannelStatus, RoleStatus, unix_seconds};
-use crate::model::is_rsync_temporary;
+use crate::model::{AT_HOME, is_rsync_temporary};
 use crate::store::{Channel, ChannelId, Role};
 use crate::text::{shown, shown_json};
 use crate::units::{show_date as utc, show_span as span};
@@ -116,10 +116,7 @@ fn for_a_person(status: &ChannelStatus, standing: &str) -> String {
             let may = if status.launched || status.shared { "only grow" } else { "still be taken back" };
             line("may", may.to_owned());
             if !status.launched && is_rsync_temporary(&status.name) {
-                line(
-                    "held",
-                    "its name is one that rsync gives to what is not whole: rename it, and it is sent".to_owned(),
-                );
+                line("held", AT_HOME.to_owned());
             }
         }
         RoleStatus::Reader => {

@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::handle::Handle;
 use super::{Attributes, Credentials, Fs, FsError, Node, Options};
 use crate::fs::options::Fsync;
+use crate::model::AT_HOME;
 use crate::store::{Appended, Channel, ChannelId, Claim, Commit, Role, StoreError};
 
 /// Most zeros that a write brings which leaves a gap before it.
@@ -305,7 +306,9 @@ impl Fs {
         if self.may_write(&channel, by) {
             self.seal(&channel)?;
         }
-        Ok((self.options.fsync == Fsync::Stored).then_some(Barrier { id, bytes: Some(channel.size) }))
+        // Nothing of one that is not renamed yet is sent.
+        let waits = self.options.fsync == Fsync::Stored && !channel.is_at_home();
+        Ok(waits.then_some(Barrier { id, bytes: Some(channel.size) }))
     }
 
     /// Whether what was to be waited for has come: then the channel as it is.
@@ -338,13 +341,11 @@ impl Fs {
         if channel.size - channel.tail_bytes < bytes {
             self.seal(&channel)?;
         }
+        if channel.is_at_home() {
+            return Err(self.refused(&channel, libc::EIO, AT_HOME));
+        }
         let text = if channel.invited {
             format!("{} is invited with: nothing of it is sent before the other side has answered", channel.name)
-        } else if channel.is_at_home() {
-            format!(
-                "{} has a name that rsync gives to what is not whole: nothing of it is sent before it is renamed",
-                channel.name
-            )
         } else {
             format!(
                 "{} of the {bytes} bytes of {} are stored; nothing is lost, and they stay on their way",

@@ -219,6 +219,9 @@ pub struct Channel {
     pub kept_until: Option<SystemTime>,
 }
 
+/// Why nothing of a channel is sent that is kept at home.
+pub const AT_HOME: &str = "its name is one that rsync gives to what is not whole: rename it, and it is sent";
+
 impl Channel {
     /// Whether it is kept at home: rsync has made it under a name of its own and renames it once it is whole. Nothing of it leaves
     /// before, so that an rsync that is interrupted can remove it. So is a channel whose invitation is open: its indices move.

@@ -10,7 +10,7 @@ mod network;
 mod record;
 
 pub use channel::{
-    Appended, Arrival, BoxSeq, BoxState, Capability, Channel, ChannelId, Content, Durability, Frontier,
+    AT_HOME, Appended, Arrival, BoxSeq, BoxState, Capability, Channel, ChannelId, Content, Durability, Frontier,
     MAX_AHEAD_BOXES, OutBox, PROVISIONAL_MAX_PLAINTEXT, Role, Skipped,
 };
 pub use finding::Finding;

@@ -234,6 +234,7 @@ fn what_rsync_has_not_renamed_stays_at_home() {
     side.until_state("later", "stored");
     assert_eq!(side.state(".notes.txt.Xa92Kq").as_deref(), Some("queued"));
     side.ok("grep -q ^held.*rsync .pigeonfs/.notes.txt.Xa92Kq/status");
+    side.fails("cat .pigeonfs/.notes.txt.Xa92Kq/wait", "Input/output error");
     side.ok("rm .gone.txt.b7RtQ2; mv .notes.txt.Xa92Kq notes.txt");
     side.until_state("notes.txt", "stored");
 

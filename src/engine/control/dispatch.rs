@@ -8,6 +8,7 @@ use super::{Asked, CHUNK_BYTES, Failure, FailureKind, Request, Response, contact
 use crate::channel::{LEAST_PROBES, SEARCH_PROBES};
 use crate::engine::status::{DurabilityStatus, LinkStatus};
 use crate::engine::{Owner, OwnerKind, fresh_write_cap};
+use crate::model::AT_HOME;
 use crate::store::{
     Channel, ChannelId, ChannelName, Content, Durability, Outcome, RecordId, Role, SEARCH_WINDOW, Store, StoreError,
 };
@@ -326,6 +327,9 @@ async fn wait(
         }
         if let Some(refusal) = owner.engine.refusal(&channel) {
             return Err(Failure::new(FailureKind::Refused, refusal));
+        }
+        if channel.is_at_home() {
+            return Err(Failure::new(FailureKind::Failed, format!("{name:?} is not sent: {AT_HOME}")));
         }
         if channel.is_lost() {
             return Err(lost(owner, &channel));
