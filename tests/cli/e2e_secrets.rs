@@ -101,10 +101,11 @@ fn no_capability_is_logged(level: &'static str, transport: &str) {
 }
 
 /// What a person hands over by stdin or by a file is in the arguments and the environment of no process, that of a helper
-/// included.
+/// included, and in no log.
 #[test]
 fn no_process_of_any_verb_shows_a_capability() {
-    let work = Work::new();
+    let mut work = Work::new();
+    work.log = "trace";
     let network = work.localnet("net");
     let config = ["--config", network.config()];
     work.verb("a", &["new", "notes"]).ok();
@@ -112,7 +113,9 @@ fn no_process_of_any_verb_shows_a_capability() {
     let given = ["notes", "box"].map(|name| work.verb("a", &["share", "--raw", name]).ok().text());
     let writes = ["notes", "box"].map(|name| work.verb("a", &["share", "--raw", "--write", name]).ok().text());
     let texts = ["notes", "box"].map(|name| work.verb("a", &["share", name]).ok().text());
-    let forms: Vec<_> = [given, writes, texts.clone()].iter().flatten().flat_map(|text| forms(text)).collect();
+    let code = work.verb("a", &[&["invite", "for-b", "--no-wait"][..], &config].concat()).ok().text();
+    let mut forms: Vec<_> = [given, writes, texts.clone()].iter().flatten().flat_map(|text| forms(text)).collect();
+    forms.push(code.trim().as_bytes().to_vec());
     for (name, text) in ["stream.cap", "drop.cap"].iter().zip(&texts) {
         fs::write(work.path(name), text).expect("written");
     }
@@ -132,10 +135,11 @@ fn no_process_of_any_verb_shows_a_capability() {
         });
         // The watcher ends with what it watches, also where that fails.
         let done = SetAtEnd(&done);
-        let verb = |state: &str, words: &[&str], stdin: &[u8]| {
-            work.verb_with(state, &[words, &config].concat(), stdin).ok();
+        let ask = |state: &str, words: &[&str], stdin: &[u8]| {
+            let run = work.verb_with(state, words, stdin).ok();
+            assert!(!forms.iter().any(|form| holds(run.stderr.as_bytes(), form)), "{words:?}: {}", run.stderr);
         };
-        let ask = |state: &str, words: &[&str], stdin: &[u8]| drop(work.verb_with(state, words, stdin).ok());
+        let verb = |state: &str, words: &[&str], stdin: &[u8]| ask(state, &[words, &config].concat(), stdin);
         verb("a", &["append", "notes"], b"some bytes");
         verb("a", &["send", "-", "--name", "file", "--to", "box", "--show-index"], b"a file");
         ask("b", &["add", "notes"], texts[0].as_bytes());
@@ -154,6 +158,12 @@ fn no_process_of_any_verb_shows_a_capability() {
         ] {
             ask("b", words, b"");
         }
+        let answer =
+            work.verb_with("b", &["accept", "--as", "from-a", "--give", "for-a", "--no-such"], code.as_bytes());
+        assert!(!forms.iter().any(|form| holds(answer.stderr.as_bytes(), form)), "{}", answer.stderr);
+        let accept = ["accept", "--as", "from-a", "--give", "for-a", "--timeout", "30"];
+        let accepted = work.verb_with("b", &[&accept[..], &config].concat(), code.as_bytes());
+        assert!(!forms.iter().any(|form| holds(accepted.stderr.as_bytes(), form)), "{}", accepted.stderr);
         let _ = work.verb("a", &[&["doctor"][..], &config].concat());
         if !no_fuse() {
             let point = work.path("mnt");
