@@ -9,6 +9,7 @@ use tokio::sync::mpsc;
 
 use super::context::{Context, channel_of, misunderstood};
 use super::daemon::DaemonArgs;
+use super::estimate::Estimate;
 use super::progress::beside;
 use super::{Stop, milliseconds, name, output, seconds};
 use crate::engine::control::{CHUNK_BYTES, Failure, FailureKind, Link, Request, Response};
@@ -24,11 +25,15 @@ nobody is sending.
 
 Examples:
   echo hello | pigeonfs append log
-  tar c photos | pigeonfs append backup --localnet")]
+  tar c photos | pigeonfs append backup --localnet
+  tar c photos | pigeonfs append backup --dry-run     boxes, packets and time")]
 pub(super) struct Typed {
     /// The channel
     #[arg(value_parser = name)]
     name: ChannelName,
+    /// Say what it would take, and append nothing
+    #[arg(long, conflicts_with_all = ["no_wait", "timeout"])]
+    dry_run: bool,
     /// Do not wait until it is stored, even where no mount would send it
     #[arg(long)]
     no_wait: bool,
@@ -40,7 +45,10 @@ pub(super) struct Typed {
 }
 
 pub(super) async fn run(context: &Context, typed: Typed) -> Result<(), Stop> {
-    let Typed { name, no_wait, timeout, daemon } = typed;
+    let Typed { name, no_wait, timeout, daemon, dry_run } = typed;
+    if dry_run {
+        return estimate(context, &name, daemon).await;
+    }
     context
         .with_state(daemon.meant()?, async |link: &mut Link| {
             let name = name.to_string();
@@ -72,6 +80,27 @@ pub(super) async fn run(context: &Context, typed: Typed) -> Result<(), Stop> {
             output::json(&json!({ "name": name, "size": channel.size, "stored_bytes": channel.stored_bytes }))
         })
         .await
+}
+
+async fn estimate(context: &Context, name: &ChannelName, daemon: DaemonArgs) -> Result<(), Stop> {
+    context
+        .with_state(daemon.meant()?, async |link: &mut Link| {
+            let bytes = counted(link).await?;
+            let estimate = Estimate::of(link, name.as_str(), vec![(0, bytes)]).await?;
+            estimate.print(context, name.as_str(), None, bytes)
+        })
+        .await
+}
+
+/// How many bytes come on standard input.
+pub(super) async fn counted(link: &mut Link) -> Result<u64, Stop> {
+    let (mut bytes, mut chunks) = (0, stdin_chunks());
+    while let Some(chunk) = link.meanwhile(chunks.recv()).await {
+        let chunk = chunk
+            .map_err(|error| Failure::new(FailureKind::Failed, format!("standard input cannot be read: {error}")))?;
+        bytes += chunk.len() as u64;
+    }
+    Ok(bytes)
 }
 
 /// Standard input, as it comes. Read on a thread of its own, which a signal need not wait for.

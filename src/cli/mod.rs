@@ -14,6 +14,7 @@ mod context;
 mod cp_compat;
 mod daemon;
 mod doctor;
+mod estimate;
 mod failure;
 mod follow;
 mod forget;

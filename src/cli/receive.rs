@@ -216,6 +216,13 @@ impl Receiving<'_> {
             // Looked at before what there is: what is settled stays so.
             let channel = channel_of(self.link.request(Request::Status { name: Some(self.drop.clone()) }).await?)?;
             let Some(files) = &channel.files else {
+                // Its first box is to tell.
+                if channel.kind_is_told {
+                    self.progress.show(&self.drop, 0, None)?;
+                    self.check(&channel, deadline, &mut no_daemon_since).await?;
+                    sleep(deadline.map_or(LOOK, |deadline| LOOK.min(deadline - Instant::now()))).await;
+                    continue;
+                }
                 return Err(Failure::new(
                     FailureKind::Failed,
                     format!("{:?} is a stream, and has no files", self.drop),

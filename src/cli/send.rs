@@ -14,8 +14,10 @@ use tokio::time::{Instant, sleep};
 use zeroize::Zeroizing;
 
 use super::add::capability_from;
+use super::append::counted;
 use super::context::{Context, channel_of, misunderstood};
 use super::daemon::DaemonArgs;
+use super::estimate::Estimate;
 use super::progress::{Progress, without_daemon};
 use super::status::display;
 use super::{Stop, name, output, seconds};
@@ -59,6 +61,7 @@ of --timeout was up, 4 no daemon, 5 fenced or refused, 130 interrupted. With 3, 
 Examples:
   pigeonfs send report.pdf photos.zip --to outbox
   pigeonfs send -r photos --to outbox
+  pigeonfs send -r photos --to outbox --dry-run     boxes, packets and time
   tar c dir | zstd | pigeonfs send - --name dir.tar.zst --to outbox
   pigeonfs send report.pdf --write-cap-file friend.cap
   pigeonfs send --finish outbox/half.iso")]
@@ -84,6 +87,9 @@ pub(super) struct Typed {
     /// Tell the reader when the file was modified
     #[arg(long)]
     with_mtime: bool,
+    /// Say what it would take, and send nothing
+    #[arg(long, conflicts_with_all = ["no_wait", "timeout", "finish", "write_cap_file"])]
+    dry_run: bool,
     /// Do not wait until they are stored, even where no mount would send them
     #[arg(long)]
     no_wait: bool,
@@ -154,6 +160,9 @@ pub(super) async fn run(context: &Context, mut typed: Typed) -> Result<(), Stop>
     let daemon = typed.daemon.clone().meant()?;
     context
         .with_state(daemon, async |link: &mut Link| {
+            if typed.dry_run {
+                return estimate(context, link, drop.as_str(), &sources).await;
+            }
             let mut sending = Sending {
                 link,
                 drop: drop.to_string(),
@@ -167,6 +176,18 @@ pub(super) async fn run(context: &Context, mut typed: Typed) -> Result<(), Stop>
             result
         })
         .await
+}
+
+/// Says what sending takes.
+async fn estimate(context: &Context, link: &mut Link, drop: &str, sources: &[Source]) -> Result<(), Stop> {
+    let lengths = if sources.is_empty() {
+        let bytes = counted(link).await?;
+        source::part_lengths(bytes)
+    } else {
+        sources.iter().filter_map(Source::lengths).collect()
+    };
+    let bytes = lengths.iter().map(|(_, body)| body).sum();
+    Estimate::of(link, drop, lengths.clone()).await?.print(context, drop, Some(lengths.len()), bytes)
 }
 
 /// Releases files that a mount holds back as unfinished.
@@ -220,6 +241,10 @@ impl Sending<'_> {
             self.send_stdin(name).await?;
         }
         self.has_room_for(sources).await?;
+        let lengths: Vec<_> = sources.iter().filter_map(Source::lengths).collect();
+        if !lengths.is_empty() {
+            Estimate::of(self.link, &self.drop, lengths).await?.warn(&self.drop);
+        }
         for source in sources {
             let (header, staged) = self.staging.stage(source).await?;
             self.accept(header, staged).await?;

@@ -271,6 +271,9 @@ fn details(channel: &ChannelStatus) -> Vec<[String; 2]> {
             if channel.role == RoleStatus::Writer { "" } else { " by its writer: what is not found before is late" };
         rows.push(("kept", format!("until {}{by}", utc(until))));
     }
+    if let Some(until) = channel.unfetched_until {
+        rows.push(("not fetched", format!("what is new can be had until {}, at least", utc(until))));
+    }
     if channel.expired_boxes > 0 {
         rows.push(("sending again", format!("{} boxes that have expired", channel.expired_boxes)));
     }
@@ -314,6 +317,8 @@ mod tests {
             oldest_unstored_ms: None,
             oldest_expires_at: None,
             invited: false,
+            kind_is_told: false,
+            unfetched_until: None,
             kept_until: None,
             expired_boxes: 0,
             followed_ms: None,

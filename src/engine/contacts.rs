@@ -261,19 +261,12 @@ impl Contacts {
         let stream = stream(&pass, &of.voucher).await?;
         let (first, second) = rendezvous(&stream)?;
         let AcceptanceStage::Inducted { reply, is_there } = &of.stage else {
-            let payload = match look(&pass, &stream, &first).await? {
-                ReadOutcome::Box(payload) => payload,
-                ReadOutcome::Tombstone => return Err(Stopped::ForGood(USED.to_owned())),
-                ReadOutcome::NotFound => {
-                    return Err(match look(&pass, &stream, &second).await? {
-                        ReadOutcome::NotFound => Stopped::ForNow(NOTHING.to_owned()),
-                        ReadOutcome::Box(_) | ReadOutcome::Tombstone => Stopped::ForGood(USED.to_owned()),
-                    });
-                }
+            let (payload, reply) = tokio::join!(look(&pass, &stream, &first), look(&pass, &stream, &second));
+            let payload = match (payload?, reply?) {
+                (ReadOutcome::Box(payload), ReadOutcome::NotFound) => payload,
+                (ReadOutcome::NotFound, ReadOutcome::NotFound) => return Err(Stopped::ForNow(NOTHING.to_owned())),
+                _ => return Err(Stopped::ForGood(USED.to_owned())),
             };
-            if look(&pass, &stream, &second).await? != ReadOutcome::NotFound {
-                return Err(Stopped::ForGood(USED.to_owned()));
-            }
             return self.induct(network, &pass, of, &ours, &payload).await;
         };
         if !is_there {
@@ -438,6 +431,32 @@ mod tests {
         let mut bytes = Vec::new();
         ciborium::into_writer(who, &mut bytes).unwrap();
         bytes
+    }
+
+    #[test]
+    fn replies_and_codes_meet_their_vectors() {
+        let vectors: serde_json::Value =
+            serde_json::from_str(include_str!("../../testdata/contact-vouchers.json")).expect("JSON");
+        let bytes = |value: &serde_json::Value| hex::decode(value.as_str().expect("hex")).expect("hex");
+        for vector in vectors["replies"].as_array().expect("replies") {
+            let told = given(&bytes(&vector["who_reply"])).expect("a channel");
+            assert_eq!(told.cap.to_bytes()[..], bytes(&vector["cap"]));
+            assert_eq!(told.content.is_some_and(Content::is_drop), vector["kind"] == "drop");
+            assert_eq!(told.content.is_none(), vector["kind"].is_null());
+            if let (Some(kind), Some(name)) = (vector["kind"].as_str(), vector["name"].as_str()) {
+                assert_eq!(told.name.as_str(), name);
+                let (kind, name) = (Some(kind.to_owned()), Some(name.to_owned()));
+                assert_eq!(
+                    reply(&WhoReply { v: VERSION, cap: bytes(&vector["cap"]), kind, name }),
+                    bytes(&vector["who_reply"])
+                );
+            }
+        }
+        for vector in vectors["codes"].as_array().expect("codes") {
+            let voucher =
+                crate::engine::control::voucher(vector["code"].as_str().expect("text").as_bytes()).expect("a code");
+            assert_eq!(voucher[..], bytes(&vector["voucher"]));
+        }
     }
 
     #[test]

@@ -47,6 +47,7 @@ use crate::bacap::WriteCap;
 use crate::channel::{DeliveryConfig, Linger};
 use crate::store::{
     BoxSeq, Channel, ChannelId, ChannelName, Durability, NetworkId, REPLICA_EPOCH, Role, Store, StoreError,
+    replica_epoch_at, replica_epoch_begins,
 };
 use control::{Failure, FailureKind};
 use status::{ChannelStatus, DaemonStatus, DurabilityStatus, RoleStatus, STATUS_VERSION, Status, unix_seconds};
@@ -335,6 +336,8 @@ impl Engine {
             oldest_unstored_ms: oldest.and_then(|since| since.elapsed().ok()).map(milliseconds),
             oldest_expires_at: stored.map(|since| unix_seconds(since + REPLICA_EPOCH)),
             invited: channel.invited,
+            kind_is_told: channel.kind_is_told,
+            unfetched_until: unfetched_until(channel).map(unix_seconds),
             kept_until: channel.kept_until.map(unix_seconds),
             expired_boxes: kept.map_or(0, |counts| counts.expired_boxes),
             launched: channel.launched,
@@ -376,4 +379,12 @@ pub(crate) fn fresh_write_cap() -> Result<WriteCap, Failure> {
 
 fn milliseconds(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// Until when what a reader has not fetched can be had, at least: it was written after the network said last that it was not
+/// there, and lives for the epoch of its writing and the next; or for as long as its writer keeps it.
+fn unfetched_until(channel: &Channel) -> Option<SystemTime> {
+    let since = channel.verdict.filter(|_| !channel.later_known && !channel.is_lost());
+    let expires = since.map(|since| replica_epoch_begins(replica_epoch_at(since) + 2));
+    expires.max(channel.kept_until).filter(|_| channel.role == Role::Reader)
 }

@@ -176,6 +176,13 @@ pub struct ChannelStatus {
     /// Writer: an invitation with it is open. Nothing of it leaves before that is answered.
     #[serde(default)]
     pub invited: bool,
+    /// Reader: what it carries is not known for sure before its first box has come.
+    #[serde(default)]
+    pub kind_is_told: bool,
+    /// Reader: Unix seconds until when what was not fetched yet can be had, at least. `None`: not known, as the network was
+    /// not asked yet.
+    #[serde(default)]
+    pub unfetched_until: Option<u64>,
     /// Unix seconds until when the channel is kept on the network. Writer: by us. Reader: by its writer; until then what is not
     /// found is late, and neither the end nor lost.
     #[serde(default)]

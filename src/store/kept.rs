@@ -23,6 +23,12 @@ pub fn replica_epoch_begins(epoch: u64) -> SystemTime {
     UNIX_EPOCH + EPOCH_ZERO + REPLICA_EPOCH.saturating_mul(weeks)
 }
 
+/// The replica epoch of a time; 0 before the first.
+pub fn replica_epoch_at(time: SystemTime) -> u64 {
+    let since = time.duration_since(UNIX_EPOCH + EPOCH_ZERO).unwrap_or_default();
+    since.as_secs() / REPLICA_EPOCH.as_secs()
+}
+
 /// A stored box that may be sent again.
 #[derive(Clone, PartialEq, Eq)]
 pub struct KeptBox {
@@ -212,5 +218,10 @@ mod tests {
         let begins = |epoch| replica_epoch_begins(epoch).duration_since(UNIX_EPOCH).unwrap().as_secs();
         assert_eq!(begins(0), 1_496_275_200);
         assert_eq!(begins(494), 1_795_046_400, "2026-11-19T00:00Z");
+        for epoch in [0, 1, 494] {
+            let begins = replica_epoch_begins(epoch);
+            assert_eq!(replica_epoch_at(begins), epoch);
+            assert_eq!(replica_epoch_at(begins - Duration::from_secs(1)), epoch.saturating_sub(1));
+        }
     }
 }

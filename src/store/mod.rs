@@ -74,7 +74,7 @@ pub use drops::{DropCounts, DropRecord, DropSlice, NewRecord};
 pub use error::StoreError;
 pub use handover::Taken;
 pub use holes::{Hole, REPLICA_EPOCH, RETENTION};
-pub use kept::{KeptBox, KeptCounts, replica_epoch_begins};
+pub use kept::{KeptBox, KeptCounts, replica_epoch_at, replica_epoch_begins};
 pub use notes::MAX_NOTES;
 pub use once::{Outcome, RequestId};
 pub use open::Store;

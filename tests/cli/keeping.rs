@@ -94,6 +94,30 @@ fn a_kept_channel_is_read_whole_through_all_epochs_and_never_short() {
 }
 
 #[test]
+fn a_dry_run_says_what_sending_takes_and_changes_nothing() {
+    let work = Work::new();
+    // Three boxes a minute: 200 MB take longer than replicas keep the beginning.
+    let network = work.localnet_with("slow", &[], &["--lambda-p", "0.0001"]);
+    let daemon = ["--config", network.config()];
+    work.verb("a", &["new", "notes"]).ok();
+    let dry = [&["append", "notes", "--dry-run", "--json"], &daemon[..]].concat();
+    let told = json(&work.verb_with("a", &dry, &bytes(8000, 1)).ok());
+    assert_eq!((&told["boxes"], &told["packets"], &told["seconds"]), (&6.into(), &12.into(), &120.into()), "{told}");
+    assert_eq!(told["pace_is_known"], true);
+    let large = work.path("large");
+    std::fs::File::create(&large).and_then(|file| file.set_len(200_000_000)).expect("made");
+    let send = ["send", large.to_str().expect("text"), "--to", "box", "--dry-run"];
+    let told = work.verb("a", &[&send[..], &daemon[..]].concat());
+    assert!(told.stderr.contains("pigeonfs keep box --for"), "{}", told.stderr);
+    let text = told.ok().text();
+    for words in ["200000000", "at the present pace", "the first box, from 20"] {
+        assert!(text.contains(words), "{words:?} is not in {text:?}");
+    }
+    let listed = json(&work.verb("a", &["list", "--json"]).ok());
+    assert_eq!((listed["channels"].as_array().map(Vec::len), &listed["channels"][0]["size"]), (Some(1), &0.into()));
+}
+
+#[test]
 fn what_cannot_be_kept_is_said() {
     let work = Work::new();
     work.verb("a", &["new", "notes"]).ok();

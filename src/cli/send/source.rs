@@ -49,6 +49,30 @@ impl Source {
     }
 }
 
+impl Source {
+    /// Bytes of its header and of its contents, as they would travel; at most, where it is compressed.
+    pub(super) fn lengths(&self) -> Option<(u64, u64)> {
+        let stat = rustix::fs::fstat(self.place.open().ok()?).ok()?;
+        let size = if self.header.kind == Kind::File { u64::try_from(stat.st_size).ok()? } else { 0 };
+        Some((head_length(&Header { size, ..self.header.clone() })?, size))
+    }
+}
+
+/// How long a header is, with its digest and with what a reader finds it by.
+fn head_length(header: &Header) -> Option<u64> {
+    let header = Header { digest: Some([0; 32]), sync: Some([0; 16]), ..header.clone() };
+    Some(header.encode(usize::MAX).ok()?.len() as u64)
+}
+
+/// Those of the parts in which so many bytes of stdin travel.
+pub(super) fn part_lengths(bytes: u64) -> Vec<(u64, u64)> {
+    let part = PART_BYTES as u64;
+    let head =
+        |size| head_length(&Header { name: "part-00001".to_owned(), size, ..Header::default() }).unwrap_or_default();
+    let count = bytes.div_ceil(part).max(1);
+    (0..count).map(|at| part.min(bytes - at * part)).map(|size| (head(size), size)).collect()
+}
+
 impl Place {
     fn open(&self) -> Result<OwnedFd, Errno> {
         // Without waiting for the other end of a pipe that was put in the file's place.

@@ -11,7 +11,7 @@ use crate::engine::contacts::{NOTHING, USED};
 use crate::engine::status::{ContactStage, ContactStatus};
 use crate::engine::{Engine, Owner, fresh_write_cap};
 use crate::store::{
-    Acceptance, AcceptanceStage, ChannelId, Content, Invitation, InvitationStage, Role, Store, StoreError,
+    Acceptance, AcceptanceStage, Channel, ChannelId, Content, Invitation, InvitationStage, Role, Store, StoreError,
 };
 
 const LOOK: Duration = Duration::from_millis(100);
@@ -102,12 +102,7 @@ pub(super) async fn wait_for_answer(
         };
         let done = match &invitation.stage {
             InvitationStage::Done { .. } => true,
-            InvitationStage::Failed => {
-                let text = invitation.trouble.clone().unwrap_or_default();
-                let failure =
-                    Failure::new(FailureKind::Refused, format!("the invitation with {name:?} has failed: {text}"));
-                return Err(failure.hint(format!("`pigeonfs invite --cancel {name}` frees the name")));
-            }
+            InvitationStage::Failed => return Err(failed(name, &invitation)),
             InvitationStage::Minted { epoch: Some(_), .. } => for_code,
             InvitationStage::Wanted | InvitationStage::Minted { .. } => false,
         };
@@ -118,6 +113,22 @@ pub(super) async fn wait_for_answer(
         patience.check(owner, &trouble)?;
         hurry = hurried(owner, hurry);
         sleep(LOOK).await;
+    }
+}
+
+fn failed(name: &str, invitation: &Invitation) -> Failure {
+    let text = invitation.trouble.clone().unwrap_or_default();
+    Failure::new(FailureKind::Refused, format!("the invitation with {name:?} has failed: {text}"))
+        .hint(format!("`pigeonfs invite --cancel {name}` frees the name"))
+}
+
+/// Nothing of a channel ever leaves whose invitation has failed: nobody waits for that.
+pub(super) fn check_has_not_failed(owner: &Owner, channel: &Channel) -> Result<(), Failure> {
+    match owner.store.invitation(channel.id)? {
+        Some(invitation) if matches!(invitation.stage, InvitationStage::Failed) => {
+            Err(failed(channel.name.as_str(), &invitation))
+        }
+        _ => Ok(()),
     }
 }
 
@@ -144,6 +155,11 @@ pub(super) async fn cancel(owner: &Owner, name: &str, accepting: bool) -> Result
     }
     let channel = find(owner, name)?;
     let is_empty = channel.size == 0;
+    let unsettled = owner.engine.drops().unsettled(channel.id);
+    if unsettled.settling > 0 || !unsettled.unfinished.is_empty() {
+        return Err(Failure::new(FailureKind::Refused, format!("files of {name:?} are being written"))
+            .hint("remove them in the mount first, or let them be"));
+    }
     match owner.store.cancel_invitation(channel.id).await {
         Err(StoreError::Invited { .. }) => {
             let what = if is_empty { "files".to_owned() } else { format!("{} bytes", channel.size) };

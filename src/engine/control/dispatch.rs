@@ -137,6 +137,7 @@ async fn act(owner: &Owner, store: &Store, request: Request) -> Result<Response,
         }
         Request::CancelContact { name, accepting } => contacts::cancel(owner, &name, accepting).await,
         Request::Keep { name, until, share } => keep::keep(owner, &name, until, share).await,
+        Request::Estimate { name, lengths } => keep::estimate(owner, &name, &lengths).await,
         Request::KeepRun { timeout_ms } => {
             keep::run(owner, timeout_ms.map(|ms| Instant::now() + Duration::from_millis(ms))).await
         }
@@ -296,6 +297,9 @@ async fn wait(
         if let Some(reason) = &channel.fence {
             return Err(fenced(name, reason));
         }
+        if channel.invited {
+            contacts::check_has_not_failed(owner, &channel)?;
+        }
         let done = match channel.role {
             Role::Writer if bytes.is_some() => {
                 return Err(Failure::new(
@@ -335,6 +339,9 @@ async fn wait(
             return Err(lost(owner, &channel));
         }
         let progress = match (channel.role, bytes) {
+            (Role::Writer, _) if channel.invited => {
+                format!("nothing of {name:?} is sent before its invitation is answered")
+            }
             (Role::Writer, _) => format!("{} of {} bytes of {name:?} are stored", channel.stored_bytes, channel.size),
             (Role::Reader, Some(bytes)) => format!("{} of {bytes} bytes of {name:?} have arrived", channel.size),
             (Role::Reader, None) => format!("{} bytes of {name:?} have arrived", channel.size),

@@ -7,16 +7,22 @@ use rand::seq::IteratorRandom as _;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 
-use super::dispatch::{Patience, find};
+use super::dispatch::{Patience, find, parse};
 use super::{Failure, FailureKind, Response};
 use crate::bacap::ReadCap;
 use crate::engine::keep::{self, Resent};
 use crate::engine::network::Network;
-use crate::engine::status::unix_seconds;
+use crate::engine::status::{RoleStatus, unix_seconds};
 use crate::engine::{Owner, OwnerKind};
-use crate::store::{BoxSeq, Capability, Channel, ChannelId, Role, replica_epoch_begins};
+use crate::store::{
+    BoxSeq, Capability, Channel, ChannelId, Content, Durability, Role, replica_epoch_at, replica_epoch_begins,
+};
 use crate::units::show_date;
 
+/// How long a connection that is being made is waited for, to know the network's pace.
+const CONNECTING: Duration = Duration::from_secs(5);
+/// Where neither a network nor a channel tells, a box takes so many bytes.
+const PROVISIONAL_MAX_PLAINTEXT: u64 = 1549;
 /// Boxes that are asked for at a time.
 const READS: usize = 4;
 /// What runs without a deadline of its own ends after this time.
@@ -100,6 +106,49 @@ pub(super) fn check_not_needed(owner: &Owner, channel: &Channel) -> Result<(), F
 /// The network's own time where it is known, to an epoch.
 fn now(owner: &Owner) -> Result<SystemTime, Failure> {
     Ok(owner.store.replica_epoch_began()?.unwrap_or_else(SystemTime::now))
+}
+
+/// What sending so many bytes would take.
+// Boxes are fewer than a float counts.
+#[allow(clippy::cast_precision_loss)]
+pub(super) async fn estimate(owner: &Owner, name: &str, lengths: &[(u64, u64)]) -> Result<Response, Failure> {
+    let until = Instant::now() + CONNECTING;
+    while owner.engine.connected().is_none() && owner.engine.daemon().error.is_none() && Instant::now() < until {
+        sleep(Duration::from_millis(50)).await;
+    }
+    let network = owner.engine.connected();
+    let channel = owner.store.by_name(&parse(name)?)?;
+    let max = network.as_ref().map(|network| network.max_plaintext as u64);
+    let max = max
+        .or(channel.as_ref().map(|channel| channel.max_plaintext as u64))
+        .unwrap_or(PROVISIONAL_MAX_PLAINTEXT)
+        .max(1);
+    let header_alone = channel.as_ref().is_some_and(|channel| channel.content == Content::Drop { allow_delete: true });
+    let of_one = |&(head, body): &(u64, u64)| {
+        if header_alone { head.div_ceil(max) + body.div_ceil(max) } else { head.saturating_add(body).div_ceil(max) }
+    };
+    let boxes: u64 = lengths.iter().map(of_one).sum();
+    let packets_a_box = match &channel {
+        Some(channel) if channel.durability == Durability::Couriered => 1,
+        _ => 2,
+    };
+    let status = owner.engine.status()?;
+    let writers = status.channels.iter().filter(|channel| channel.role == RoleStatus::Writer);
+    let boxes_before: u64 = writers.map(|channel| channel.boxes.saturating_sub(channel.stored_boxes)).sum();
+    let packets = boxes.saturating_mul(packets_a_box);
+    let all = packets.saturating_add(boxes_before.saturating_mul(2));
+    let seconds = all as f64 / owner.engine.packets_per_second();
+    let epoch = network.as_ref().and_then(|network| network.replica_epoch);
+    let epoch = epoch.unwrap_or_else(|| replica_epoch_at(SystemTime::now()));
+    Ok(Response::Estimated {
+        boxes,
+        packets,
+        boxes_before,
+        seconds: Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX).as_secs(),
+        pace_is_known: network.is_some(),
+        first_expires_at: unix_seconds(replica_epoch_begins(epoch + 2)),
+        kept_until: channel.and_then(|channel| channel.kept_until).map(unix_seconds),
+    })
 }
 
 /// Stays and keeps all that is to be kept, until the time is up or nothing is.

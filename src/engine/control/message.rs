@@ -234,6 +234,13 @@ pub enum Request {
         /// The share of the network's pace that sending again may take.
         share: Option<f64>,
     },
+    /// Say what sending would take, and change nothing.
+    Estimate {
+        /// Through which channel; it need not be there yet.
+        name: String,
+        /// Bytes of each file's header and of its contents; a stream has no header.
+        lengths: Vec<(u64, u64)>,
+    },
     /// Stay, while what is to be kept is kept.
     KeepRun {
         /// How long; without it, as long as something is to be kept.
@@ -393,6 +400,23 @@ pub enum Response {
         first_expires_at: Option<u64>,
         /// Whether a mount runs, which sends again.
         sending: bool,
+    },
+    /// Answers [`Request::Estimate`].
+    Estimated {
+        /// Boxes, about.
+        boxes: u64,
+        /// Packets that they take, about.
+        packets: u64,
+        /// Boxes that are waiting already and go first.
+        boxes_before: u64,
+        /// Seconds until all of it is stored, at the present pace.
+        seconds: u64,
+        /// Whether that pace is the network's own; otherwise no network is connected, and another is assumed.
+        pace_is_known: bool,
+        /// Unix seconds from which on the first box may be gone.
+        first_expires_at: u64,
+        /// Until when the channel is kept, in Unix seconds.
+        kept_until: Option<u64>,
     },
     /// Answers [`Request::Verify`].
     Verified {
