@@ -18,6 +18,7 @@ use tracing_subscriber::filter::{EnvFilter, filter_fn};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
+use super::log_format::{Lines, LogFormat};
 use crate::engine::control::{Failure, FailureKind};
 use crate::store::PrivateDir;
 use crate::text::shown_line;
@@ -43,6 +44,7 @@ static QUEUE: Queue = Queue { state: Mutex::new(State::new()), changed: Condvar:
 /// the colours that a terminal would get, where the log is to go elsewhere later.
 pub(super) fn start(
     filter: Option<&str>,
+    format: LogFormat,
     verbose: u8,
     quiet: bool,
     foreground: bool,
@@ -71,8 +73,12 @@ pub(super) fn start(
         QUEUE.push(Entry::Line(format!("panic: {panic}\n").into_bytes()));
         flush(Some(PATIENCE));
     }));
-    let terminal = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-    let lines = tracing_subscriber::fmt::layer().with_writer(|| Destination).with_ansi(terminal && !plain);
+    let terminal = io::stderr().is_terminal() && !plain;
+    let colours = terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+    let lines = tracing_subscriber::fmt::layer()
+        .with_ansi(colours)
+        .event_format(Lines::new(format, colours, !terminal || foreground))
+        .with_writer(|| Destination);
     let no_payloads =
         filter_fn(|metadata| *metadata.level() <= LevelFilter::WARN || !tells_payloads(metadata.target()));
     tracing_subscriber::registry().with(filter).with(no_payloads).with(lines).try_init().map_err(|error| failed(&error))

@@ -25,6 +25,7 @@ mod keep;
 mod list;
 mod localnet;
 mod log;
+mod log_format;
 mod mount;
 #[path = "move.rs"]
 mod move_spool;
@@ -109,6 +110,10 @@ struct Common {
     /// What to log, as `warn` or `pigeonfs::engine=debug,info`
     #[arg(long, global = true, value_name = "FILTER", env = "PIGEONFS_LOG", hide_env_values = true)]
     log: Option<String>,
+    /// How the lines of the log look: `text`, `json` or `journald`
+    #[arg(long, global = true, value_name = "FORMAT", value_enum, default_value = "auto", hide_default_value = true)]
+    #[arg(hide_possible_values = true)]
+    log_format: log_format::LogFormat,
 }
 
 #[derive(Debug, Subcommand)]
@@ -341,7 +346,7 @@ fn meant(common: &Common, verb: &Verb) -> Result<Context, Failure> {
         Verb::Mount(mount) => (mount.goes_to_background() || mount.log_file().is_some(), mount.log_file()),
         _ => (false, None),
     };
-    log::start(common.log.as_deref(), common.verbose, common.quiet, foreground, plain)?;
+    log::start(common.log.as_deref(), common.log_format, common.verbose, common.quiet, foreground, plain)?;
     file.map_or(Ok(()), log::to_file)?;
     let context = Context::new(common.state.clone(), makes_state(verb), common.json)?;
     Ok(Context { kept: verb.kept(), ..context })

@@ -9,7 +9,7 @@ use std::thread::JoinHandle;
 
 use tokio::runtime::Handle;
 use tokio::sync::watch;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use super::interrupt::Interrupts;
 use super::relay::{Heard, OfHandle, Relay};
@@ -105,7 +105,7 @@ impl Session {
             drops::keep(looked_after, until).await;
             settle.send_replace(true);
         });
-        info!(path = %path.display(), "mounted");
+        debug!(path = %path.display(), "mounted");
         Ok(Self { path, device, serve: Mutex::new(Some(serve)), ended, leave, settled, fs })
     }
 
