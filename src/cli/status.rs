@@ -239,7 +239,13 @@ fn details(channel: &ChannelStatus) -> Vec<[String; 2]> {
                 rows.push(("expires", format!("its oldest box, from {} on", utc(at))));
             }
             rows.push(("shared", if channel.shared { "yes" } else { "no" }.to_owned()));
-            let may = if channel.launched || channel.shared { "only be appended to" } else { "still be taken back" };
+            let may = if channel.invited {
+                "leave once its invitation is answered"
+            } else if channel.launched || channel.shared {
+                "only be appended to"
+            } else {
+                "still be taken back"
+            };
             rows.push(("may", may.to_owned()));
         }
         RoleStatus::Reader => {

@@ -313,6 +313,9 @@ impl Engine {
         let oldest = if unstored { self.store.oldest_unstored(channel.id).ok().flatten() } else { None };
         let stored = if channel.stored_boxes > 0 { self.store.oldest_stored(channel.id).ok().flatten() } else { None };
         let kept = channel.kept_until.filter(|_| !reader).and_then(|_| self.store.kept_counts(channel.id).ok());
+        // What was sent again is newer than the first time that it was stored.
+        let sent_again = kept.and_then(|counts| counts.oldest_epoch).map(|epoch| replica_epoch_begins(epoch + 2));
+        let oldest_expires = sent_again.or(stored.map(|since| since + REPLICA_EPOCH));
         let (couriered_bytes, couriered_boxes) = (channel.couriered_bytes, channel.couriered_boxes);
         let in_sum = |unstored: u64, couriered| if reader { 0 } else { unstored.saturating_sub(couriered) };
         ChannelStatus {
@@ -332,9 +335,13 @@ impl Engine {
                 Durability::Couriered => DurabilityStatus::Couriered,
             }),
             boxes_per_minute: (self.shared.rate(channel.id) * 600.0).round() / 10.0,
-            eta_ms: self.shared.time_left(channel).filter(|_| unstored && state_error.is_none()).map(milliseconds),
+            eta_ms: self
+                .shared
+                .time_left(channel)
+                .filter(|_| unstored && !channel.invited && state_error.is_none())
+                .map(milliseconds),
             oldest_unstored_ms: oldest.and_then(|since| since.elapsed().ok()).map(milliseconds),
-            oldest_expires_at: stored.map(|since| unix_seconds(since + REPLICA_EPOCH)),
+            oldest_expires_at: oldest_expires.map(unix_seconds),
             invited: channel.invited,
             kind_is_told: channel.kind_is_told,
             unfetched_until: unfetched_until(channel).map(unix_seconds),

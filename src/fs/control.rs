@@ -113,8 +113,18 @@ fn for_a_person(status: &ChannelStatus, standing: &str) -> String {
             if let Some(at) = status.oldest_expires_at {
                 line("expires", format!("its oldest box, from {} on", utc(at)));
             }
-            let may = if status.launched || status.shared { "only grow" } else { "still be taken back" };
-            line("may", may.to_owned());
+            if status.invited {
+                line("invited", "nothing of it leaves before the other side has answered".to_owned());
+            } else {
+                let may = if status.launched || status.shared { "only grow" } else { "still be taken back" };
+                line("may", may.to_owned());
+            }
+            if let Some(until) = status.kept_until {
+                line("kept", format!("until {}", utc(until)));
+            }
+            if status.expired_boxes > 0 {
+                line("again", format!("{} have expired and are being sent again", boxes(status.expired_boxes)));
+            }
             if !status.launched && is_rsync_temporary(&status.name) {
                 line("held", AT_HOME.to_owned());
             }
@@ -126,6 +136,12 @@ fn for_a_person(status: &ChannelStatus, standing: &str) -> String {
             }
             if let Some(text) = status.beginning() {
                 line("beginning", text);
+            }
+            if let Some(until) = status.kept_until {
+                line("kept", format!("until {} by its writer: what is not found before is late", utc(until)));
+            }
+            if let Some(until) = status.unfetched_until {
+                line("not fetched", format!("what is new can be had until {}, at least", utc(until)));
             }
             if let Some(left) = status.next_probe_ms {
                 line("next probe", format!("in {}", span(left)));

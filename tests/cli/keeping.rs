@@ -75,6 +75,8 @@ fn a_kept_channel_is_read_whole_through_all_epochs_and_never_short() {
         work.share("a", &reader, "notes");
         let minutes = |state: &str| status(state)["kept_until"].as_u64().map(|at| at / 60);
         assert_eq!(minutes(&reader), minutes("a"), "the capability's text says it");
+        let until = |state: &str, field: &str| status(state)[field].as_u64().expect("a time");
+        assert!(until(&reader, "unfetched_until") >= until(&reader, "kept_until"));
         // Nothing is there, and that is not the end.
         work.verb(&reader, &[&["read", "notes", "--timeout", "1"], &daemon[..]].concat())
             .failed(3, &["the time is up"]);
@@ -85,6 +87,9 @@ fn a_kept_channel_is_read_whole_through_all_epochs_and_never_short() {
         let read = work.verb(&reader, &[&["read", "notes", "--timeout", "1"], &daemon[..]].concat());
         assert!(read.stdout == sent, "fortnight {fortnight}: {} bytes", read.stdout.len());
         eventually("the keeper's end", || keeper.0.try_wait().expect("our child"));
+        assert_eq!(status("a")["expired_boxes"], 0);
+        let week = 7 * 24 * 3600;
+        assert!(until("a", "oldest_expires_at") > told["first_expires_at"].as_u64().expect("a time") + week);
     }
     // The time is over: nothing more is sent again.
     later(&work, 14);
