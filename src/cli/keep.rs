@@ -21,7 +21,8 @@ Replicas forget a box 7 to 14 days after it came. While a mount or `pigeonfs kee
 channel is sent again, oldest first: the same bytes at the same place. Nothing is asked for before it can have expired.
 Boxes of one week expire at the same moment, so for a while a reader finds a part of them missing: the gap is printed. A
 reader who knows waits for them: share the channel after keep, or give readers the date for `add --kept-until`. Such a
-reader cannot tell the end of the channel from what is missing: a read there waits, and then says that the time is up.
+reader cannot tell the end of the channel from what is missing: a read there waits, and then says that the time is up, and
+`receive` ends with its --timeout, or when it is interrupted.
 
 What is no longer held here (`mount --keep-sent`) cannot be sent again; how much that is, is printed first. From then on
 nothing of the channel is dropped here to make room.
