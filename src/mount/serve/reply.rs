@@ -14,13 +14,9 @@ use tracing::warn;
 use crate::fs::{Attributes, Kind, Node};
 use crate::mount::relay::Relay;
 
-/// Sizes and times change behind the kernel's back.
-const ATTRIBUTES_LAST: Duration = Duration::ZERO;
-/// The least that the kernel can count, a tick of its clock: a stat(2) looks a name up and then asks for what it was
-/// just told. So it is not asked.
-const ATTRIBUTES_OF_A_LOOKUP_LAST: Duration = Duration::from_nanos(1);
-/// And names come, go and change.
-const NAMES_LAST: Duration = Duration::ZERO;
+/// Names, sizes and times change behind the kernel's back. This is the least that it can count, a tick of its clock: `ls -l` looks
+/// at each file four times, and each time at all directories that lead to it. So it is asked once.
+const A_TICK: Duration = Duration::from_nanos(1);
 /// What a caller hears whose answer found no memory, where the answer cannot be given in another way.
 const UNSENT: Result<&[u8], i32> = Err(libc::EIO);
 /// Inode numbers are never used again.
@@ -114,7 +110,7 @@ impl Reply<ReplyEntry> {
     pub(super) fn entry(self, attributes: &Attributes) {
         let file = file(attributes);
         self.give(UNSENT, |answer| {
-            answer.entry_with_ttls(&ATTRIBUTES_OF_A_LOOKUP_LAST, &NAMES_LAST, &file, GENERATION);
+            answer.entry_with_ttls(&A_TICK, &A_TICK, &file, GENERATION);
         });
     }
 }
@@ -123,7 +119,7 @@ impl Reply<ReplyAttr> {
     /// False: the caller was told that it failed.
     pub(super) fn attributes(self, attributes: &Attributes) -> bool {
         let file = file(attributes);
-        self.give(UNSENT, |answer| answer.attr(&ATTRIBUTES_LAST, &file))
+        self.give(UNSENT, |answer| answer.attr(&A_TICK, &file))
     }
 }
 
@@ -140,7 +136,7 @@ impl Reply<ReplyCreate> {
     #[must_use]
     pub(super) fn created(self, attributes: &Attributes, handle: u64, flags: FopenFlags) -> bool {
         let file = file(attributes);
-        self.give(UNSENT, |answer| answer.created(&NAMES_LAST, &file, GENERATION, FileHandle(handle), flags))
+        self.give(UNSENT, |answer| answer.created(&A_TICK, &file, GENERATION, FileHandle(handle), flags))
     }
 }
 
