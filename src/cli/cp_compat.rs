@@ -5,6 +5,7 @@ mod copy;
 mod secrets;
 mod transfer;
 
+use std::ffi::OsString;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -114,8 +115,8 @@ impl Typed {
     }
 
     /// Takes capabilities out of the arguments: this process is replaced by one that has none there. Returns only where
-    /// that fails.
-    pub(super) fn hide_secrets(&self) -> Failure {
+    /// that fails. `common`: the options of every verb, which go along.
+    pub(super) fn hide_secrets(&self, common: Vec<OsString>) -> Failure {
         let given = |cap: &Option<String>, index: &Option<String>| Given {
             cap: cap.clone().unwrap_or_default(),
             index: index.clone().unwrap_or_default(),
@@ -125,10 +126,12 @@ impl Typed {
             Command::Send { config, write_cap, index, file, no_copy, .. } => {
                 let mut rest = vec!["send".into(), "-c".into(), config.into(), "-f".into(), file.into()];
                 rest.extend(no_copy.then(|| "--no-copy".into()));
+                rest.extend(common);
                 secrets::start_anew(&given(write_cap, index), rest)
             }
             Command::Receive { config, read_cap, index, dest_dir, .. } => {
-                let rest = vec!["receive".into(), "-c".into(), config.into(), "-d".into(), dest_dir.into()];
+                let mut rest = vec!["receive".into(), "-c".into(), config.into(), "-d".into(), dest_dir.into()];
+                rest.extend(common);
                 secrets::start_anew(&given(read_cap, index), rest)
             }
         }

@@ -56,7 +56,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::{ArgMatches, Args, Command, CommandFactory, FromArgMatches, Parser, Subcommand};
+use clap::{ArgMatches, Args, Command, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum as _};
 use clap_complete::{ArgValueCompleter, CompleteEnv};
 
 pub use config::check_config;
@@ -114,6 +114,24 @@ struct Common {
     #[arg(long, global = true, value_name = "FORMAT", value_enum, default_value = "auto", hide_default_value = true)]
     #[arg(hide_possible_values = true)]
     log_format: log_format::LogFormat,
+}
+
+impl Common {
+    /// The arguments that say the same, for a process that takes this one's place.
+    fn again(&self) -> Vec<OsString> {
+        let mut arguments = Vec::new();
+        for (option, value) in
+            [("--state", self.state.as_ref().map(OsString::from)), ("--log", self.log.as_ref().map(OsString::from))]
+        {
+            arguments.extend(value.into_iter().flat_map(|value| [option.into(), value]));
+        }
+        let format = self.log_format.to_possible_value().map(|value| value.get_name().into());
+        arguments.extend(format.into_iter().flat_map(|format| ["--log-format".into(), format]));
+        arguments.extend(self.json.then(|| "--json".into()));
+        arguments.extend(self.quiet.then(|| "--quiet".into()));
+        arguments.extend((0..self.verbose).map(|_| "--verbose".into()));
+        arguments
+    }
 }
 
 #[derive(Debug, Subcommand)]
@@ -253,7 +271,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>, stdout_was_closed: bo
         Verb::Mount(mount) if mount.goes_to_background() && !mount::background::is_child() => {
             mount::background::run(&arguments)
         }
-        Verb::CpCompat(copy) if copy.has_secrets() => Err(copy.hide_secrets().into()),
+        Verb::CpCompat(copy) if copy.has_secrets() => Err(copy.hide_secrets(typed.common.again()).into()),
         Verb::Help(typed) => match typed.words() {
             Some(words) => Ok(help_of(&words, json)),
             None => help::run(typed, command(), json).map(|()| ExitCode::SUCCESS),
