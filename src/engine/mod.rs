@@ -284,9 +284,14 @@ impl Engine {
             channels.extend(page.iter().map(|channel| self.channel_status(channel)));
         }
         let (usage, limits) = (self.store.usage()?, self.store.limits());
+        // What cannot be looked up is told in its place: the rest of the status is what a person needs then.
+        let (contacts, unreadable) = match self.contacts() {
+            Ok(contacts) => (contacts, None),
+            Err(error) => (Vec::new(), Some(error.to_string())),
+        };
         Ok(Status {
             version: STATUS_VERSION,
-            state_error: self.store.trouble(),
+            state_error: self.store.trouble().or(unreadable),
             daemon: self.daemon(),
             engine_error: self.failure(),
             spool_bytes: usage.spool_bytes,
@@ -296,7 +301,7 @@ impl Engine {
             sent_bytes: usage.sent_bytes,
             sent_limit: limits.sent_bytes,
             channels,
-            contacts: self.contacts()?,
+            contacts,
         })
     }
 
