@@ -95,7 +95,11 @@ impl Writer {
         }
         let Some(db) = self.db.take() else { return };
         // By hand, so that a failure is told; SQLite finds nothing to do then.
-        let written = self.place.check(&self.opened).and_then(|()| write_log(&db, "TRUNCATE"));
+        let mut written = self.place.check(&self.opened).and_then(|()| write_log(&db, "TRUNCATE"));
+        // The log takes room in the database before it gives its own back.
+        if written == Err(StoreError::DiskFull) && self.reserve.release() {
+            written = write_log(&db, "TRUNCATE");
+        }
         let closed = db.close().map_err(|(_, error)| StoreError::from(error));
         if let Err(error) = written.and(closed) {
             warn!(%error, "the database could not be closed in good order; the next start recovers it");
