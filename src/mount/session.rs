@@ -13,7 +13,7 @@ use tracing::{debug, info, warn};
 
 use super::interrupt::Interrupts;
 use super::relay::{Heard, OfHandle, Relay};
-use super::serve::Server;
+use super::serve::{Refusals, Server};
 use super::{MountError, attach, departure, memory, mounts, point};
 use crate::fs::{Fs, drop as drops};
 
@@ -69,7 +69,8 @@ impl Session {
         let device = attached.mounted.filter(mounts::Mounted::is_ours).map(|mounted| mounted.device);
         let device = device.ok_or_else(|| told(io::Error::other("it is not in the mount table")))?;
         let looked_after = Arc::clone(&fs);
-        let served = serve(attached.device, fs, runtime.clone()).map_err(told)?;
+        let refusals = Arc::new(Refusals::new(Arc::clone(&fs), runtime.clone()));
+        let served = serve(attached.device, fs, Arc::clone(&refusals), runtime.clone()).map_err(told)?;
         let (end, ended) = watch::channel(false);
         let end = Arc::new(end);
         let departed = departure::departed(device.clone(), {
@@ -80,7 +81,11 @@ impl Session {
         let mut over = ended.clone();
         runtime.spawn(async move {
             tokio::select! {
-                () = departed => drop(gone.send_replace(true)),
+                () = departed => {
+                    // Those who serve may not have heard of the end yet.
+                    refusals.tell_counts();
+                    gone.send_replace(true);
+                }
                 _ = over.wait_for(|&over| over) => {}
             }
         });
@@ -160,7 +165,7 @@ impl Session {
 }
 
 /// Greets the kernel; what comes back serves when it is run.
-fn serve(device: OwnedFd, fs: Arc<Fs>, runtime: Handle) -> io::Result<fuser::Session<Server>> {
+fn serve(device: OwnedFd, fs: Arc<Fs>, refusals: Arc<Refusals>, runtime: Handle) -> io::Result<fuser::Session<Server>> {
     let interrupts = Interrupts::default();
     let heard = interrupts.clone();
     let told = Arc::clone(&fs);
@@ -170,7 +175,7 @@ fn serve(device: OwnedFd, fs: Arc<Fs>, runtime: Handle) -> io::Result<fuser::Ses
         Heard::Lost(OfHandle::Flush { handle }) => told.closed_unseen(handle),
         Heard::Lost(OfHandle::Release { handle }) => told.release(handle),
     })?;
-    let server = Server::new(fs, runtime, Arc::clone(&relay), interrupts);
+    let server = Server::new(fs, refusals, runtime, Arc::clone(&relay), interrupts);
     let mut config = fuser::Config::default();
     config.n_threads = Some(THREADS);
     // The end of the pair is no device that could be cloned. Who may come in is the kernel's to say, by the options of

@@ -24,7 +24,8 @@ use super::relay::Relay;
 use crate::fs::{Fs, FsError, Node};
 use directories::Listings;
 use polls::Polls;
-use refusals::{About, Refusals};
+use refusals::About;
+pub(super) use refusals::Refusals;
 use reply::{Answer, Reply};
 
 /// The version of the protocol that is needed at least.
@@ -44,16 +45,14 @@ pub(super) struct Server {
 }
 
 impl Server {
-    pub(super) fn new(fs: Arc<Fs>, runtime: Handle, relay: Arc<Relay>, interrupts: Interrupts) -> Self {
-        Self {
-            refusals: Arc::new(Refusals::new(Arc::clone(&fs), runtime.clone())),
-            fs,
-            runtime,
-            relay,
-            interrupts,
-            listings: Listings::default(),
-            polls: Polls::default(),
-        }
+    pub(super) fn new(
+        fs: Arc<Fs>,
+        refusals: Arc<Refusals>,
+        runtime: Handle,
+        relay: Arc<Relay>,
+        interrupts: Interrupts,
+    ) -> Self {
+        Self { refusals, fs, runtime, relay, interrupts, listings: Listings::default(), polls: Polls::default() }
     }
 
     fn reply<R: Answer>(&self, request: &Request, answer: R) -> Reply<R> {

@@ -46,7 +46,7 @@ impl About {
 }
 
 /// The refusals of a mount.
-pub(super) struct Refusals {
+pub(in crate::mount) struct Refusals {
     fs: Arc<Fs>,
     runtime: Handle,
     /// By operation and errno, those that were not told one by one.
@@ -61,7 +61,7 @@ struct Counted {
 }
 
 impl Refusals {
-    pub(super) fn new(fs: Arc<Fs>, runtime: Handle) -> Self {
+    pub(in crate::mount) fn new(fs: Arc<Fs>, runtime: Handle) -> Self {
         Self { fs, runtime, counted: Mutex::default() }
     }
 
@@ -115,7 +115,7 @@ impl Refusals {
     }
 
     /// Tells what was counted so far, at the end of a mount.
-    pub(super) fn tell_counts(&self) {
+    pub(in crate::mount) fn tell_counts(&self) {
         for ((operation, errno), counted) in self.lock().drain() {
             counted.tell(operation, errno);
         }
