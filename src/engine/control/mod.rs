@@ -13,6 +13,7 @@ mod link;
 mod message;
 mod server;
 
+#[cfg(any(test, feature = "cli"))]
 pub(crate) use contacts::voucher;
 pub use link::{Link, Opening, look, take_for_mount};
 pub use message::{Answer, Asked, Failure, FailureKind, Request, Response, Secret};

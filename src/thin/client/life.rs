@@ -55,9 +55,11 @@ impl Client {
         let _ = self.commands.send(Command::Reconnect).await;
     }
 
-    /// Lets what was held back after a restart of the daemon (see [`ClientOptions::hold_after_restart`]) go into the mixnet.
+    /// Lets what was held back after a restart of the daemon (see [`hold_after_restart`]) go into the mixnet.
     /// `instance` is the daemon's instance token ([`Status::instance_token`]) that the caller has looked at: if yet another
     /// process was met meanwhile, nothing goes.
+    ///
+    /// [`hold_after_restart`]: crate::thin::ClientOptions::hold_after_restart
     pub async fn release(&self, instance: [u8; 16]) {
         // A session that is closed holds nothing.
         let _ = self.commands.send(Command::Release(instance)).await;
