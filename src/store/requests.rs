@@ -227,6 +227,25 @@ impl Store {
         self.submit(move |ledger| ledger.set_owner(id, uid, gid))
     }
 
+    /// Does something while the writer thread writes nothing, not even what nobody waits for: the files of the database
+    /// can be copied then as SIGKILL would leave them.
+    #[cfg(test)]
+    pub(crate) fn while_it_rests<T>(&self, work: impl FnOnce() -> T) -> T {
+        let (rests, at_rest) = std::sync::mpsc::channel();
+        let (done, is_done) = std::sync::mpsc::channel::<()>();
+        let held = self.submit(move |_| {
+            let _ = rests.send(());
+            // Also where `work` panicked: `done` is dropped then.
+            let _ = is_done.recv();
+            Ok(())
+        });
+        at_rest.recv().expect("an open store");
+        let worked = work();
+        drop(done);
+        held.wait().expect("an open store");
+        worked
+    }
+
     pub(super) fn submit<T: Send + 'static>(
         &self,
         request: impl FnMut(&mut Ledger<'_>) -> Result<T, StoreError> + Send + 'static,

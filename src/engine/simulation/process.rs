@@ -278,7 +278,7 @@ impl Process {
         let old = self.root.join(self.states.to_string());
         self.states += 1;
         let to = self.root.join(self.states.to_string());
-        copy(from, &to);
+        self.store.while_it_rests(|| copy(from, &to));
         self.store.close();
         self.store = open(&to, &self.clock);
         // Names are of the stream, whatever the channel's number is.
@@ -291,7 +291,7 @@ impl Process {
     pub(super) fn back_up(&mut self) {
         let to = self.root.join(format!("backup-{}", self.states));
         let _ = std::fs::remove_dir_all(&to);
-        copy(&self.root.join(self.states.to_string()), &to);
+        self.store.while_it_rests(|| copy(&self.root.join(self.states.to_string()), &to));
         self.backup = Some(to);
     }
 
