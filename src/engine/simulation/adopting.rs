@@ -115,12 +115,7 @@ impl World {
     ) {
         match (keeping, result) {
             (Keeping::Findings(..), Ok(_)) => self.tell_adoption(p, id, AdoptionEvent::Kept),
-            (Keeping::Finish, Ok(_)) => {
-                self.see("streams that were adopted");
-                let stream = self.processes[p].stream_of(id);
-                self.oracle_adopted(stream);
-                self.adopt(p);
-            }
+            (Keeping::Finish, Ok(_)) => self.adopt(p),
             (_, Err(_)) => {
                 // It is taken up again from what the store has.
                 if let Some(life) = &mut self.processes[p].life {

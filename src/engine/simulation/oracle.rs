@@ -150,6 +150,7 @@ impl World {
 
     /// Another writer's boxes are part of a stream now.
     pub(super) fn oracle_adopted(&mut self, stream: Option<usize>) {
+        self.see("streams that were adopted");
         if let Some(stream) = stream {
             self.oracle.adopted[stream] = true;
         }

@@ -299,13 +299,8 @@ impl World {
         self.processes[p].committing = false;
         let synced = self.dice.random_range(0..=self.processes[p].queue.len());
         for _ in 0..synced {
-            match self.processes[p].commit_one() {
-                Some((Queued::Person { stream, deed }, Ok(_))) => self.oracle_done(p, stream, &deed),
-                Some((Queued::Adoption { id, keeping: Keeping::Finish }, Ok(_))) => {
-                    let stream = self.processes[p].stream_of(id);
-                    self.oracle_adopted(stream);
-                }
-                _ => {}
+            if let Some((queued, Ok(_))) = self.processes[p].commit_one() {
+                self.oracle_committed(p, &queued);
             }
         }
         self.processes[p].queue.clear();
@@ -326,6 +321,23 @@ impl World {
             let slow = self.troubled && self.dice.random_bool(0.02);
             let after = if slow { self.millis(100..3000) } else { self.millis(0..8) };
             self.plan_of(p, after, Happening::Commit { p });
+        }
+    }
+
+    /// What is on the disk counts, whether or not the process lives to hear of it.
+    fn oracle_committed(&mut self, p: usize, queued: &Queued) {
+        match queued {
+            Queued::Person { stream, deed } => self.oracle_done(p, *stream, deed),
+            Queued::Adoption { id, keeping: Keeping::Finish } => {
+                let stream = self.processes[p].stream_of(*id);
+                self.oracle_adopted(stream);
+            }
+            Queued::Machine { channel: Some(id), request: Request::Record { seq, arrival, .. }, .. } => {
+                if let Some(stream) = self.processes[p].stream_of(*id) {
+                    self.oracle_recorded(p, stream, *seq, arrival);
+                }
+            }
+            Queued::Adoption { .. } | Queued::Machine { .. } => {}
         }
     }
 
@@ -358,27 +370,19 @@ impl World {
             };
             if result.is_ok() {
                 touched.extend(id);
-                if let Queued::Person { stream, deed } = &queued {
-                    touched.extend(before);
-                    self.oracle_done(p, *stream, deed);
-                    if matches!(deed, Deed::Adopt) {
-                        self.adopt(p);
-                    }
-                }
+                touched.extend(before);
+                self.oracle_committed(p, &queued);
             }
-            if let Queued::Adoption { id, keeping } = queued {
-                self.tell(p, Message::AdoptionKept(id, keeping, result));
-            } else if let Queued::Machine { commit, channel, request } = queued {
-                if let (Request::Record { seq, arrival, .. }, Some(id)) = (&request, channel)
-                    && let Some(stream) = self.processes[p].stream_of(id)
-                {
-                    if result.is_ok() {
-                        self.oracle_recorded(p, stream, *seq, arrival);
-                    } else {
+            match queued {
+                Queued::Person { deed: Deed::Adopt, .. } if result.is_ok() => self.adopt(p),
+                Queued::Person { .. } => {}
+                Queued::Adoption { id, keeping } => self.tell(p, Message::AdoptionKept(id, keeping, result)),
+                Queued::Machine { commit, request, .. } => {
+                    if result.is_err() && matches!(request, Request::Record { .. }) {
                         self.see("records that failed");
                     }
+                    self.tell(p, Message::Committed(commit, result));
                 }
-                self.tell(p, Message::Committed(commit, result));
             }
         }
         touched.dedup();
