@@ -402,6 +402,12 @@ impl Sending<'_> {
             loop {
                 let request = Request::Record { name: self.drop.clone(), record: known.record };
                 let Response::Record(record) = self.link.request(request).await? else { return Err(misunderstood()) };
+                if record.state == "broken" {
+                    let reason = record.reason.unwrap_or_default();
+                    return Err(Failure::new(FailureKind::Failed, format!("it was broken off: {reason}"))
+                        .hint("send it again")
+                        .into());
+                }
                 if !matches!(record.state.as_str(), "waiting" | "sending") {
                     self.stored(&record)?;
                     break;

@@ -171,7 +171,12 @@ fn pending(channel: &ChannelStatus) -> u64 {
 fn files_of(channel: &ChannelStatus, rows: &mut Vec<(&'static str, String)>) {
     let Some(files) = &channel.files else { return };
     let mut counts = match channel.role {
-        RoleStatus::Writer => vec![(files.pending, "to send"), (files.complete, "stored"), (files.deleted, "deleted")],
+        RoleStatus::Writer => vec![
+            (files.pending, "to send"),
+            (files.complete, "stored"),
+            (files.deleted, "deleted"),
+            (files.broken, "broken off"),
+        ],
         RoleStatus::Reader => {
             vec![(files.complete, "complete"), (files.incomplete, "incomplete"), (files.broken, "broken")]
         }

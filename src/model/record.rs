@@ -4,7 +4,7 @@
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RecordId(pub i64);
 
-/// How far a record is. The first five are a writer's, the others a reader's.
+/// How far a record is. The first six are a writer's, the others a reader's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RecordState {
     /// No byte of it is in a box.
@@ -17,6 +17,9 @@ pub enum RecordState {
     Deleting,
     /// They are.
     Deleted,
+    /// Its bytes could not be read to their end after a part of them was sent: it ends there, and readers see that it is
+    /// broken.
+    BrokenOff,
     /// It began to arrive.
     Incomplete,
     /// All of it has arrived, and its digest is right.
@@ -33,6 +36,7 @@ impl RecordState {
             Self::Filled => 2,
             Self::Deleting => 3,
             Self::Deleted => 4,
+            Self::BrokenOff => 5,
             Self::Incomplete => 10,
             Self::Complete => 11,
             Self::Broken => 12,
@@ -46,6 +50,7 @@ impl RecordState {
             2 => Self::Filled,
             3 => Self::Deleting,
             4 => Self::Deleted,
+            5 => Self::BrokenOff,
             10 => Self::Incomplete,
             11 => Self::Complete,
             12 => Self::Broken,

@@ -19,6 +19,11 @@ const RECORD: &str = "
 /// Whether a file of the directory of drops is a record's.
 pub(super) const STAGED: &str = "SELECT 1 FROM drop_record r JOIN channel c ON c.chain = r.chain WHERE r.staging = ?1";
 
+/// Whether a record `r` was broken off, and nobody has removed it or sent the file again.
+const BROKEN_OFF: &str = "r.state = 5 AND r.delivered = 0
+    AND NOT EXISTS (SELECT 1 FROM drop_record n WHERE n.chain = r.chain AND n.path = r.path AND n.name = r.name
+                                                   AND n.id > r.id)";
+
 /// A box of a drop that we read, as far as it is known.
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) enum DropBox {
@@ -64,6 +69,12 @@ impl Store {
         self.readers().ask(|db| one(db, &sql, params![id.0, after.map_or(0, |after| after.0)], read_record))
     }
 
+    /// Whether a record of a drop waits behind this one, with its bytes or without any.
+    pub(crate) fn next_waiting(&self, id: ChannelId, after: RecordId) -> Result<Option<DropRecord>, StoreError> {
+        let sql = format!("{RECORD} WHERE c.id = ?1 AND r.state = 0 AND r.id > ?2 ORDER BY r.id LIMIT 1");
+        self.readers().ask(|db| one(db, &sql, params![id.0, after.0], read_record))
+    }
+
     /// The oldest record of a drop that replicas do not have all of.
     pub fn unstored(&self, id: ChannelId) -> Result<Option<DropRecord>, StoreError> {
         let sql = format!(
@@ -75,7 +86,13 @@ impl Store {
 
     /// The newest records of a drop that are broken, up to `limit`.
     pub fn newest_broken(&self, id: ChannelId, limit: usize) -> Result<Vec<DropRecord>, StoreError> {
-        let sql = format!("{RECORD} WHERE c.id = ?1 AND r.state = 12 ORDER BY r.id DESC LIMIT ?2");
+        let sql = format!("{RECORD} WHERE c.id = ?1 AND (r.state = 12 OR {BROKEN_OFF}) ORDER BY r.id DESC LIMIT ?2");
+        self.collect(&sql, params![id.0, int(limit as u64)])
+    }
+
+    /// Files of a drop that we write that were broken off, up to `limit`: neither removed nor written anew since.
+    pub(crate) fn broken_off(&self, id: ChannelId, limit: usize) -> Result<Vec<DropRecord>, StoreError> {
+        let sql = format!("{RECORD} WHERE c.id = ?1 AND {BROKEN_OFF} ORDER BY r.id LIMIT ?2");
         self.collect(&sql, params![id.0, int(limit as u64)])
     }
 
@@ -83,24 +100,28 @@ impl Store {
     pub fn drop_counts(&self, id: ChannelId) -> Result<DropCounts, StoreError> {
         self.readers().ask(|db| {
             let mut counts = DropCounts::default();
-            let sql = "SELECT r.state, r.end_seq IS NOT NULL AND r.end_seq <= c.first_unstored,
-                              r.part > 0 AND r.state >= 10, count(*)
-                       FROM drop_record r JOIN channel c ON c.chain = r.chain WHERE c.id = ?1 GROUP BY 1, 2, 3";
-            each(db, sql, params![id.0], |row| {
-                let count = uint(row, 3)?;
-                let is_part = row.get::<_, Option<bool>>(2)?.unwrap_or(false);
-                match (record_state(row, 0)?, row.get::<_, bool>(1)?) {
-                    (RecordState::Waiting | RecordState::Filling, _) | (RecordState::Filled, false) => {
-                        counts.pending += count;
-                    }
-                    (RecordState::Complete, _) if is_part => {}
-                    (RecordState::Filled, true) | (RecordState::Complete, _) => counts.complete += count,
-                    (RecordState::Deleting | RecordState::Deleted, _) => counts.deleted += count,
-                    (RecordState::Incomplete, _) => counts.incomplete += count,
-                    (RecordState::Broken, _) => counts.broken += count,
+            // One snapshot for both questions.
+            let snapshot = db.unchecked_transaction()?;
+            let sql = "SELECT n.state, n.is_part, n.records FROM drop_count n JOIN channel c ON c.chain = n.chain
+                       WHERE c.id = ?1";
+            each(&snapshot, sql, params![id.0], |row| {
+                let count = uint(row, 2)?;
+                match record_state(row, 0)? {
+                    RecordState::Waiting | RecordState::Filling => counts.pending += count,
+                    RecordState::Complete if row.get(1)? => {}
+                    RecordState::Filled | RecordState::Complete => counts.complete += count,
+                    RecordState::Deleting | RecordState::Deleted => counts.deleted += count,
+                    RecordState::Incomplete => counts.incomplete += count,
+                    RecordState::BrokenOff | RecordState::Broken => counts.broken += count,
                 }
                 Ok(true)
             })?;
+            // What is filled and not stored is no more than the spool.
+            let sql = "SELECT count(*) FROM channel c JOIN drop_record r ON r.chain = c.chain
+                       WHERE c.id = ?1 AND r.state = 2 AND r.end_seq > c.first_unstored";
+            let on_their_way = one(&snapshot, sql, params![id.0], |row| uint(row, 0))?.unwrap_or_default();
+            counts.pending += on_their_way;
+            counts.complete = counts.complete.saturating_sub(on_their_way);
             Ok(counts)
         })
     }

@@ -52,7 +52,8 @@ pub struct DropRecord {
     pub reason: Option<String>,
     /// The chain that it is a part of, and which part; 0: the file that the parts make.
     pub part: Option<([u8; 16], u32)>,
-    /// Reader: whether a verb has put it where a person wanted it, or has told that it is broken.
+    /// Reader: whether a verb has put it where a person wanted it, or has told that it is broken. Writer: a person
+    /// has removed one that was broken off.
     pub delivered: bool,
     /// When it was accepted, or began to arrive.
     pub created: SystemTime,
@@ -71,7 +72,7 @@ pub struct DropCounts {
     pub complete: u64,
     /// Reader: arriving.
     pub incomplete: u64,
-    /// Reader: broken.
+    /// Reader: broken. Writer: broken off before its end.
     pub broken: u64,
     /// Writer: deleted again, or to be.
     pub deleted: u64,
@@ -119,7 +120,13 @@ impl Store {
         self.grow(bytes, move |ledger| ledger.fill(id, &slice))
     }
 
-    /// Takes a file back of which no packet has left.
+    /// Ends a record where its boxes end: its bytes cannot be read any further. One of which no packet has left waits again
+    /// instead.
+    pub(crate) fn break_off(&self, id: ChannelId, record: RecordId, reason: String) -> Commit<()> {
+        self.submit(move |ledger| ledger.break_off(id, record, &reason))
+    }
+
+    /// Takes a file back of which no packet has left. One that was broken off is taken note of.
     pub fn take_back(&self, id: ChannelId, record: RecordId) -> Commit<()> {
         self.submit(move |ledger| ledger.take_back(id, record))
     }
@@ -260,6 +267,11 @@ impl Ledger<'_> {
     fn take_back(&mut self, id: ChannelId, wanted: RecordId) -> Result<(), StoreError> {
         let record = self.writer(id)?;
         let row = self.row(&record, wanted)?;
+        if row.state == RecordState::BrokenOff.code() && record.content == (Content::Drop { allow_delete: false }) {
+            self.run("UPDATE drop_record SET delivered = 1 WHERE id = ?1", [wanted.0])?;
+            self.touch(id);
+            return Ok(());
+        }
         if row.state != RecordState::Waiting.code() {
             if row.first.is_none_or(|first| first < record.launched_end) {
                 return Err(StoreError::RecordSent { name: row.name });
@@ -267,6 +279,19 @@ impl Ledger<'_> {
             self.unfill(id, &record)?;
         }
         self.run("DELETE FROM drop_record WHERE id = ?1", [wanted.0])?;
+        self.touch(id);
+        Ok(())
+    }
+
+    fn break_off(&mut self, id: ChannelId, wanted: RecordId, reason: &str) -> Result<(), StoreError> {
+        let record = self.writer(id)?;
+        // What was not launched goes nowhere: the record behind begins right after what was.
+        self.unfill(id, &record)?;
+        self.run(
+            "UPDATE drop_record SET state = 5, reason = ?2, end_seq = (SELECT boxes FROM channel WHERE id = ?3)
+             WHERE id = ?1 AND state = 1",
+            params![wanted.0, reason, id.0],
+        )?;
         self.touch(id);
         Ok(())
     }
@@ -286,7 +311,10 @@ impl Ledger<'_> {
             return Err(StoreError::RecordSent { name: row.name });
         }
         let state = if done { RecordState::Deleted } else { RecordState::Deleting };
-        self.run("UPDATE drop_record SET state = ?2 WHERE id = ?1 AND state < ?2", params![wanted.0, state.code()])?;
+        self.run(
+            "UPDATE drop_record SET state = ?2, reason = NULL WHERE id = ?1 AND (state < ?2 OR state = 5)",
+            params![wanted.0, state.code()],
+        )?;
         self.touch(id);
         Ok(())
     }

@@ -333,9 +333,9 @@ CREATE INDEX channel_drops ON channel (id) WHERE kind = 1;
 CREATE TABLE drop_record (
     id         INTEGER PRIMARY KEY AUTOINCREMENT,
     chain      INTEGER NOT NULL REFERENCES chain (id),
-    -- A writer's: 0 waiting, 1 filling boxes, 2 filled, 3 to be deleted, 4 deleted. A reader's: 10 incomplete,
-    -- 11 complete, 12 broken.
-    state      INTEGER NOT NULL CHECK (state BETWEEN 0 AND 4 OR state BETWEEN 10 AND 12),
+    -- A writer's: 0 waiting, 1 filling boxes, 2 filled, 3 to be deleted, 4 deleted, 5 broken off before its end.
+    -- A reader's: 10 incomplete, 11 complete, 12 broken.
+    state      INTEGER NOT NULL CHECK (state BETWEEN 0 AND 5 OR state BETWEEN 10 AND 12),
     -- As encoded: a writer's without its sync, a reader's as it came. Empty: boxes that belong to no record.
     header     BLOB NOT NULL,
     name       TEXT NOT NULL,
@@ -351,7 +351,7 @@ CREATE TABLE drop_record (
     head_bytes INTEGER NOT NULL DEFAULT 0 CHECK (head_bytes >= 0),
     -- Bytes of the body that are in boxes.
     taken      INTEGER NOT NULL DEFAULT 0 CHECK (taken BETWEEN 0 AND size),
-    reason     TEXT CHECK ((reason IS NOT NULL) = (state = 12)),
+    reason     TEXT CHECK ((reason IS NOT NULL) = (state IN (5, 12))),
     -- Which chain of parts, and which part of it; 0: the file that the parts make.
     parts      BLOB CHECK (parts IS NULL OR length(parts) = 16),
     part       INTEGER CHECK ((part IS NULL) = (parts IS NULL)),
@@ -359,19 +359,21 @@ CREATE TABLE drop_record (
     part_begin INTEGER CHECK (part_begin IS NULL OR (part > 0 AND state = 11)),
     -- Writer: the next box to be deleted from the network; those before it are.
     deleted_end INTEGER CHECK (deleted_end IS NULL OR (state IN (3, 4) AND deleted_end BETWEEN first_seq AND end_seq)),
-    -- Reader: a verb has put it where a person wanted it, or has told that it is broken.
+    -- Reader: a verb has put it where a person wanted it, or has told that it is broken. Writer: a person has removed
+    -- one that was broken off.
     delivered  INTEGER NOT NULL DEFAULT 0 CHECK (delivered IN (0, 1)),
     created    INTEGER NOT NULL,
     -- Writer: when the file was changed, as its owner has it;
     modified INTEGER,
     CHECK (state <> 0 OR (first_seq IS NULL AND end_seq IS NULL AND begin IS NULL AND taken = 0 AND head_bytes = 0)),
-    CHECK (state NOT IN (1, 2, 3, 4, 10) OR (first_seq IS NOT NULL AND begin IS NOT NULL AND head_bytes > 0)),
-    CHECK (state NOT IN (2, 3, 4) OR (end_seq IS NOT NULL AND taken = size)),
+    CHECK (state NOT IN (1, 2, 3, 4, 5, 10) OR (first_seq IS NOT NULL AND begin IS NOT NULL AND head_bytes > 0)),
+    CHECK (state NOT IN (2, 3, 4, 5) OR end_seq IS NOT NULL),
+    CHECK (state <> 2 OR taken = size),
     CHECK (state NOT IN (1, 10) OR end_seq IS NULL),
     CHECK (state <> 11 OR part = 0 OR (end_seq IS NOT NULL AND taken = size AND digest IS NOT NULL)),
-    CHECK (state > 4 OR size = 0 OR staging IS NOT NULL OR state >= 2)
+    CHECK (state > 5 OR size = 0 OR staging IS NOT NULL OR state >= 2)
 ) STRICT;
-CREATE INDEX drop_record_by_chain ON drop_record (chain, state);
+CREATE INDEX drop_record_by_chain ON drop_record (chain, state, end_seq);
 CREATE INDEX drop_record_in_order ON drop_record (chain, id);
 CREATE INDEX drop_record_by_name ON drop_record (chain, path, name);
 CREATE INDEX drop_record_unfilled ON drop_record (chain, id) WHERE state < 2;
@@ -385,6 +387,32 @@ CREATE INDEX drop_record_deleting ON drop_record (chain) WHERE state = 3;
 -- One record at a time arrives.
 CREATE UNIQUE INDEX drop_record_arriving ON drop_record (chain) WHERE state = 10;
 
+-- How many records of a chain are how far, so that nobody has to walk over them.
+CREATE TABLE drop_count (
+    chain   INTEGER NOT NULL,
+    state   INTEGER NOT NULL,
+    is_part INTEGER NOT NULL CHECK (is_part IN (0, 1)),
+    records INTEGER NOT NULL CHECK (records >= 0),
+    PRIMARY KEY (chain, state, is_part)
+) STRICT, WITHOUT ROWID;
+CREATE TRIGGER drop_count_grows AFTER INSERT ON drop_record BEGIN
+    INSERT INTO drop_count VALUES (NEW.chain, NEW.state, coalesce(NEW.part > 0, 0), 1)
+        ON CONFLICT DO UPDATE SET records = records + 1;
+END;
+CREATE TRIGGER drop_count_changes AFTER UPDATE OF state ON drop_record WHEN NEW.state <> OLD.state BEGIN
+    UPDATE drop_count SET records = records - 1
+        WHERE chain = OLD.chain AND state = OLD.state AND is_part = coalesce(OLD.part > 0, 0);
+    INSERT INTO drop_count VALUES (NEW.chain, NEW.state, coalesce(NEW.part > 0, 0), 1)
+        ON CONFLICT DO UPDATE SET records = records + 1;
+END;
+CREATE TRIGGER drop_count_shrinks AFTER DELETE ON drop_record BEGIN
+    UPDATE drop_count SET records = records - 1
+        WHERE chain = OLD.chain AND state = OLD.state AND is_part = coalesce(OLD.part > 0, 0);
+END;
+CREATE TRIGGER drop_count_goes AFTER DELETE ON chain BEGIN
+    DELETE FROM drop_count WHERE chain = OLD.id;
+END;
+
 -- The spool counts what is accepted and in no box yet.
 CREATE TRIGGER drop_spool_grows AFTER INSERT ON drop_record WHEN NEW.state < 10 BEGIN
     UPDATE spool SET bytes = bytes + NEW.size - NEW.taken;
@@ -392,7 +420,10 @@ END;
 CREATE TRIGGER drop_spool_changes AFTER UPDATE OF taken ON drop_record WHEN NEW.state < 10 BEGIN
     UPDATE spool SET bytes = bytes + OLD.taken - NEW.taken;
 END;
-CREATE TRIGGER drop_spool_shrinks AFTER DELETE ON drop_record WHEN OLD.state < 10 BEGIN
+CREATE TRIGGER drop_spool_gives_up AFTER UPDATE OF state ON drop_record WHEN NEW.state = 5 BEGIN
+    UPDATE spool SET bytes = bytes - (NEW.size - NEW.taken);
+END;
+CREATE TRIGGER drop_spool_shrinks AFTER DELETE ON drop_record WHEN OLD.state < 3 BEGIN
     UPDATE spool SET bytes = bytes - (OLD.size - OLD.taken);
 END;
 
@@ -413,7 +444,8 @@ BEGIN SELECT RAISE(ABORT, 'a record stays at its boxes once a packet may have le
 CREATE TRIGGER drop_record_goes_forward BEFORE UPDATE OF state ON drop_record
     WHEN NEW.state <> OLD.state
      AND NOT (OLD.state <= 2 AND NEW.state <= 2)
-     AND NOT (OLD.state = 2 AND NEW.state = 3 AND EXISTS (SELECT 1 FROM channel WHERE chain = OLD.chain AND allow_delete))
+     AND NOT (OLD.state = 1 AND NEW.state = 5)
+     AND NOT (OLD.state IN (2, 5) AND NEW.state = 3 AND EXISTS (SELECT 1 FROM channel WHERE chain = OLD.chain AND allow_delete))
      AND NOT (OLD.state = 3 AND NEW.state = 4)
      AND NOT (OLD.state = 10 AND NEW.state IN (11, 12))
 BEGIN SELECT RAISE(ABORT, 'a record goes forward'); END;

@@ -101,7 +101,10 @@ async fn until<T>(owner: &Owner, id: ChannelId, mut look: impl FnMut() -> Option
     };
     match timeout(PATIENCE, looking).await {
         Ok(found) => found,
-        Err(_) => panic!("not within {PATIENCE:?}: {:?}", owner.store().records(id, None, 100)),
+        Err(_) => {
+            let (records, notes) = (owner.store().records(id, None, 100), owner.engine().notes(id));
+            panic!("not within {PATIENCE:?}: {records:?} {notes:?}")
+        }
     }
 }
 
@@ -442,6 +445,38 @@ async fn a_file_that_cannot_be_read_does_not_block_those_behind_it() {
     std::fs::rename(staged.with_extension("away"), &staged).expect("moved back");
     until(&writer, outbox, || writer.store().drop_record(outbox, broken).expect("asked")?.stored.then_some(())).await;
     world.end([writer]).await;
+}
+
+/// A file that was sent in part and is gone then kept all behind it from going. It ends where its boxes end, the reader is
+/// told that it is broken, and the next one arrives.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_is_gone_after_a_part_was_sent_is_broken_off() {
+    let world = World::new(19).await;
+    let (writer, outbox) = world.writer(false).await;
+    // More than is made into boxes ahead of what replicas have.
+    let bodies = [pattern(12 << 20, 1), pattern(6000, 2)];
+    let broken = send(&writer, outbox, header("broken", &bodies[0]), &bodies[0]).await;
+    let record = |id| writer.store().drop_record(outbox, id).expect("asked").expect("there");
+    let staged = writer.engine().drops().directory().expect("a directory");
+    let staged = staged.join(record(broken).staging.expect("staged"));
+    until(&writer, outbox, || (record(broken).taken > 0).then_some(())).await;
+    std::fs::remove_file(staged).expect("removed");
+    let good = send(&writer, outbox, header("good", &bodies[1]), &bodies[1]).await;
+    until(&writer, outbox, || record(good).stored.then_some(())).await;
+    let told = record(broken);
+    assert_eq!(told.state, RecordState::BrokenOff);
+    assert!(told.reason.is_some_and(|reason| reason.contains("\"broken\"")), "the reason names the file");
+    let counts = writer.store().drop_counts(outbox).expect("asked");
+    assert_eq!((counts.pending, counts.complete, counts.broken), (0, 1, 1));
+    assert_eq!(writer.store().usage().expect("asked").spool_bytes, 0, "what is given up takes no room in the spool");
+
+    let (reader, inbox) = world.reader().await;
+    let arrived = complete(&reader, inbox, 1).await;
+    assert_eq!(contents(&reader, arrived.last().expect("one")), bodies[1]);
+    let states: Vec<_> = files(&reader, inbox).into_iter().map(|record| (record.name, record.state)).collect();
+    let expected = [("broken", RecordState::Broken), ("good", RecordState::Complete)];
+    assert_eq!(states, expected.map(|(name, state)| (name.to_owned(), state)));
+    world.end([writer, reader]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

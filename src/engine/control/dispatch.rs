@@ -16,6 +16,8 @@ use crate::store::{
 /// A verb waits so long for a daemon before it says that there is none.
 const DAEMON_PATIENCE: Duration = Duration::from_secs(10);
 /// How often a wait looks at what no wake-up tells: the daemon's state.
+/// Files that an error names.
+const NAMED: usize = 8;
 const LOOK: Duration = Duration::from_millis(500);
 
 pub(super) async fn dispatch(owner: &Owner, asked: Asked) -> Result<Response, Failure> {
@@ -267,6 +269,12 @@ async fn finish(owner: &Owner, name: &str, file: &str) -> Result<Response, Failu
 fn check_finished(owner: &Owner, channel: &Channel) -> Result<(), Failure> {
     if !channel.content.is_drop() || channel.role == Role::Reader {
         return Ok(());
+    }
+    let broken = owner.store.broken_off(channel.id, NAMED)?;
+    if !broken.is_empty() {
+        let reasons: Vec<_> = broken.into_iter().filter_map(|record| record.reason).collect();
+        let text = format!("broken off in {:?}, and not sent whole: {}", channel.name.as_str(), reasons.join("; "));
+        return Err(Failure::new(FailureKind::Failed, text).hint("send them again, or remove them from the drop"));
     }
     let unfinished = owner.engine.drops().unsettled(channel.id).unfinished;
     if unfinished.is_empty() {

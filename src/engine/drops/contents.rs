@@ -49,7 +49,7 @@ impl Drops {
 
     /// The same of the body as it travels.
     pub(super) fn body(&self, record: &DropRecord, offset: u64, len: usize) -> Result<Vec<u8>, DropError> {
-        if matches!(record.state, RecordState::Incomplete | RecordState::Broken) {
+        if matches!(record.state, RecordState::Incomplete | RecordState::Broken | RecordState::BrokenOff) {
             return Err(DropError::NotComplete { reason: record.reason.clone() });
         }
         let left = record.size.saturating_sub(offset);

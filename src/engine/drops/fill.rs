@@ -1,10 +1,12 @@
 //! From staged files into boxes: a bounded way ahead of what replicas have, oldest record first.
 
+use std::collections::HashMap;
 use std::fs::File;
-use std::io;
+use std::io::{self, ErrorKind};
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use tracing::{debug, warn};
 
@@ -12,26 +14,60 @@ use super::super::network::{Network, View};
 use super::super::shared::Shared;
 use super::{Drops, Turn, Worker};
 use crate::drop::{Cutter, SyncKey};
-use crate::store::{Capability, Channel, ChannelId, Content, DropRecord, DropSlice, RecordState, StoreError};
+use crate::store::{Capability, Channel, ChannelId, Content, DropRecord, DropSlice, RecordId, RecordState, StoreError};
 
 /// Boxes of a drop that are made and not yet stored: from fewer than the first number on more are made, up to the second.
 const AHEAD_BOXES: (u64, u64) = (512, 1024);
 /// Boxes that one transaction makes.
 const SLICE_BOXES: usize = 128;
 
+/// A file that was begun and cannot be read is tried for so long while others wait behind it. One that is gone, or shorter
+/// than it was, is not waited for.
+const PATIENCE: Duration = Duration::from_secs(60);
+
 pub(super) struct Filler {
     drops: Drops,
     shared: Arc<Shared>,
+    /// Since when the record that was begun cannot be read.
+    unreadable: HashMap<ChannelId, (RecordId, Instant)>,
+}
+
+/// Why there is no slice.
+enum Trouble {
+    /// The file's bytes: they are gone, or may be readable another time.
+    Unreadable { reason: String, gone: bool },
+    /// Anything else.
+    Other(String),
+}
+
+impl Trouble {
+    fn into_text(self) -> String {
+        match self {
+            Self::Unreadable { reason, .. } | Self::Other(reason) => reason,
+        }
+    }
+}
+
+impl From<StoreError> for Trouble {
+    fn from(error: StoreError) -> Self {
+        Self::Other(error.to_string())
+    }
+}
+
+impl From<&str> for Trouble {
+    fn from(text: &str) -> Self {
+        Self::Other(text.to_owned())
+    }
 }
 
 impl Filler {
     pub(super) fn new(drops: Drops, shared: Arc<Shared>) -> Self {
-        Self { drops, shared }
+        Self { drops, shared, unreadable: HashMap::new() }
     }
 
     /// Fills one drop as far as it may be filled now.
-    fn fill(&self, id: ChannelId, network: &Network, stop: &AtomicBool) -> Result<(), String> {
-        let store = &self.drops.0.store;
+    fn fill(&mut self, id: ChannelId, network: &Network, stop: &AtomicBool) -> Result<(), String> {
+        let store = self.drops.0.store.clone();
         let max_plaintext = network.max_plaintext;
         let told = |error: StoreError| error.to_string();
         let mut filling = false;
@@ -54,14 +90,24 @@ impl Filler {
             let Some(record) = store.unfilled(id, after).map_err(told)? else { break };
             let slice = match self.slice(&channel, &record) {
                 Ok(slice) => slice,
+                Err(Trouble::Unreadable { reason, gone })
+                    if record.state == RecordState::Filling && self.is_in_the_way(id, &record, gone)? =>
+                {
+                    warn!(%reason, "a file in a drop ends after the part that was sent; those behind it go on");
+                    self.shared.note(id, &format!("{reason}; it is broken off, and has to be sent again"));
+                    store.break_off(id, record.id, reason).wait().map_err(told)?;
+                    continue;
+                }
                 Err(trouble) if record.state == RecordState::Waiting => {
+                    let trouble = trouble.into_text();
                     warn!(%trouble, "a file in a drop cannot be read; those behind it go on");
                     self.shared.note(id, &trouble);
                     (after, unreadable) = (Some(record.id), Some(trouble));
                     continue;
                 }
-                Err(trouble) => return Err(trouble),
+                Err(trouble) => return Err(trouble.into_text()),
             };
+            self.unreadable.remove(&id);
             match store.fill(id, slice).wait() {
                 Ok(()) => {}
                 // Packed anew, or taken back, in between: look again.
@@ -72,24 +118,48 @@ impl Filler {
         unreadable.map_or(Ok(()), Err)
     }
 
+    /// Whether a record that was begun and cannot be read keeps others from going that can. Where this machine can read
+    /// nothing at all, no file is at fault.
+    fn is_in_the_way(&mut self, id: ChannelId, record: &DropRecord, gone: bool) -> Result<bool, String> {
+        let since = self.unreadable.entry(id).or_insert_with(|| (record.id, Instant::now()));
+        if since.0 != record.id {
+            *since = (record.id, Instant::now());
+        }
+        if !gone && since.1.elapsed() < PATIENCE {
+            return Ok(false);
+        }
+        let mut after = record.id;
+        while let Some(next) = self.drops.0.store.next_waiting(id, after).map_err(|error| error.to_string())? {
+            let readable = next
+                .staging
+                .as_deref()
+                .is_none_or(|staging| next.size == 0 || read_exactly(&self.drops.staged(staging), &mut [0], 0).is_ok());
+            if readable {
+                return Ok(true);
+            }
+            after = next.id;
+        }
+        Ok(false)
+    }
+
     /// The next boxes of a record.
-    fn slice(&self, channel: &Channel, record: &DropRecord) -> Result<DropSlice, String> {
-        let cap = match self.drops.0.store.cap(channel.id).map_err(|error| error.to_string())? {
+    fn slice(&self, channel: &Channel, record: &DropRecord) -> Result<DropSlice, Trouble> {
+        let cap = match self.drops.0.store.cap(channel.id)? {
             Capability::Write(cap) => cap,
-            Capability::Read(_) => return Err("only its read capability is held".to_owned()),
+            Capability::Read(_) => return Err("only its read capability is held".into()),
         };
         let header = record.header.as_ref().ok_or("a record has no header")?;
         let base = cap.index().counter();
-        let at = |seq: u64| base.checked_add(seq).ok_or_else(|| StoreError::Exhausted.to_string());
+        let at = |seq: u64| base.checked_add(seq).ok_or(StoreError::Exhausted);
         let first = record.first.map_or(channel.boxes, |first| first.0);
         let alone = channel.content == Content::Drop { allow_delete: true };
         // What was launched of it is cut as it was: the header stays as long as it is.
         let cutter = Cutter::new(header, at(first)?, channel.max_plaintext, alone, SyncKey::of(cap.read_cap()))
-            .map_err(|error| format!("{:?}: {error}", record.name))?;
+            .map_err(|error| Trouble::Other(format!("{:?}: {error}", record.name)))?;
         let head = cutter.head();
         let position = record.head_bytes + record.taken;
         let wanted = (cutter.total() - position).min(cutter.needs(SLICE_BOXES) as u64);
-        let mut bytes = vec![0; usize::try_from(wanted).map_err(|error| error.to_string())?];
+        let mut bytes = vec![0; usize::try_from(wanted).map_err(|error| Trouble::Other(error.to_string()))?];
         let from_head = head.len().saturating_sub(usize::try_from(position).unwrap_or(usize::MAX)).min(bytes.len());
         bytes[..from_head].copy_from_slice(&head[head.len() - from_head..]);
         let body = &mut bytes[from_head..];
@@ -97,8 +167,9 @@ impl Filler {
             let staging = record.staging.as_deref().ok_or("a record has no file")?;
             let offset = position.saturating_sub(head.len() as u64);
             let path = self.drops.staged(staging);
-            read_exactly(&path, body, offset).map_err(|error| {
-                format!("the bytes of {:?} cannot be read from {}: {error}", record.name, path.display())
+            read_exactly(&path, body, offset).map_err(|error| Trouble::Unreadable {
+                reason: format!("the bytes of {:?} cannot be read from {}: {error}", record.name, path.display()),
+                gone: matches!(error.kind(), ErrorKind::NotFound | ErrorKind::UnexpectedEof),
             })?;
         }
         let boxes = cutter.cut(position, at(channel.boxes)?, &bytes).into_iter().map(<[u8]>::to_vec).collect();

@@ -62,7 +62,7 @@ impl Drops {
             RecordState::Deleted => "deleted",
             RecordState::Incomplete => "incomplete",
             RecordState::Complete => "complete",
-            RecordState::Broken => "broken",
+            RecordState::BrokenOff | RecordState::Broken => "broken",
         };
         let done = if channel.role == Role::Reader {
             record.taken

@@ -476,7 +476,11 @@ impl State {
     /// Shows a record of the store under the name that it has, or one that is free.
     fn list(&mut self, drop: ChannelId, record: &DropRecord) {
         let (Some(header), Some(root)) = (&record.header, self.forest.root(drop)) else { return };
-        let goes = matches!(record.state, RecordState::Deleting | RecordState::Deleted | RecordState::Broken);
+        let goes = match record.state {
+            RecordState::Deleting | RecordState::Deleted | RecordState::BrokenOff | RecordState::Broken => true,
+            RecordState::Waiting | RecordState::Filling | RecordState::Filled => false,
+            RecordState::Incomplete | RecordState::Complete => false,
+        };
         if goes || record.part.is_some_and(|(_, part)| part > 0) {
             return;
         }

@@ -178,7 +178,8 @@ impl Fs {
         let counts = store.drop_counts(channel.id)?;
         let mut lines = Vec::new();
         if channel.role == Role::Writer {
-            lines.push(("files", format!("{} stored, {} on their way", counts.complete, counts.pending)));
+            let broken = if counts.broken > 0 { format!(", {} broken off", counts.broken) } else { String::new() };
+            lines.push(("files", format!("{} stored, {} on their way{broken}", counts.complete, counts.pending)));
         } else {
             lines.push(("files", format!("{} complete, {} broken", counts.complete, counts.broken)));
         }
@@ -267,6 +268,6 @@ fn standing_of(record: &DropRecord) -> &'static str {
         RecordState::Deleting | RecordState::Deleted => "deleted",
         RecordState::Complete => "complete",
         RecordState::Incomplete => "arriving",
-        RecordState::Broken => "broken",
+        RecordState::BrokenOff | RecordState::Broken => "broken",
     }
 }

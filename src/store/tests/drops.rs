@@ -70,6 +70,26 @@ impl Home {
         }
     }
 
+    /// The counts that the store keeps, which are those of a walk over all records.
+    fn counts(&self, id: ChannelId) -> DropCounts {
+        let kept = self.store.drop_counts(id).unwrap();
+        let mut counts = DropCounts::default();
+        for record in self.store.records(id, None, 1000).unwrap() {
+            let is_part = record.part.is_some_and(|(_, part)| part > 0) && record.state.code() >= 10;
+            match record.state {
+                RecordState::Filled if record.stored => counts.complete += 1,
+                RecordState::Waiting | RecordState::Filling | RecordState::Filled => counts.pending += 1,
+                RecordState::Complete if is_part => {}
+                RecordState::Complete => counts.complete += 1,
+                RecordState::Incomplete => counts.incomplete += 1,
+                RecordState::Deleting | RecordState::Deleted => counts.deleted += 1,
+                RecordState::BrokenOff | RecordState::Broken => counts.broken += 1,
+            }
+        }
+        assert_eq!(kept, counts);
+        kept
+    }
+
     fn spool(&self) -> u64 {
         self.store.usage().unwrap().spool_bytes
     }
@@ -106,8 +126,51 @@ fn a_record_is_accepted_filled_stored_and_its_file_no_longer_needed() {
     assert_eq!((told.len(), told[0].stored), (1, true));
     home.store.unstage(id, record).wait().unwrap();
     assert_eq!(home.get(id, record).staging, None);
-    assert_eq!(home.store.drop_counts(id).unwrap(), DropCounts { complete: 1, ..DropCounts::default() });
+    assert_eq!(home.counts(id), DropCounts { complete: 1, ..DropCounts::default() });
     assert!(matches!(home.store.delete_record(id, record, false).wait(), Err(StoreError::RecordSent { .. })));
+}
+
+/// A file whose bytes are gone after a part of it was sent ends there; the next one begins right behind it.
+#[test]
+fn a_record_that_cannot_be_read_to_its_end_is_broken_off() {
+    for allow_delete in [false, true] {
+        let home = Home::new();
+        let id = home.drop("box", 1, allow_delete);
+        let body = |_: &str| bytes(1000, 1);
+        let (a, b) = (home.accept(id, "a", &body("")), home.accept(id, "b", &body("")));
+        let gone = || home.store.break_off(id, a, "gone".to_owned()).wait();
+        assert!(home.fill(id, 1, 2, body));
+        gone().unwrap();
+        assert_eq!(home.get(id, a).state, RecordState::Waiting, "nothing of it was sent: it can be tried again");
+        assert!(home.fill(id, 1, 2, body));
+        home.launch(id, 0..1, false);
+        gone().unwrap();
+        let told = home.get(id, a);
+        assert_eq!(
+            (told.state, told.end, told.reason.as_deref()),
+            (RecordState::BrokenOff, Some(BoxSeq(1)), Some("gone"))
+        );
+        assert_eq!(home.counts(id), DropCounts { pending: 1, broken: 1, ..DropCounts::default() });
+        assert_eq!(home.spool(), told.head_bytes + told.taken + 1000, "what will never be sent takes no room");
+        while home.fill(id, 1, 2, body) {}
+        assert_eq!(home.get(id, b).first, Some(BoxSeq(1)));
+        home.launch(id, 1..home.get(id, b).end.unwrap().0, true);
+        home.store.confirm(id, vec![BoxSeq(0)], BoxState::Stored).wait().unwrap();
+        assert_eq!(home.counts(id), DropCounts { complete: 1, broken: 1, ..DropCounts::default() });
+        assert_eq!(home.spool(), 0);
+
+        // A person is told of it until it is removed or sent again.
+        let told = || home.store.broken_off(id, 9).unwrap().iter().map(|record| record.id).collect::<Vec<_>>();
+        assert_eq!((told(), home.store.newest_broken(id, 9).unwrap().len()), (vec![a], 1));
+        if allow_delete {
+            home.store.delete_record(id, a, false).wait().unwrap();
+            home.store.delete_record(id, a, true).wait().unwrap();
+            assert_eq!(home.counts(id), DropCounts { complete: 1, deleted: 1, ..DropCounts::default() });
+        } else {
+            home.store.take_back(id, a).wait().unwrap();
+        }
+        assert_eq!((told(), home.store.newest_broken(id, 9).unwrap().len()), (vec![], 0));
+    }
 }
 
 #[test]
@@ -130,7 +193,9 @@ fn what_no_packet_has_left_of_is_taken_back() {
     let body = |_: &str| bytes(1000, 1);
     let (a, b, c) = (home.accept(id, "a", &body("")), home.accept(id, "b", &body("")), home.accept(id, "c", &body("")));
     while home.fill(id, 1, 2, body) {}
+    home.counts(id);
     home.store.take_back(id, b).wait().unwrap();
+    home.counts(id);
     assert_eq!(home.store.unfilled(id, None).unwrap().unwrap().id, a, "what was behind it is filled anew");
     assert_eq!(home.spool(), 2000);
     while home.fill(id, 1, 2, body) {}
@@ -146,6 +211,7 @@ fn what_no_packet_has_left_of_is_taken_back() {
     assert_eq!(home.store.records_to_delete().unwrap().len(), 1);
     home.store.delete_record(id, a, true).wait().unwrap();
     assert_eq!(home.get(id, a).state, RecordState::Deleted);
+    assert_eq!(home.counts(id), DropCounts { deleted: 1, ..DropCounts::default() });
     // Forgotten, its rows go in slices and its bytes no longer count.
     home.accept(id, "d", &body(""));
     home.store.forget(name("box")).wait().unwrap();
@@ -250,7 +316,7 @@ fn boxes_are_made_into_records_once() {
     let astray = Standing::Astray { at: BoxSeq(2), reason: "nonsense".to_owned() };
     home.store.assemble(id, step(2, 3, vec![astray])).wait().unwrap();
     assert_eq!(home.store.drops_to_assemble().unwrap(), []);
-    assert_eq!(home.store.drop_counts(id).unwrap(), DropCounts { broken: 2, ..DropCounts::default() });
+    assert_eq!(home.counts(id), DropCounts { broken: 2, ..DropCounts::default() });
 
     let whole = Header {
         part: Some(Part { chain: [5; 16], number: 2, last: Some(Total { size: 9, digest: [3; 32] }) }),
