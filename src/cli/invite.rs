@@ -44,7 +44,7 @@ pub(super) struct Typed {
     /// Go on with an invitation: show its code, and wait
     #[arg(long, conflicts_with_all = ["drop", "display", "theirs"])]
     again: bool,
-    /// End an invitation, and remove its channel, which must be empty
+    /// End an invitation, and remove its channel, which must be empty; its code is deleted from the network as soon as this state has a daemon
     #[arg(long, conflicts_with_all = ["drop", "display", "theirs", "again", "no_wait", "timeout"])]
     cancel: bool,
     /// Do not wait for the answer, even where no mount would

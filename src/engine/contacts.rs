@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep_until};
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 use zeroize::Zeroizing;
 
 use super::network::{Network, Pass, Refusal, View};
@@ -17,7 +17,7 @@ use crate::bacap::{BoxIndex, ReadCap};
 use crate::drop::SafeName;
 use crate::store::{
     Acceptance, AcceptanceStage, Binding, Capability, Channel, ChannelId, ChannelName, Content, GivenChannel,
-    Invitation, InvitationStage, Role, Store, StoreError,
+    Invitation, InvitationStage, Role, Store, StoreError, Withdrawn,
 };
 use crate::thin::{self, ErrorKind, ReadOutcome, Voucher, VoucherStream, WriteOutcome};
 
@@ -37,6 +37,7 @@ const VERSION: u64 = 1;
 /// Nothing was found at a rendezvous.
 pub(super) const NOTHING: &str = "nothing there: mistyped, not written yet, or older than the network keeps";
 pub(super) const USED: &str = "this code was used already: somebody who had it has answered the invitation";
+pub(super) const TAKEN_BACK: &str = "this code was taken back by whoever made it, or was used already";
 
 /// Carries the contacts of a store on.
 #[derive(Clone)]
@@ -80,10 +81,11 @@ enum Step {
     Waits,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(PartialEq, Eq, Hash)]
 enum Key {
     Invitation(ChannelId),
     Acceptance(i64),
+    Withdrawn([u8; 32]),
 }
 
 impl Contacts {
@@ -127,22 +129,28 @@ impl Contacts {
     ) -> Result<(), StoreError> {
         let invitations: Vec<_> = self.store.invitations()?.into_iter().filter(Invitation::is_open).collect();
         let acceptances: Vec<_> = self.store.acceptances()?.into_iter().filter(Acceptance::is_open).collect();
-        let open = invitations.len() + acceptances.len();
+        let withdrawn = self.store.withdrawn()?;
+        let open = invitations.len() + acceptances.len() + withdrawn.len();
         let keys = invitations.iter().map(|of| Key::Invitation(of.channel));
-        let keys: Vec<_> = keys.chain(acceptances.iter().map(|of| Key::Acceptance(of.id))).collect();
+        let keys = keys.chain(acceptances.iter().map(|of| Key::Acceptance(of.id)));
+        let keys: Vec<_> = keys.chain(withdrawn.iter().map(|of| Key::Withdrawn(*of.voucher))).collect();
         due.retain(|key, _| keys.contains(key));
         for key in keys {
             if due.get(&key).is_some_and(|due| *due > Instant::now()) {
                 continue;
             }
             loop {
-                let step = match key {
-                    Key::Invitation(id) => match self.store.invitation(id)?.filter(Invitation::is_open) {
+                let step = match &key {
+                    Key::Withdrawn(voucher) => match withdrawn.iter().find(|of| *of.voucher == *voucher) {
+                        Some(of) => self.withdrawal(network, of).await,
+                        None => break,
+                    },
+                    Key::Invitation(id) => match self.store.invitation(*id)?.filter(Invitation::is_open) {
                         Some(of) => self.invitation(network, &of).await,
                         None => break,
                     },
                     Key::Acceptance(id) => {
-                        match self.store.acceptances()?.into_iter().find(|of| of.id == id && of.is_open()) {
+                        match self.store.acceptances()?.into_iter().find(|of| of.id == *id && of.is_open()) {
                             Some(of) => self.acceptance(network, &of).await,
                             None => break,
                         }
@@ -154,8 +162,8 @@ impl Contacts {
                     // It was forgotten meanwhile.
                     Err(Stopped::Store(StoreError::NoChannel)) => {}
                     Err(Stopped::Store(error)) => return Err(error),
-                    Err(Stopped::ForNow(text)) => self.tell(key, text, false).await?,
-                    Err(Stopped::ForGood(text)) => self.tell(key, text, true).await?,
+                    Err(Stopped::ForNow(text)) => self.tell(&key, text, false).await?,
+                    Err(Stopped::ForGood(text)) => self.tell(&key, text, true).await?,
                 }
                 break;
             }
@@ -164,8 +172,10 @@ impl Contacts {
         Ok(())
     }
 
-    async fn tell(&self, key: Key, text: String, for_good: bool) -> Result<(), StoreError> {
-        match key {
+    async fn tell(&self, key: &Key, text: String, for_good: bool) -> Result<(), StoreError> {
+        match *key {
+            // Its channel is gone, and with it whatever could tell of it.
+            Key::Withdrawn(_) => debug!(text, "a code that was taken back could not be deleted from the network yet"),
             Key::Invitation(id) => {
                 let known = self.store.invitation(id)?.and_then(|of| of.trouble);
                 if for_good || known.as_ref() != Some(&text) {
@@ -250,6 +260,18 @@ impl Contacts {
         Ok(Step::Waits)
     }
 
+    /// Deletes the payload of a code that was taken back, so that whoever has the code finds nothing.
+    async fn withdrawal(&self, network: &Arc<Network>, of: &Withdrawn) -> Result<Step, Stopped> {
+        let pass = network.admit_to(&of.network).map_err(|refusal| Stopped::ForNow(refusal.to_string()))?;
+        let stream = stream(&pass, &of.voucher).await?;
+        let (first, _) = rendezvous(&stream)?;
+        let gone = transfer::tombstone(&pass, &stream.write_cap, &first).await;
+        gone.map_err(|error| Stopped::ForNow(error.to_string()))?;
+        self.store.withdrawal_done(of.voucher.clone()).await?;
+        info!("a code that was taken back is deleted from the network");
+        Ok(Step::Waits)
+    }
+
     /// One step of a code.
     async fn acceptance(&self, network: &Arc<Network>, of: &Acceptance) -> Result<Step, Stopped> {
         let ours = self.store.channel(of.ours)?.ok_or(StoreError::NoChannel)?;
@@ -265,6 +287,9 @@ impl Contacts {
             let payload = match (payload?, reply?) {
                 (ReadOutcome::Box(payload), ReadOutcome::NotFound) => payload,
                 (ReadOutcome::NotFound, ReadOutcome::NotFound) => return Err(Stopped::ForNow(NOTHING.to_owned())),
+                (ReadOutcome::Tombstone, ReadOutcome::NotFound) => {
+                    return Err(Stopped::ForGood(TAKEN_BACK.to_owned()));
+                }
                 _ => return Err(Stopped::ForGood(USED.to_owned())),
             };
             return self.induct(network, &pass, of, &ours, &payload).await;

@@ -145,6 +145,11 @@ impl Network {
         if carry::admits(&self.id, &channel) { Ok(Pass(Arc::clone(self))) } else { Err(Refusal::OtherNetwork) }
     }
 
+    /// The same for what belongs to no channel any more, by the network that it is on.
+    pub(super) fn admit_to(self: &Arc<Self>, network: &NetworkId) -> Result<Pass, Refusal> {
+        if self.id.is_same_network_as(network) { Ok(Pass(Arc::clone(self))) } else { Err(Refusal::OtherNetwork) }
+    }
+
     /// Whether the channel belongs to another network.
     pub(super) fn is_foreign_to(&self, channel: &Channel) -> bool {
         channel.is_foreign_to(&self.id)

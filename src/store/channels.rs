@@ -176,6 +176,7 @@ impl Ledger<'_> {
 
     fn remove(&mut self, id: ChannelId, record: &Record, forgotten: bool) -> Result<(), StoreError> {
         self.abandon(record.chain, forgotten)?;
+        self.withdraw(id)?;
         self.run("DELETE FROM channel WHERE id = ?1", [id.0])?;
         self.list_anew()?;
         self.touch(id);

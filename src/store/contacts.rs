@@ -9,10 +9,10 @@ use rusqlite::{Row, params};
 use zeroize::Zeroizing;
 
 use super::channels::capability;
-use super::ledger::{Ledger, int, role_code};
+use super::ledger::{GivenUp, Ledger, int, role_code};
 use super::queries::one;
 use super::queue::Kind;
-use super::{Capability, ChannelId, ChannelName, Commit, Content, Outcome, Role, Store, StoreError};
+use super::{Capability, ChannelId, ChannelName, Commit, Content, NetworkId, Outcome, Role, Store, StoreError};
 use crate::bacap::{ReadCap, WriteCap};
 
 /// An invitation with a channel of ours.
@@ -51,6 +51,15 @@ pub enum InvitationStage {
     },
     /// It came to nothing.
     Failed,
+}
+
+/// A code of ours that was taken back: whoever has it must find nothing any more.
+#[derive(Clone)]
+pub struct Withdrawn {
+    /// The code.
+    pub voucher: Zeroizing<[u8; 32]>,
+    /// Where its payload is.
+    pub network: NetworkId,
 }
 
 /// A code of somebody else that is accepted.
@@ -100,6 +109,9 @@ pub struct GivenChannel {
     /// The name that it is to get here, as far as that is free.
     pub name: ChannelName,
 }
+
+/// Nanoseconds, three weeks: longer than any replica keeps a box.
+const FORGOTTEN_AFTER: i64 = 21 * 86_400 * 1_000_000_000;
 
 const INVITATION: &str =
     "SELECT channel, display_name, stage, voucher, payload, secret, epoch, theirs, trouble FROM invitation";
@@ -159,6 +171,29 @@ impl Store {
     /// The invitation with a channel.
     pub fn invitation(&self, id: ChannelId) -> Result<Option<Invitation>, StoreError> {
         self.readers().ask(|db| one(db, &format!("{INVITATION} WHERE channel = ?1"), [id.0], invitation))
+    }
+
+    /// All codes of ours that are to be deleted from their network.
+    pub fn withdrawn(&self) -> Result<Vec<Withdrawn>, StoreError> {
+        self.readers().ask(|db| {
+            let sql = "SELECT w.voucher, n.keys FROM withdrawn w JOIN network n ON n.id = w.network ORDER BY w.at";
+            let mut statement = db.prepare_cached(sql)?;
+            let found = statement.query_map([], |row| {
+                let network = NetworkId::from_bytes(&row.get::<_, Vec<u8>>(1)?);
+                let network = network.ok_or_else(|| corrupt(1, "not whole keys"))?;
+                Ok(Withdrawn { voucher: secret_bytes(row, 0)?, network })
+            })?;
+            Ok(found.collect::<Result<_, _>>()?)
+        })
+    }
+
+    /// A code that was taken back is deleted from its network.
+    pub fn withdrawal_done(&self, voucher: Zeroizing<[u8; 32]>) -> Commit<()> {
+        self.submit(move |ledger| {
+            ledger.run("DELETE FROM withdrawn WHERE voucher = ?1", [&voucher[..]])?;
+            ledger.give_up(GivenUp::Later);
+            Ok(())
+        })
     }
 
     /// All codes that are accepted.
@@ -416,6 +451,16 @@ impl Ledger<'_> {
         Err(StoreError::NameTaken { name: name.to_string() })
     }
 
+    /// Keeps the code of an invitation that goes for its deletion from the network.
+    pub(super) fn withdraw(&mut self, id: ChannelId) -> Result<(), StoreError> {
+        // Those that are older than replicas keep anything go without that.
+        self.run("DELETE FROM withdrawn WHERE at < ?1", [self.now.saturating_sub(FORGOTTEN_AFTER)])?;
+        let sql = "INSERT OR IGNORE INTO withdrawn (voucher, network, at)
+                   SELECT i.voucher, c.network, ?2 FROM invitation i JOIN channel c ON c.id = i.channel
+                   WHERE c.id = ?1 AND i.stage IN (1, 2, 5) AND i.voucher IS NOT NULL AND c.network IS NOT NULL";
+        self.run(sql, params![id.0, self.now]).map(drop)
+    }
+
     fn cancel_invitation(&mut self, id: ChannelId) -> Result<(), StoreError> {
         let record = self.writer(id)?;
         let files = "SELECT 1 FROM drop_record WHERE chain = ?1 LIMIT 1";
@@ -426,6 +471,7 @@ impl Ledger<'_> {
         if !is_empty {
             return Err(StoreError::Invited { name: record.name });
         }
+        self.withdraw(id)?;
         self.run("DELETE FROM invitation WHERE channel = ?1", [id.0])?;
         self.unlink(id)
     }

@@ -67,7 +67,7 @@ pub use claim::Claim;
 #[cfg(test)]
 pub(crate) use clock::Clock;
 pub use commit::Commit;
-pub use contacts::{Acceptance, AcceptanceStage, GivenChannel, Invitation, InvitationStage};
+pub use contacts::{Acceptance, AcceptanceStage, GivenChannel, Invitation, InvitationStage, Withdrawn};
 pub use drop_assembly::{Assembled, Standing};
 pub(crate) use drop_queries::DropBox;
 pub use drops::{DropCounts, DropRecord, DropSlice, NewRecord};

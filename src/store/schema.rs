@@ -157,6 +157,14 @@ CREATE TRIGGER invitation_is_bound BEFORE UPDATE OF voucher, payload ON invitati
       OR (OLD.payload IS NOT NULL AND NEW.payload IS NOT NULL AND NEW.payload IS NOT OLD.payload)
 BEGIN SELECT RAISE(ABORT, 'what is put at a rendezvous never changes'); END;
 
+-- Codes of ours that were taken back, and are to be deleted from the network that they were put on.
+CREATE TABLE withdrawn (
+    voucher BLOB PRIMARY KEY CHECK (length(voucher) = 32),
+    network INTEGER NOT NULL REFERENCES network (id),
+    -- When; long after that no replica has it.
+    at      INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
 -- Codes of others that are accepted.
 CREATE TABLE acceptance (
     id           INTEGER PRIMARY KEY AUTOINCREMENT,

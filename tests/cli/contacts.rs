@@ -140,6 +140,39 @@ fn an_invitation_can_be_cancelled_and_is_made_only_with_what_nobody_has_seen() {
     work.verb("alice", &["invite", "--cancel", "sent"]).failed(5, &["not invited with"]);
 }
 
+/// A code that was taken back could still be accepted, and gave a channel that nobody writes.
+#[test]
+fn a_code_that_was_taken_back_is_worth_nothing() {
+    let work = Work::new();
+    let network = work.localnet("net");
+    let codes = ["x", "y"].map(|name| with(&work, &network, "alice", &["invite", name, "--no-wait"], "").ok().text());
+    work.verb("alice", &["invite", "--cancel", "x"]).ok();
+    work.verb("alice", &["forget", "--force", "y"]).ok();
+    // Deleted from the network by whatever has a daemon next.
+    let mut command = work.command();
+    command.args(["invite", "z", "-v", "--config", network.config(), "--state"]).arg(work.path("alice"));
+    let command = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+    let mut inviting = Kill(command.spawn().expect("the binary"));
+    let told = BufReader::new(inviting.0.stderr.take().expect("piped")).lines().map(|line| line.expect("text"));
+    let gone = told.filter(|line| line.contains("a code that was taken back is deleted from the network"));
+    assert_eq!(gone.take(2).count(), 2);
+    for code in &codes {
+        with(&work, &network, "bob", &["accept", "--as", "them", "--give", "mine"], code)
+            .failed(5, &["was taken back"]);
+    }
+}
+
+/// Packets are lost and come twice, boxes are not found that are there, and couriers forget what they took.
+#[test]
+fn a_contact_comes_about_on_a_bad_network() {
+    let work = Work::new();
+    let faults = ["--duplication", "0.5", "--false-not-found", "0.4", "--ack-then-lost", "0.4", "--stale-epoch", "0.2"];
+    let network = work.localnet_with("net", &[], &faults);
+    let (inviting, code) = invite(&work, &network, &["invite", "for-bob"]);
+    with(&work, &network, "bob", &["accept", "--as", "from-alice", "--give", "for-alice"], &code).ok();
+    ends_well(inviting);
+}
+
 /// Both sides are killed again and again, and the network with its daemon once.
 #[test]
 fn both_sides_go_on_after_they_were_killed() {

@@ -170,6 +170,8 @@ pub(super) async fn cancel(owner: &Owner, name: &str, accepting: bool) -> Result
         }
         cancelled => {
             cancelled?;
+            // Its code is to go from the network.
+            owner.engine.contact();
             Ok(Response::Done)
         }
     }
