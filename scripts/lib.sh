@@ -43,13 +43,17 @@ need_commands() {
     [ ${#missing[@]} -eq 0 ] || need_packages "${missing[@]}"
 }
 
-# A compiler and a linker that make a program: gcc alone only recommends what it needs for that.
+# A compiler and a linker that make a program (gcc alone only recommends what it needs for that), and the one library that
+# is not built from source.
 need_compiler() {
     # Not /dev/null: ld removes what it writes to.
     local program
     program=$(mktemp)
     echo '#include <stdio.h>
 int main(void) { return puts("") < 0; }' | cc -x c - -o "$program" 2>/dev/null || need_packages gcc libc6-dev
+    # The database is SQLCipher, which takes its ciphers from libcrypto.
+    echo '#include <openssl/evp.h>
+int main(void) { return EVP_aes_256_cbc() == 0; }' | cc -x c - -o "$program" -lcrypto 2>/dev/null || need_packages libssl-dev
     rm -f "$program"
 }
 

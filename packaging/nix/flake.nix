@@ -17,6 +17,8 @@
             # The tests need /dev/fuse and the clients of others.
             doCheck = false;
             nativeBuildInputs = [ pkgs.installShellFiles ];
+            # SQLCipher takes its ciphers from libcrypto.
+            buildInputs = [ pkgs.openssl ];
             postInstall = ''
               for shell in bash zsh fish; do $out/bin/pigeonfs completions $shell >pigeonfs.$shell; done
               installShellCompletion pigeonfs.bash pigeonfs.zsh pigeonfs.fish

@@ -15,7 +15,7 @@ use super::config;
 use super::context::state_directory;
 use super::{Stop, output};
 use crate::engine::Daemon;
-use crate::engine::control::{Link, Opening, Request, Response};
+use crate::engine::control::{Link, Opening, Request, Response, is_owned};
 use crate::store::Making;
 
 /// The variable by which a shell's script asks for completions.
@@ -64,7 +64,7 @@ pub(super) fn channels(current: &OsStr) -> Vec<CompletionCandidate> {
 
 fn names(words: &[OsString]) -> Option<Vec<String>> {
     let state = state_directory(typed_state(words), config::state()).ok()?;
-    if !is_open(&state) {
+    if !is_open(&state) && !is_owned(&state) {
         return None;
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().ok()?;

@@ -4,11 +4,12 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::daemon::DaemonChoice;
+use super::key::Keys;
 use super::signals::Signals;
 use super::{Stop, Verb};
-use crate::engine::control::{Failure, FailureKind, Link, Opening, Request, Response};
+use crate::engine::control::{Failure, FailureKind, Link, Opening, Request, Response, is_owned};
 use crate::engine::status::ChannelStatus;
-use crate::store::{Making, StateDir};
+use crate::store::{Making, SealHeader, StateDir};
 
 /// Tasks that are left when a verb has ended get so long to end too.
 const LEFTOVERS: Duration = Duration::from_secs(1);
@@ -20,6 +21,8 @@ pub(super) struct Context {
     /// Whether the verb makes a state where there is none.
     pub(super) making: Making,
     pub(super) json: bool,
+    /// Where the key comes from, should the state be sealed.
+    pub(super) keys: Keys,
     /// What to tell whoever interrupts the verb: what is kept, and what to type.
     pub(super) kept: &'static str,
 }
@@ -27,7 +30,7 @@ pub(super) struct Context {
 impl Context {
     /// With the state that was typed, or the one that the environment or the configuration file names. `makes_state`:
     /// whether the verb may make one where there is none.
-    pub(super) fn new(state: Option<PathBuf>, makes_state: bool, json: bool) -> Result<Self, Failure> {
+    pub(super) fn new(state: Option<PathBuf>, makes_state: bool, json: bool, keys: Keys) -> Result<Self, Failure> {
         let state_is_default = state.is_none();
         let making = match (makes_state, state_is_default) {
             (false, _) => Making::Never,
@@ -36,7 +39,7 @@ impl Context {
         };
         let state = state_directory(state, super::config::state())?;
         let kept = "nothing is lost: the same command can be typed again";
-        Ok(Self { state, state_is_default, making, json, kept })
+        Ok(Self { state, state_is_default, making, json, keys, kept })
     }
 
     /// Where the network of `--localnet` lives.
@@ -60,6 +63,21 @@ impl Context {
         Ok(StateDir::check(&self.state, self.making)?)
     }
 
+    /// Whether the state is there and sealed.
+    pub(super) fn is_sealed(&self) -> bool {
+        StateDir::find(&self.state).is_ok_and(|dir| !matches!(SealHeader::read(&dir), Ok(None)))
+    }
+
+    /// Has the person type the key of a sealed state, where it has to be opened here and no other source has it. Before
+    /// anything else is begun: an interruption then ends the verb as it should.
+    pub(super) fn ask_for_key(&self) -> Result<(), Failure> {
+        let sealed = StateDir::find(&self.state).ok().and_then(|dir| SealHeader::read(&dir).transpose());
+        match sealed.transpose()? {
+            Some(header) => self.keys.ask(&header),
+            None => Ok(()),
+        }
+    }
+
     /// Opens the state, as its owner's client or as its owner for this run, and closes it again whatever comes, a
     /// signal included.
     pub(super) async fn with_state<T>(
@@ -67,10 +85,17 @@ impl Context {
         daemon: DaemonChoice,
         act: impl AsyncFnOnce(&mut Link) -> Result<T, Stop>,
     ) -> Result<T, Stop> {
-        let signals = Signals::take()?;
         self.check_state()?;
+        if !is_owned(&self.state) {
+            self.ask_for_key()?;
+        }
+        let signals = Signals::take()?;
         let chosen = daemon.choose(self).await?;
-        let opening = Opening { making: self.making, ..Opening::new(self.state.clone(), chosen.engine.clone()) };
+        let opening = Opening {
+            making: self.making,
+            unlock: self.keys.unlock(),
+            ..Opening::new(self.state.clone(), chosen.engine.clone())
+        };
         let result = match Link::open(opening).await {
             Ok(mut link) => {
                 let result = tokio::select! {

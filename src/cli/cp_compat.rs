@@ -17,6 +17,7 @@ use clap::{Args, Subcommand};
 use self::secrets::Given;
 use super::context::Context;
 use super::daemon::DaemonChoice;
+use super::key::Keys;
 use super::{Stop, output};
 use crate::bacap::{ReadCap, WriteCap};
 use crate::drop::Header;
@@ -257,7 +258,7 @@ fn place(context: &Context, identity: &[&[u8]]) -> Result<Context, Failure> {
     }
     // In a directory of another user, what is kept could be exchanged for something else.
     PrivateDir::open_or_make(&base).map_err(|error| failed(error.to_string()))?;
-    Context::new(Some(base.join(&hash.finalize().to_hex()[..16])), true, false)
+    Context::new(Some(base.join(&hash.finalize().to_hex()[..16])), true, false, Keys::default())
 }
 
 /// The transfer is done: what it kept goes.

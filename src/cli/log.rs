@@ -9,6 +9,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, IsTerminal, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -20,7 +21,7 @@ use tracing_subscriber::util::SubscriberInitExt;
 
 use super::log_format::{Lines, LogFormat};
 use crate::engine::control::{Failure, FailureKind};
-use crate::store::PrivateDir;
+use crate::store::{ChannelName, PrivateDir, Store};
 use crate::text::shown_line;
 
 /// A file is begun anew at this size, and the one before is kept as FILE.old.
@@ -38,6 +39,10 @@ const TELLS_PAYLOADS: &[&str] = &["tungstenite", "tokio_tungstenite"];
 
 /// Set once the log goes to a file.
 static FILE: OnceLock<Mutex<LogFile>> = OnceLock::new();
+/// Set once the state is known to be sealed.
+static SEALED: AtomicBool = AtomicBool::new(false);
+/// The store of a sealed state that is mounted.
+static STORE: Mutex<Option<Store>> = Mutex::new(None);
 static QUEUE: Queue = Queue { state: Mutex::new(State::new()), changed: Condvar::new() };
 
 /// Starts the log. `foreground` is for verbs that run until they are stopped: those say more unasked. `plain` leaves out
@@ -100,6 +105,52 @@ fn tells_payloads(target: &str) -> bool {
     TELLS_PAYLOADS
         .iter()
         .any(|name| target.strip_prefix(name).is_some_and(|rest| rest.is_empty() || rest.starts_with(':')))
+}
+
+/// From here on what is logged outside of the state names nothing that is in it.
+pub(super) fn seal() {
+    SEALED.store(true, Ordering::Relaxed);
+}
+
+/// Whether the state is sealed.
+pub(super) fn is_sealed() -> bool {
+    SEALED.load(Ordering::Relaxed)
+}
+
+/// From here on the lines are kept in this store too, whole.
+pub(super) fn to_store(store: Store) {
+    *STORE.lock().unwrap_or_else(PoisonError::into_inner) = Some(store);
+}
+
+/// Whether the lines are kept in the state.
+pub(super) fn is_kept() -> bool {
+    STORE.lock().unwrap_or_else(PoisonError::into_inner).is_some()
+}
+
+/// Logs a line of a sealed state.
+pub(super) fn push_sealed(line: SealedLine) {
+    QUEUE.push(Entry::Sealed(line));
+}
+
+/// A line of the log of a sealed state.
+pub(super) struct SealedLine {
+    /// What may be seen.
+    pub(super) shown: String,
+    /// The channel that it is about, whose number may be seen.
+    pub(super) channel: Option<String>,
+    /// The whole line; `None`: it is not kept.
+    pub(super) kept: Option<String>,
+}
+
+impl SealedLine {
+    /// Where the names of channels are known, by their numbers.
+    fn line(&self, store: Option<&Store>) -> String {
+        let known = |name: &String| store?.by_name(&ChannelName::parse(name).ok()?).ok()?;
+        match self.channel.as_ref().and_then(known) {
+            Some(channel) => format!("{} (channel {})\n", self.shown, channel.id),
+            None => format!("{}\n", self.shown),
+        }
+    }
 }
 
 /// From here on the log goes to this file, behind what is in it.
@@ -168,6 +219,7 @@ struct State {
 
 enum Entry {
     Line(Vec<u8>),
+    Sealed(SealedLine),
     ToStderr(Vec<u8>),
 }
 
@@ -201,11 +253,21 @@ impl Queue {
             let (lines, dropped) = (std::mem::take(&mut state.lines), std::mem::take(&mut state.dropped));
             state.is_writing = true;
             drop(state);
+            let store = STORE.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            let mut kept = Vec::new();
             for entry in &lines {
                 match entry {
                     Entry::Line(line) => write(line),
+                    Entry::Sealed(line) => {
+                        write(line.line(store.as_ref()).as_bytes());
+                        kept.extend(line.kept.clone());
+                    }
                     Entry::ToStderr(text) => drop(io::stderr().write_all(text)),
                 }
+            }
+            if let Some(store) = store.filter(|_| !kept.is_empty()) {
+                // Nobody waits for it, and where the store is closed there is nothing to say.
+                let _ = store.log(kept);
             }
             if dropped > 0 {
                 write(format!("{dropped} lines of the log were dropped here: nobody read it\n").as_bytes());

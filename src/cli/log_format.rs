@@ -3,7 +3,7 @@
 use std::fmt::{self, Debug};
 use std::os::unix::fs::MetadataExt as _;
 
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::fmt::format::Writer;
@@ -11,7 +11,12 @@ use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::registry::LookupSpan;
 
+use super::log::{self, SealedLine};
 use crate::text::{shown, shown_json};
+
+/// What the verbs say has names in its fields alone.
+const VERBS_TARGET: &str = concat!(env!("CARGO_CRATE_NAME"), "::cli");
+const STORE_TARGET: &str = concat!(env!("CARGO_CRATE_NAME"), "::store");
 
 /// What `--log-format` takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -94,6 +99,47 @@ impl Lines {
         writeln!(writer)
     }
 
+    /// Of a sealed state: which part says something, and numbers. The whole line goes where nobody reads it who has not
+    /// the key.
+    fn sealed(&self, event: &Event<'_>, level: Level, told: &Told) -> fmt::Result {
+        let mut whole = String::new();
+        let lines = Self { format: LogFormat::Text, colours: false, times: true };
+        lines.text(&mut Writer::new(&mut whole), level, told)?;
+        let says = if told.target.starts_with(VERBS_TARGET) {
+            shown(&told.message).into_owned()
+        } else {
+            let line = event.metadata().line().unwrap_or_default();
+            let more = if log::is_kept() { ", see `pigeonfs log`" } else { "" };
+            format!("{} line {line}{more}", told.target)
+        };
+        let numbers: Vec<_> = told
+            .fields
+            .iter()
+            .filter(|(_, value)| value.is_number() || value.is_boolean())
+            .map(|(name, value)| format!(", {} {value}", name.replace('_', " ")))
+            .collect();
+        let priority = match (self.format, level) {
+            (LogFormat::Journald, Level::ERROR) => "<3>",
+            (LogFormat::Journald, Level::WARN) => "<4>",
+            (LogFormat::Journald, Level::INFO) => "<6>",
+            (LogFormat::Journald, _) => "<7>",
+            _ => "",
+        };
+        let word = level.as_str().to_lowercase();
+        let shown = match self.format {
+            LogFormat::Json => {
+                json!({ "level": word, "target": told.target, "message": says + &numbers.concat() }).to_string()
+            }
+            _ => format!("{priority}{word}: {says}{}", numbers.concat()),
+        };
+        let channel = told.fields.get("channel").or_else(|| told.fields.get("drop")).map(bare);
+        // What the store says while it keeps a line must not become one more.
+        let kept =
+            (level <= Level::INFO && !told.target.starts_with(STORE_TARGET)).then(|| whole.trim_end().to_owned());
+        log::push_sealed(SealedLine { shown, channel, kept });
+        Ok(())
+    }
+
     fn json(writer: &mut Writer<'_>, level: Level, told: Told) -> fmt::Result {
         let mut time = String::new();
         SystemTime.format_time(&mut Writer::new(&mut time))?;
@@ -125,6 +171,9 @@ where
         let level = *event.metadata().level();
         let mut told = Told { target: event.metadata().target().to_owned(), ..Told::default() };
         event.record(&mut told);
+        if log::is_sealed() {
+            return self.sealed(event, level, &told);
+        }
         match self.format {
             LogFormat::Json => Self::json(&mut writer, level, told),
             LogFormat::Journald => {

@@ -22,10 +22,12 @@ mod harden;
 mod help;
 mod invite;
 mod keep;
+mod key;
 mod list;
 mod localnet;
 mod log;
 mod log_format;
+mod log_verb;
 mod mount;
 #[path = "move.rs"]
 mod move_spool;
@@ -37,6 +39,7 @@ mod read;
 mod receive;
 mod rename;
 mod resend;
+mod seal;
 mod secret_args;
 mod secret_input;
 mod send;
@@ -65,6 +68,7 @@ use crate::engine::control::Failure;
 use crate::store::ChannelName;
 use crate::units::{size as byte_count, span as seconds};
 use context::Context;
+use key::Keys;
 
 const AFTER_HELP: &str = "\
 Try it with no mixnet at hand:
@@ -98,6 +102,10 @@ struct Common {
     /// $XDG_STATE_HOME/pigeonfs, else ~/.local/state/pigeonfs]
     #[arg(long, global = true, value_name = "DIR")]
     state: Option<PathBuf>,
+    /// The key of a sealed state: what FILE holds, without one newline at its end [default: the credential `pigeonfs.key`
+    /// of the service, else it is asked for on the terminal]
+    #[arg(long, global = true, value_name = "FILE")]
+    key_file: Option<PathBuf>,
     /// Print JSON: results on stdout, failures on stderr
     #[arg(long, global = true)]
     json: bool,
@@ -120,9 +128,11 @@ impl Common {
     /// The arguments that say the same, for a process that takes this one's place.
     fn again(&self) -> Vec<OsString> {
         let mut arguments = Vec::new();
-        for (option, value) in
-            [("--state", self.state.as_ref().map(OsString::from)), ("--log", self.log.as_ref().map(OsString::from))]
-        {
+        for (option, value) in [
+            ("--state", self.state.as_ref().map(OsString::from)),
+            ("--key-file", self.key_file.as_ref().map(OsString::from)),
+            ("--log", self.log.as_ref().map(OsString::from)),
+        ] {
             arguments.extend(value.into_iter().flat_map(|value| [option.into(), value]));
         }
         let format = self.log_format.to_possible_value().map(|value| value.get_name().into());
@@ -161,6 +171,10 @@ enum Verb {
     Read(read::Typed),
     Send(send::Typed),
     Receive(receive::Typed),
+    Log(log_verb::Typed),
+    Init(seal::Init),
+    Seal(seal::Typed),
+    Unseal(seal::Unseal),
     Doctor(doctor::Typed),
     CpCompat(cp_compat::Typed),
     Config(config::Typed),
@@ -173,6 +187,7 @@ impl Verb {
     fn prints(&self, json: bool) -> bool {
         match self {
             Self::Mount(_) | Self::Umount(_) | Self::New(_) | Self::Add(_) | Self::Forget(_) => json,
+            Self::Init(_) | Self::Seal(_) | Self::Unseal(_) => json,
             Self::Accept(_) | Self::Rename(_) | Self::Follow(_) | Self::Wait(_) | Self::Append(_) => json,
             _ => true,
         }
@@ -185,6 +200,7 @@ impl Verb {
             Self::List(_)
                 | Self::Status(_)
                 | Self::Share(_)
+                | Self::Log(_)
                 | Self::Read(_)
                 | Self::Config(_)
                 | Self::Completions(_)
@@ -262,9 +278,10 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>, stdout_was_closed: bo
     let (json, only_prints) = (typed.common.json, typed.verb.only_prints());
     let sound = hardened.and_then(|()| if typed.verb.prints(json) { output::check() } else { Ok(()) });
     let entered = sound.and_then(|()| match &typed.verb {
-        Verb::Mount(_) => {
-            mount::as_owner::enter(&Context::new(typed.common.state.clone(), true, json)?.state, &arguments)
-        }
+        Verb::Mount(_) => mount::as_owner::enter(
+            &Context::new(typed.common.state.clone(), true, json, Keys::default())?.state,
+            &arguments,
+        ),
         _ => Ok(()),
     });
     let result = entered.map_err(Stop::from).and_then(|()| match &typed.verb {
@@ -365,8 +382,12 @@ fn meant(common: &Common, verb: &Verb) -> Result<Context, Failure> {
         _ => (false, None),
     };
     log::start(common.log.as_deref(), common.log_format, common.verbose, common.quiet, foreground, plain)?;
+    let context =
+        Context::new(common.state.clone(), makes_state(verb), common.json, Keys::new(common.key_file.clone()))?;
+    if context.is_sealed() {
+        log::seal();
+    }
     file.map_or(Ok(()), log::to_file)?;
-    let context = Context::new(common.state.clone(), makes_state(verb), common.json)?;
     Ok(Context { kept: verb.kept(), ..context })
 }
 
@@ -375,6 +396,7 @@ fn meant(common: &Common, verb: &Verb) -> Result<Context, Failure> {
 fn makes_state(verb: &Verb) -> bool {
     match verb {
         Verb::Mount(_) | Verb::Localnet(_) | Verb::New(_) | Verb::Add(_) | Verb::Append(_) | Verb::Send(_) => true,
+        Verb::Init(_) => true,
         Verb::Receive(typed) => typed.takes_capability(),
         Verb::Invite(typed) => typed.begins(),
         Verb::Accept(typed) => typed.begins(),
@@ -409,6 +431,10 @@ async fn run(context: &Context, verb: Verb) -> Result<(), Stop> {
         Verb::Read(typed) => read::run(context, typed).await,
         Verb::Send(typed) => Box::pin(send::run(context, typed)).await,
         Verb::Receive(typed) => Box::pin(receive::run(context, typed)).await,
+        Verb::Log(typed) => log_verb::run(context, typed).await,
+        Verb::Init(typed) => seal::init(context, typed).await,
+        Verb::Seal(typed) => seal::seal(context, typed).await,
+        Verb::Unseal(typed) => seal::unseal(context, typed).await,
         Verb::Doctor(typed) => Box::pin(doctor::run(context, typed)).await,
         Verb::CpCompat(typed) => Box::pin(cp_compat::run(context, typed)).await,
         // These need neither a state nor a runtime: `main` runs them.

@@ -1,7 +1,7 @@
 //! Secrets that a person types or pastes: nothing of them is shown, and the terminal is left as it was.
 
 use std::io::{IsTerminal, Read, Write};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -38,7 +38,7 @@ pub(super) fn from_stdin(prompt: &str) -> Result<Zeroizing<Vec<u8>>, Failure> {
     let mut stderr = std::io::stderr();
     let typed = {
         // Before the prompt: what is pasted as soon as that appears would be shown, or lost.
-        let _quiet = Quiet::new().map_err(failed)?;
+        let _quiet = stdin.as_fd().try_clone_to_owned().and_then(Quiet::on).map_err(failed)?;
         let _ = write!(stderr, "{prompt}, then Enter (it is not shown): ");
         typed().map_err(failed)
     };
@@ -51,6 +51,55 @@ fn bounded(from: impl Read) -> std::io::Result<Zeroizing<Vec<u8>>> {
     let mut text = Zeroizing::new(Vec::with_capacity(LONGEST_TEXT + 1));
     from.take(LONGEST_TEXT as u64 + 1).read_to_end(&mut text)?;
     Ok(text)
+}
+
+/// What a file holds, as far as one byte more than a key may have.
+pub(super) fn bounded_file(path: &Path) -> std::io::Result<Zeroizing<Vec<u8>>> {
+    std::fs::File::open(path).and_then(bounded)
+}
+
+/// A line that is typed on the terminal, without its being shown. `None`: nobody is at a terminal.
+///
+/// # Errors
+/// The terminal cannot be read; it was interrupted.
+pub(super) fn passphrase(prompt: &str) -> Result<Option<Zeroizing<Vec<u8>>>, Failure> {
+    let failed =
+        |error: std::io::Error| Failure::new(FailureKind::Failed, format!("the terminal cannot be read: {error}"));
+    let Some(terminal) = terminal() else { return Ok(None) };
+    let mut stderr = std::io::stderr();
+    let line = {
+        let _quiet = Quiet::on(terminal.try_clone().map_err(failed)?).map_err(failed)?;
+        let _ = write!(stderr, "{prompt}");
+        line(&terminal).map_err(failed)
+    };
+    let _ = writeln!(stderr);
+    line?.map(Some).ok_or_else(|| Failure::new(FailureKind::Interrupted, "interrupted"))
+}
+
+/// The terminal of whoever started this, where it is one: standard input may be data.
+fn terminal() -> Option<OwnedFd> {
+    let (stdin, stderr) = (std::io::stdin(), std::io::stderr());
+    let shown = [stdin.as_fd(), stderr.as_fd()].into_iter().find(IsTerminal::is_terminal)?;
+    let own = std::fs::File::options().read(true).write(true).open("/dev/tty").map(OwnedFd::from).ok();
+    own.or_else(|| shown.try_clone_to_owned().ok())
+}
+
+/// Bytes up to a line end; `None`: interrupted.
+fn line(terminal: &OwnedFd) -> std::io::Result<Option<Zeroizing<Vec<u8>>>> {
+    let mut text = Zeroizing::new(Vec::with_capacity(LONGEST_TEXT + 1));
+    let mut byte = [0];
+    while text.len() <= LONGEST_TEXT {
+        if rustix::io::read(terminal, &mut byte)? == 0 {
+            break;
+        }
+        match byte[0] {
+            INTERRUPT => return Ok(None),
+            END | b'\r' | b'\n' => break,
+            back if BACKSPACE.contains(&back) => drop(text.pop()),
+            byte => text.push(byte),
+        }
+    }
+    Ok(Some(text))
 }
 
 /// Bytes up to a line end that nothing follows at once; `None`: interrupted.
@@ -81,21 +130,20 @@ fn typed() -> std::io::Result<Option<Zeroizing<Vec<u8>>>> {
 }
 
 /// A terminal that shows nothing of what is typed, and gives each byte at once; as it was when this is dropped.
-struct Quiet(Termios);
+struct Quiet(OwnedFd, Termios);
 
 impl Quiet {
-    fn new() -> std::io::Result<Self> {
-        let stdin = std::io::stdin();
-        let before = tcgetattr(stdin.as_fd())?;
+    fn on(terminal: OwnedFd) -> std::io::Result<Self> {
+        let before = tcgetattr(&terminal)?;
         let mut quiet = before.clone();
         quiet.local_modes.remove(LocalModes::ECHO | LocalModes::ECHONL | LocalModes::ICANON | LocalModes::ISIG);
-        tcsetattr(stdin.as_fd(), OptionalActions::Flush, &quiet)?;
-        Ok(Self(before))
+        tcsetattr(&terminal, OptionalActions::Flush, &quiet)?;
+        Ok(Self(terminal, before))
     }
 }
 
 impl Drop for Quiet {
     fn drop(&mut self) {
-        let _ = tcsetattr(std::io::stdin().as_fd(), OptionalActions::Now, &self.0);
+        let _ = tcsetattr(&self.0, OptionalActions::Now, &self.1);
     }
 }

@@ -1,7 +1,7 @@
 //! `pigeonfs send`
 
 mod source;
-mod staging;
+pub(super) mod staging;
 
 use std::ffi::OsString;
 use std::io::Read;
@@ -246,7 +246,8 @@ impl Sending<'_> {
             Estimate::of(self.link, &self.drop, lengths).await?.warn(&self.drop);
         }
         for source in sources {
-            let (header, staged) = self.staging.stage(source).await?;
+            let key = staging::key(self.link).await?;
+            let (header, staged) = self.staging.stage(source, key).await?;
             self.accept(header, staged).await?;
         }
         if typed.no_wait {
@@ -367,7 +368,8 @@ impl Sending<'_> {
                 (part_name(name, number), Some(Part { chain, number, last }))
             };
             let header = Header { name, part: of, ..Header::default() };
-            let (header, staged) = self.staging.stage_bytes(header, part).await?;
+            let key = staging::key(self.link).await?;
+            let (header, staged) = self.staging.stage_bytes(header, part, key).await?;
             self.accept(header, staged).await?;
             if is_last {
                 return Ok(());

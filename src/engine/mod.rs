@@ -32,6 +32,7 @@ mod simulation;
 pub mod status;
 mod supervise;
 mod transfer;
+mod unlock;
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -42,6 +43,7 @@ use tokio::time::timeout;
 
 pub use network::Daemon;
 pub use owner::{Owner, OwnerKind};
+pub use unlock::Unlock;
 
 use crate::bacap::WriteCap;
 use crate::channel::{DeliveryConfig, Linger};

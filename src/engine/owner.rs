@@ -10,6 +10,7 @@ use tokio::task::JoinHandle;
 use tracing::warn;
 
 use super::control::{self, Failure, FailureKind};
+use super::unlock::Unlock;
 use super::{Daemon, Engine};
 use crate::channel::Linger;
 use crate::store::{
@@ -46,7 +47,7 @@ impl Owner {
     /// by the defaults, a verb by what the last mount was told.
     pub fn open(path: &Path, daemon: Daemon, kind: OwnerKind) -> Result<Arc<Self>, Failure> {
         let choices = (kind == OwnerKind::Mount).then(Choices::default);
-        Self::open_choosing(path, Making::IfEmpty, daemon, kind, choices)
+        Self::open_choosing(path, Making::IfEmpty, daemon, kind, choices, &Unlock::default())
     }
 
     /// [`Owner::open`] with other times and limits than the defaults.
@@ -58,19 +59,21 @@ impl Owner {
         limits: Limits,
     ) -> Result<Arc<Self>, Failure> {
         let choices = Choices { linger, limits, ..Choices::default() };
-        Self::open_choosing(path, Making::IfEmpty, daemon, kind, Some(choices))
+        Self::open_choosing(path, Making::IfEmpty, daemon, kind, Some(choices), &Unlock::default())
     }
 
     /// [`Owner::open`] with all that can be chosen; `None`: as the last mount was told. `making` says what happens where
-    /// there is no state.
+    /// there is no state, `unlock` where the key of a sealed one comes from.
     pub fn open_choosing(
         path: &Path,
         making: Making,
         daemon: Daemon,
         kind: OwnerKind,
         choices: Option<Choices>,
+        unlock: &Unlock,
     ) -> Result<Arc<Self>, Failure> {
         let state = StateDir::take(path, making)?;
+        unlock.open(&state)?;
         let (store, choices) = Store::open_choosing(&state, choices)?;
         let Choices { linger, probe_share, .. } = choices;
         let engine = Engine::start(store.clone(), daemon, linger, kind == OwnerKind::Verb, probe_share);
@@ -187,6 +190,7 @@ impl From<StateError> for Failure {
 impl From<StoreError> for Failure {
     fn from(error: StoreError) -> Self {
         let kind = match error {
+            StoreError::Sealed(error) => return error.into(),
             StoreError::NameTaken { .. } | StoreError::CapKnown { .. } => FailureKind::Busy,
             StoreError::Fenced { .. }
             | StoreError::AlreadyLaunched { .. }

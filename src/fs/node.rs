@@ -212,7 +212,7 @@ impl Attributes {
     }
 
     /// A file on this machine's disk. Executable bits are never shown, as of streams.
-    pub(super) fn of_file(node: Node, found: &std::fs::Metadata, options: &Options) -> Self {
+    pub(super) fn of_file(node: Node, length: u64, found: &std::fs::Metadata, options: &Options) -> Self {
         let modified = found.modified().unwrap_or(UNIX_EPOCH);
         let mode = found.mode() & 0o666 & if options.read_only { !0o222 } else { !0 };
         let changed = u64::try_from(found.ctime()).unwrap_or_default();
@@ -223,7 +223,7 @@ impl Attributes {
             changed: UNIX_EPOCH + Duration::from_secs(changed) + Duration::from_nanos(nanos),
             created: found.created().unwrap_or(modified),
             held: found.blocks() * 512,
-            ..Self::new(node, found.len(), mode, options)
+            ..Self::new(node, length, mode, options)
         }
     }
 

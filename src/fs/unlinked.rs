@@ -2,31 +2,30 @@
 //! answer for as long as they are open, as files do.
 
 use std::collections::HashMap;
-use std::fs::{File, OpenOptions, Permissions};
-use std::io::Write;
-use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::fs::{OpenOptions, Permissions};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::drop::reopen;
 use super::handle::Handle;
 use super::handle::Handles;
 use super::{Attributes, Change, Fs, FsError, Node, Opened};
-use crate::store::{Channel, ChannelId, StoreError};
+use crate::store::{Channel, ChannelId, StagedFile, StoreError};
 
 /// What is copied at once.
 const CHUNK_BYTES: usize = 1 << 20;
 
 /// The bytes of streams that have no name any more, by what their channel was.
 #[derive(Default)]
-pub(super) struct Unlinked(Mutex<HashMap<ChannelId, Arc<File>>>);
+pub(super) struct Unlinked(Mutex<HashMap<ChannelId, Arc<StagedFile>>>);
 
 impl Unlinked {
-    fn lock(&self) -> MutexGuard<'_, HashMap<ChannelId, Arc<File>>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<ChannelId, Arc<StagedFile>>> {
         // Nothing panics while it is held.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn find(&self, id: ChannelId) -> Option<Arc<File>> {
+    pub(super) fn find(&self, id: ChannelId) -> Option<Arc<StagedFile>> {
         self.lock().get(&id).cloned()
     }
 
@@ -63,7 +62,7 @@ impl Fs {
         Ok(())
     }
 
-    fn copy_of(&self, channel: &Channel) -> Result<File, FsError> {
+    fn copy_of(&self, channel: &Channel) -> Result<StagedFile, FsError> {
         let store = self.owner.store();
         // Behind all writes that were taken before.
         store.set_attributes(channel.id, None, None, None).wait()?;
@@ -71,18 +70,19 @@ impl Fs {
         getrandom::fill(&mut number).map_err(|error| FsError::new(libc::EIO, error.to_string()))?;
         let name = format!("unlinked-{:016x}", u64::from_le_bytes(number));
         let path = self.owner.engine().drops().directory()?.join(name);
-        let mut file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(&path)?;
+        let file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(&path)?;
         std::fs::remove_file(&path)?;
+        let file = store.sealing().create(file)?;
         let mut offset = 0;
         loop {
             let bytes = store.read(channel.id, offset, CHUNK_BYTES)?;
             if bytes.is_empty() {
                 break;
             }
-            file.write_all(&bytes)?;
+            file.write_all_at(&bytes, offset)?;
             offset += bytes.len() as u64;
         }
-        file.set_permissions(Permissions::from_mode(0o666 & !channel.dropped_mode))?;
+        file.file().set_permissions(Permissions::from_mode(0o666 & !channel.dropped_mode))?;
         Ok(file)
     }
 
@@ -96,18 +96,18 @@ impl Fs {
         Ok(Opened { handle, node })
     }
 
-    pub(super) fn unlinked_attributes(&self, node: Node, file: &File) -> Result<Attributes, FsError> {
-        Ok(Attributes { links: 0, ..Attributes::of_file(node, &file.metadata()?, &self.options) })
+    pub(super) fn unlinked_attributes(&self, node: Node, file: &StagedFile) -> Result<Attributes, FsError> {
+        Ok(Attributes { links: 0, ..Attributes::of_file(node, file.content_len()?, &file.metadata()?, &self.options) })
     }
 
     /// Writes to a stream that has no name any more, which is a file like any other.
-    pub(super) fn write_unlinked(file: &File, offset: u64, bytes: &[u8], appends: bool) -> Result<u64, FsError> {
-        let at = if appends { file.metadata()?.size() } else { offset };
+    pub(super) fn write_unlinked(file: &StagedFile, offset: u64, bytes: &[u8], appends: bool) -> Result<u64, FsError> {
+        let at = if appends { file.content_len()? } else { offset };
         file.write_all_at(bytes, at)?;
         Ok(bytes.len() as u64)
     }
 
-    pub(super) fn change_unlinked(&self, node: Node, file: &File, change: Change) -> Result<Attributes, FsError> {
+    pub(super) fn change_unlinked(&self, node: Node, file: &StagedFile, change: Change) -> Result<Attributes, FsError> {
         change.apply_to(file)?;
         self.unlinked_attributes(node, file)
     }
@@ -115,14 +115,14 @@ impl Fs {
 
 impl Change {
     /// Changes a file that has no name.
-    pub(super) fn apply_to(self, file: &File) -> std::io::Result<()> {
+    pub(super) fn apply_to(self, file: &StagedFile) -> std::io::Result<()> {
         if let Some(size) = self.size {
             reopen(file, true)?.set_len(size)?;
         }
         if let Some(mode) = self.mode {
-            file.set_permissions(Permissions::from_mode(mode & 0o777))?;
+            file.file().set_permissions(Permissions::from_mode(mode & 0o777))?;
         }
-        file.set_times(self.times())
+        file.file().set_times(self.times())
     }
 
     /// The times that are to be set.

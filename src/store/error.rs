@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use rusqlite::ErrorCode;
 
 use super::private_dir::PrivateDirError;
+use super::sealed::SealError;
 use super::{BoxSeq, BoxState};
 use crate::bacap;
 
@@ -52,6 +53,9 @@ pub enum StoreError {
         /// The channel's name.
         name: String,
     },
+    /// The state is sealed, and is not open.
+    #[error(transparent)]
+    Sealed(#[from] SealError),
     /// No invitation of the channel is open.
     #[error("{name:?} is not invited with, so there is nothing to cancel")]
     NotInvited {

@@ -5,6 +5,7 @@
 //!
 //! * [`StateDir`] is the hold on a state directory: one process at a time. [`PrivateDir`] opens what is in it, by
 //!   descriptor.
+//! * A state may be sealed: [`SealHeader`], [`Sealing`], [`StagedFile`].
 //! * [`Store`] changes go through one thread: requests wait in a bounded queue, are applied in the order in which they
 //!   were submitted, each in a savepoint of its own, and share one COMMIT with `synchronous=FULL`. A [`Commit`]
 //!   resolves after that commit and never before: what it says survives a power cut.
@@ -35,6 +36,7 @@ mod holes;
 mod inbox;
 mod kept;
 mod ledger;
+mod log;
 mod migrations;
 mod nanos;
 mod notes;
@@ -51,6 +53,7 @@ mod repack;
 mod requests;
 mod reserve;
 mod schema;
+mod sealed;
 mod search;
 mod state_dir;
 mod trim;
@@ -75,12 +78,16 @@ pub use error::StoreError;
 pub use handover::Taken;
 pub use holes::{Hole, REPLICA_EPOCH, RETENTION};
 pub use kept::{KeptBox, KeptCounts, replica_epoch_at, replica_epoch_begins};
+pub use log::{LogLine, MAX_LOG_LINES};
 pub use notes::MAX_NOTES;
 pub use once::{Outcome, RequestId};
 pub use open::Store;
 pub use private_dir::{PrivateDir, PrivateDirError};
 pub use queries::MAX_READ_BYTES;
 pub use recovery::{Adopted, Adoption, Moved};
+pub use sealed::{
+    MAX_PASSPHRASE_BYTES, Passphrase, SealError, SealHeader, Sealing, StagedFile, StateKey, seal, unseal,
+};
 pub use search::{SEARCH_WINDOW, Searched, Searching};
 pub use state_dir::{Making, StateDir, StateError};
 

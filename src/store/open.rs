@@ -12,6 +12,7 @@ use super::private_dir::PrivateDir;
 use super::queue::Queue;
 use super::readers::Readers;
 use super::reserve::{self, Reserve};
+use super::sealed::Sealing;
 use super::writer::{Shared, Writer};
 use super::{Changes, Limits, StateDir, StoreError, queries};
 use super::{Choices, RequestId, choices};
@@ -36,6 +37,7 @@ struct Inner {
     limits: Limits,
     state_path: std::path::PathBuf,
     dir: PrivateDir,
+    sealing: Sealing,
     running: Mutex<Option<Running>>,
 }
 
@@ -56,27 +58,25 @@ impl Store {
     #[cfg(test)]
     pub(crate) fn open_simulated(state: &StateDir, limits: Limits, clock: Clock) -> Result<Self, StoreError> {
         let choices = Choices { limits, ..Choices::default() };
-        Ok(Self::open_at(Place::new(state.dir().clone(), None), state, Some(choices), 4096, clock)?.0)
+        Ok(Self::open_at(place(state, None)?, state, Some(choices), 4096, clock)?.0)
     }
 
     pub(super) fn open_with(state: &StateDir, limits: Limits, reserve_bytes: u64) -> Result<Self, StoreError> {
         let choices = Choices { limits, ..Choices::default() };
-        let place = Place::new(state.dir().clone(), None);
-        Ok(Self::open_at(place, state, Some(choices), reserve_bytes, Clock::default())?.0)
+        Ok(Self::open_at(place(state, None)?, state, Some(choices), reserve_bytes, Clock::default())?.0)
     }
 
     /// The same with all that was chosen, which is kept for the owners that come; with nothing chosen, by what was chosen
     /// last. Says what that is.
     pub fn open_choosing(state: &StateDir, chosen: Option<Choices>) -> Result<(Self, Choices), StoreError> {
-        Self::open_at(Place::new(state.dir().clone(), None), state, chosen, RESERVE_BYTES, Clock::default())
+        Self::open_at(place(state, None)?, state, chosen, RESERVE_BYTES, Clock::default())
     }
 
     /// The same on a disk that SQLite knows by the name of a VFS; only the reserve is in the directory.
     #[cfg(test)]
     pub(crate) fn open_on(vfs: &str, state: &StateDir, limits: Limits, clock: Clock) -> Result<Self, StoreError> {
         let choices = Choices { limits, ..Choices::default() };
-        let place = Place::new(state.dir().clone(), Some(vfs.to_owned()));
-        Ok(Self::open_at(place, state, Some(choices), 1, clock)?.0)
+        Ok(Self::open_at(place(state, Some(vfs.to_owned()))?, state, Some(choices), 1, clock)?.0)
     }
 
     fn open_at(
@@ -144,6 +144,7 @@ impl Store {
             limits,
             state_path: state.path().to_owned(),
             dir: state.dir().clone(),
+            sealing: state.sealing()?,
             running,
         });
         Ok((Self { inner, request: None }, choices))
@@ -187,6 +188,11 @@ impl Store {
         &self.inner.dir
     }
 
+    /// How what is in the state is kept.
+    pub fn sealing(&self) -> &Sealing {
+        &self.inner.sealing
+    }
+
     pub(super) fn readers(&self) -> &Readers {
         &self.inner.readers
     }
@@ -198,6 +204,10 @@ impl Store {
     pub(super) fn queue(&self) -> &Queue {
         &self.inner.queue
     }
+}
+
+fn place(state: &StateDir, vfs: Option<String>) -> Result<Place, StoreError> {
+    Ok(Place::new(state.dir().clone(), vfs, state.sealing()?))
 }
 
 impl Inner {

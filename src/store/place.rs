@@ -7,12 +7,13 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use rusqlite::config::DbConfig;
-use rusqlite::{Connection, OpenFlags};
+use rusqlite::{Connection, OpenFlags, OptionalExtension};
 use rustix::fs::OFlags;
 
 use super::StoreError;
 use super::migrations::{MIGRATIONS, migrate};
 use super::private_dir::PrivateDir;
+use super::sealed::Sealing;
 use super::state_dir::DATABASE;
 
 /// How long a connection waits for another one that stands in its way.
@@ -31,6 +32,7 @@ pub(super) struct Place {
     /// The file that was opened first. No connection is made to another one that stands in its place: by closing such a
     /// connection SQLite would delete the log, which is named as ours is.
     first: Arc<OnceLock<(u64, u64)>>,
+    sealing: Sealing,
 }
 
 /// Which files a database is. Another file of the same name is not the one that was opened.
@@ -41,8 +43,8 @@ pub(super) struct Identity {
 }
 
 impl Place {
-    pub(super) fn new(dir: PrivateDir, vfs: Option<String>) -> Self {
-        Self { dir, vfs, first: Arc::default() }
+    pub(super) fn new(dir: PrivateDir, vfs: Option<String>, sealing: Sealing) -> Self {
+        Self { dir, vfs, first: Arc::default(), sealing }
     }
 
     pub(super) fn dir(&self) -> &PrivateDir {
@@ -142,8 +144,20 @@ impl Place {
             }
             None => self.connect_by_descriptor()?,
         };
+        self.unlock(&db)?;
         configure(&db)?;
         Ok(db)
+    }
+
+    /// Before anything else is asked of the connection.
+    fn unlock(&self, db: &Connection) -> Result<(), StoreError> {
+        let Some(key) = self.sealing.database_key() else { return Ok(()) };
+        let cipher: Option<String> = db.query_row("PRAGMA cipher_version", [], |row| row.get(0)).optional()?;
+        if cipher.is_none() {
+            let reason = "the state is sealed, and this program was built without SQLCipher".to_owned();
+            return Err(StoreError::Io { reason });
+        }
+        Ok(db.pragma_update(None, "key", key.as_str())?)
     }
 
     fn connect_by_descriptor(&self) -> Result<Connection, StoreError> {

@@ -517,6 +517,12 @@ CREATE TABLE note (
 ) STRICT;
 CREATE INDEX note_of_channel ON note (channel, id);
 
+CREATE TABLE log (
+    id   INTEGER PRIMARY KEY,
+    at   INTEGER NOT NULL,
+    text TEXT NOT NULL
+) STRICT;
+
 CREATE INDEX channel_stale ON channel (id) WHERE stale_since IS NOT NULL;
 -- How far the search of a channel has come.
 CREATE TABLE search (

@@ -3,12 +3,13 @@
 use std::fs::{File, TryLockError};
 use std::io::{self, ErrorKind, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use rustix::fs::OFlags;
 use tracing::warn;
 
 use super::private_dir::{PrivateDir, PrivateDirError};
+use super::sealed::{self, SealError, SealHeader, Sealing, StateKey};
 
 /// A locked state directory. The lock is released when the last clone is dropped, and dies with the process.
 #[derive(Clone, Debug)]
@@ -21,6 +22,8 @@ struct Held {
     dir: PrivateDir,
     /// Holds the flock; std opens every file close-on-exec.
     lock: File,
+    /// The key of a sealed state, once it is unlocked.
+    key: OnceLock<StateKey>,
 }
 
 impl Drop for Held {
@@ -196,7 +199,9 @@ impl StateDir {
         }
         record_pid(&mut lock).map_err(|error| failed(&path, &error))?;
         dir.sync().map_err(wrong)?;
-        Ok(Self(Arc::new(Held { path, dir, lock })))
+        // It may have been in the middle of being sealed or unsealed.
+        sealed::settle(&dir).map_err(wrong)?;
+        Ok(Self(Arc::new(Held { path, dir, lock, key: OnceLock::new() })))
     }
 
     /// Whether a state may be taken there: what [`StateDir::take`] would refuse. Makes nothing.
@@ -217,6 +222,32 @@ impl StateDir {
         match PrivateDir::open(&path) {
             Err(PrivateDirError::Missing { .. }) => Err(StateError::Missing { path }),
             opened => opened.map_err(|error| refused(&path, error)),
+        }
+    }
+
+    /// How the state is sealed; `None`: it is not.
+    ///
+    /// # Errors
+    /// `seal.json` cannot be read or understood.
+    pub fn seal_header(&self) -> Result<Option<SealHeader>, SealError> {
+        SealHeader::read(self.dir())
+    }
+
+    /// Opens a sealed state with its key, for as long as it is held.
+    pub fn unlock(&self, key: StateKey) {
+        let _ = self.0.key.set(key);
+    }
+
+    pub(super) fn key(&self) -> Option<&StateKey> {
+        self.0.key.get()
+    }
+
+    /// How what is in it is kept.
+    pub(super) fn sealing(&self) -> Result<Sealing, SealError> {
+        match (self.seal_header()?, self.key()) {
+            (None, _) => Ok(Sealing::default()),
+            (Some(_), Some(key)) => Ok(Sealing::with(key)),
+            (Some(_), None) => Err(SealError::NoKey { path: self.path().to_owned() }),
         }
     }
 
@@ -270,7 +301,7 @@ fn check(path: &Path, making: Making) -> Result<Option<PrivateDir>, StateError> 
 }
 
 fn is_ours(name: &std::ffi::OsStr) -> bool {
-    OURS.iter().any(|ours| name == *ours)
+    OURS.iter().chain(sealed::BETWEEN).any(|ours| name == *ours)
 }
 
 /// A directory that was there before: made private where it is plainly meant for us, refused where others could

@@ -27,6 +27,7 @@ mod kills;
 mod localnet_verb;
 mod readme_tour;
 mod schemas;
+mod sealed;
 mod security;
 mod terminal;
 mod traffic;

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use super::super::context::{Context, misunderstood};
 use super::super::daemon::DaemonChoice;
 use super::super::progress::Progress;
+use super::super::send::staging;
 use super::super::{Stop, milliseconds};
 use super::{Sent, failed};
 use crate::bacap::{ReadCap, WriteCap};
@@ -16,6 +17,7 @@ use crate::engine::control::{FailureKind, Link, Request, Response, Secret};
 use crate::engine::drops::Drops;
 use crate::engine::status::{DurabilityStatus, LinkStatus, RecordStatus};
 use crate::model::Content;
+use crate::store::StagedFile;
 
 /// The drop's name in the state.
 const DROP: &str = "file";
@@ -130,12 +132,13 @@ async fn accept(link: &mut Link, state: &Path, header: Header, mut file: File) -
         return Ok(record.record);
     }
     let incoming = Drops::incoming_of(state).map_err(crate::engine::control::Failure::from)?;
+    let key = staging::key(link).await?;
     let copied = tokio::task::spawn_blocking(move || {
-        let mut copy = tempfile::NamedTempFile::new_in(incoming)?;
+        let copy = tempfile::NamedTempFile::new_in(incoming)?;
         // Locked, so that nobody takes it for a leftover.
         copy.as_file().lock()?;
-        io::copy(&mut file, &mut copy)?;
-        copy.flush()?;
+        let staged = StagedFile::create(copy.as_file().try_clone()?, key.as_ref().map(Secret::expose))?;
+        io::copy(&mut file, &mut staged.sequential())?;
         Ok::<_, io::Error>(copy)
     });
     let cannot = |error: String| failed(format!("the file cannot be copied to {}: {error}", state.display()));

@@ -11,6 +11,8 @@ use super::{Check, machine};
 use crate::text::shown_path;
 use crate::units::show_size;
 
+/// A sealed state has it.
+const SEAL: &str = "seal.json";
 /// Less space than this on the state's disk is told.
 const LITTLE_BYTES: u64 = 256 << 20;
 /// Files of the state whose modes are looked at.
@@ -87,12 +89,15 @@ fn modes(path: &Path) -> Check {
 }
 
 fn disk(path: &Path, device: u64) -> Check {
+    if path.join(SEAL).exists() {
+        return Check::ok("at rest", "the state is sealed");
+    }
     match machine::is_encrypted(device) {
         true => Check::ok("at rest", "the state is on an encrypted disk"),
         false => Check::todo(
             "at rest",
             format!("{} is not sealed, and its disk is not seen to be encrypted", shown_path(path)),
-            "keep the state on an encrypted disk: whoever has this one reads capabilities and contents",
+            "seal it with `pigeonfs seal`, or keep it on an encrypted disk: whoever has this one reads capabilities and contents",
         ),
     }
 }

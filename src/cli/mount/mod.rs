@@ -109,6 +109,8 @@ impl Typed {
 }
 
 pub(super) async fn run(context: &Context, typed: Typed) -> Result<(), Stop> {
+    // While the terminal is still ours.
+    context.ask_for_key()?;
     let background = typed.process.daemonize.then(Background::enter).transpose()?;
     let signals = Signals::take()?;
     let mount_point = std::path::absolute(&typed.mount_point)
@@ -118,6 +120,7 @@ pub(super) async fn run(context: &Context, typed: Typed) -> Result<(), Stop> {
     let opening = Opening {
         making: context.making,
         choices: Some(typed.disk.choices()),
+        unlock: context.keys.unlock(),
         ..Opening::new(context.state.clone(), chosen.engine.clone())
     };
     let taken = tokio::select! {
@@ -126,6 +129,10 @@ pub(super) async fn run(context: &Context, typed: Typed) -> Result<(), Stop> {
     };
     let result = match taken {
         Ok(owner) => {
+            if owner.store().sealing().is_sealed() {
+                log::seal();
+                log::to_store(owner.store().clone());
+            }
             let result = serve(context, &mount_point, &typed, &owner, &signals, background).await;
             owner.close().await;
             result.and_then(|()| Ok(owner.check()?))
@@ -156,7 +163,7 @@ async fn serve(
     };
     let ready = match background {
         Some(background) => ready.and_then(|()| {
-            if typed.process.log_file.is_none() {
+            if typed.process.log_file.is_none() && !owner.store().sealing().is_sealed() {
                 log::to_state(&context.state)?;
             }
             Ok(background.detach()?)

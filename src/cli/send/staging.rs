@@ -1,14 +1,20 @@
 //! Copies of what is to be sent, in the state directory, where nobody changes them any more.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, OpenOptions};
 use std::io::{self, BufReader, BufWriter, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use super::source::Source;
+use crate::cli::Stop;
+use crate::cli::context::misunderstood;
 use crate::drop::{Header, Raw, pack};
-use crate::engine::control::{Failure, FailureKind};
+use crate::engine::control::{Failure, FailureKind, Link, Request, Response, Secret};
 use crate::engine::drops::Drops;
+use crate::store::StagedFile;
+
+/// What is written at once.
+const BUFFER_BYTES: usize = 256 << 10;
 
 pub(super) struct Staging {
     directory: PathBuf,
@@ -18,7 +24,7 @@ pub(super) struct Staging {
 pub(super) struct Staged {
     pub(super) path: PathBuf,
     /// Locked, so that nobody takes it for a leftover.
-    _file: File,
+    file: StagedFile,
     kept: bool,
 }
 
@@ -49,10 +55,14 @@ impl Staging {
     }
 
     /// Copies a file; what is said of it is then complete.
-    pub(super) async fn stage(&self, source: &Source) -> Result<(Header, Option<Staged>), Failure> {
+    pub(super) async fn stage(
+        &self,
+        source: &Source,
+        key: Option<Secret>,
+    ) -> Result<(Header, Option<Staged>), Failure> {
         let (header, file) = source.open()?;
         match file {
-            Some(file) => self.copy(header, source.is_zstd(), file).await,
+            Some(file) => self.copy(header, source.is_zstd(), file, key).await,
             None => Ok((header, None)),
         }
     }
@@ -62,8 +72,9 @@ impl Staging {
         &self,
         header: Header,
         bytes: Vec<u8>,
+        key: Option<Secret>,
     ) -> Result<(Header, Option<Staged>), Failure> {
-        self.copy(header, false, io::Cursor::new(bytes)).await
+        self.copy(header, false, io::Cursor::new(bytes), key).await
     }
 
     async fn copy<R: Read + Send + 'static>(
@@ -71,13 +82,14 @@ impl Staging {
         header: Header,
         zstd: bool,
         from: R,
+        key: Option<Secret>,
     ) -> Result<(Header, Option<Staged>), Failure> {
         let directory = self.directory.clone();
         let copied = tokio::task::spawn_blocking(move || {
-            let staged = create(&directory)?;
+            let staged = create(&directory, key.as_ref().map(Secret::expose))?;
             let failed = |error| cannot("be written", &staged.path, &error);
             let mut from = BufReader::new(from);
-            let mut to = BufWriter::new(&staged._file);
+            let mut to = BufWriter::with_capacity(BUFFER_BYTES, staged.file.sequential());
             let header = if zstd {
                 let packed = pack(&mut from, &mut to).map_err(failed)?;
                 let digest = Some(packed.digest);
@@ -97,15 +109,24 @@ impl Staging {
     }
 }
 
-fn create(directory: &Path) -> Result<Staged, Failure> {
+/// How one more file is to be written: the state may be sealed.
+pub(in crate::cli) async fn key(link: &mut Link) -> Result<Option<Secret>, Stop> {
+    match link.request(Request::StagingKey).await? {
+        Response::StagingKey(key) => Ok(key),
+        _ => Err(misunderstood()),
+    }
+}
+
+fn create(directory: &Path, key: Option<&[u8]>) -> Result<Staged, Failure> {
     let mut random = [0; 16];
     getrandom::fill(&mut random)
         .map_err(|error| Failure::new(FailureKind::Failed, format!("this machine gives no randomness: {error}")))?;
     let path = directory.join(format!("{:032x}", u128::from_le_bytes(random)));
     let failed = |error: io::Error| cannot("be made", &path, &error);
-    let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path).map_err(failed)?;
+    let file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(&path).map_err(failed)?;
     file.lock().map_err(failed)?;
-    Ok(Staged { path: path.clone(), _file: file, kept: false })
+    let file = StagedFile::create(file, key).map_err(failed)?;
+    Ok(Staged { path: path.clone(), file, kept: false })
 }
 
 fn cannot(what: &str, path: &Path, error: &io::Error) -> Failure {

@@ -4,13 +4,16 @@ use std::time::{Duration, SystemTime};
 
 use tokio::time::{Instant, sleep_until};
 
-use super::{Asked, CHUNK_BYTES, Failure, FailureKind, Request, Response, contacts, files, handover, keep};
+use super::{
+    Asked, CHUNK_BYTES, Failure, FailureKind, LogEntry, Request, Response, Secret, contacts, files, handover, keep,
+};
 use crate::channel::{LEAST_PROBES, SEARCH_PROBES};
-use crate::engine::status::{DurabilityStatus, LinkStatus};
+use crate::engine::status::{DurabilityStatus, LinkStatus, unix_seconds};
 use crate::engine::{Owner, OwnerKind, fresh_write_cap};
 use crate::model::AT_HOME;
 use crate::store::{
-    Channel, ChannelId, ChannelName, Content, Durability, Outcome, RecordId, Role, SEARCH_WINDOW, Store, StoreError,
+    Channel, ChannelId, ChannelName, Content, Durability, LogLine, Outcome, RecordId, Role, SEARCH_WINDOW, Store,
+    StoreError,
 };
 
 /// A verb waits so long for a daemon before it says that there is none.
@@ -18,6 +21,8 @@ const DAEMON_PATIENCE: Duration = Duration::from_secs(10);
 /// How often a wait looks at what no wake-up tells: the daemon's state.
 /// Files that an error names.
 const NAMED: usize = 8;
+/// Lines of the log in one answer.
+const MOST_LINES: u32 = 1000;
 const LOOK: Duration = Duration::from_millis(500);
 
 pub(super) async fn dispatch(owner: &Owner, asked: Asked) -> Result<Response, Failure> {
@@ -159,6 +164,19 @@ async fn act(owner: &Owner, store: &Store, request: Request) -> Result<Response,
         }
         Request::Accept { name, header, staged } => {
             files::accept(owner, store, &name, &header, staged.as_deref()).await
+        }
+        Request::Log { after, limit } => {
+            let lines = owner.store.log_lines(after, u64::from(limit.min(MOST_LINES)))?;
+            let entry = |line: LogLine| LogEntry { id: line.id, at: unix_seconds(line.at), text: line.text };
+            Ok(Response::Log(lines.into_iter().map(entry).collect()))
+        }
+        Request::StagingKey => {
+            let key = owner
+                .store
+                .sealing()
+                .file_key()
+                .map_err(|error| Failure::new(FailureKind::Failed, error.to_string()))?;
+            Ok(Response::StagingKey(key.map(|key| Secret::new(key.to_vec()))))
         }
         Request::Record { name, record } => files::record(owner, &name, record),
         Request::Records { name, after, limit } => files::records(owner, &name, after, limit),

@@ -13,7 +13,7 @@ use tracing::{debug, warn};
 use zeroize::Zeroizing;
 
 use super::{Answer, Asked, Failure, FailureKind, Request, Response, dispatch};
-use crate::engine::{Daemon, Owner, OwnerKind};
+use crate::engine::{Daemon, Owner, OwnerKind, Unlock};
 use crate::store::{Choices, Making, PrivateDir, StateDir, StateError};
 use crate::thin::frame;
 
@@ -39,17 +39,19 @@ pub struct Opening {
     pub daemon: Daemon,
     /// What a mount was told, which is kept for the owners that come. `None`: what the last mount was told.
     pub choices: Option<Choices>,
+    /// The key of a sealed state, should the verb become the owner.
+    pub unlock: Unlock,
 }
 
 impl Opening {
     /// By what the last mount was told.
     pub fn new(state: PathBuf, daemon: Daemon) -> Self {
         let making = Making::IfEmpty;
-        Self { state, making, daemon, choices: None }
+        Self { state, making, daemon, choices: None, unlock: Unlock::default() }
     }
 
     fn owner(&self, kind: OwnerKind) -> Result<Arc<Owner>, Failure> {
-        Owner::open_choosing(&self.state, self.making, self.daemon.clone(), kind, self.choices)
+        Owner::open_choosing(&self.state, self.making, self.daemon.clone(), kind, self.choices, &self.unlock)
     }
 }
 
@@ -193,6 +195,11 @@ pub async fn look(state: &Path, request: &Request) -> Option<Response> {
     }
 }
 
+/// Whether a process owns the state and answers for it.
+pub fn is_owned(state: &Path) -> bool {
+    StateDir::find(state).is_ok_and(|dir| connect_blocking(&dir).is_ok())
+}
+
 /// Takes a state for a mount: a verb that owns it is asked to yield and becomes the mount's client.
 pub async fn take_for_mount(opening: &Opening) -> Result<Arc<Owner>, Failure> {
     let until = Instant::now() + PATIENCE;
@@ -230,8 +237,7 @@ fn may_be_cut_short(request: &Request) -> bool {
 
 /// Reaches the owner of a state of ours. Nothing is sent to a process of somebody else: capabilities would be.
 fn connect(state: &PrivateDir) -> io::Result<UnixStream> {
-    let socket = state.through_descriptor().join(StateDir::control_socket());
-    let stream = std::os::unix::net::UnixStream::connect(socket)?;
+    let stream = connect_blocking(state)?;
     stream.set_nonblocking(true)?;
     let stream = UnixStream::from_std(stream)?;
     let (peer, us) = (stream.peer_cred()?.uid(), rustix::process::geteuid().as_raw());
@@ -243,6 +249,10 @@ fn connect(state: &PrivateDir) -> io::Result<UnixStream> {
         state.path()
     );
     Err(io::Error::new(io::ErrorKind::PermissionDenied, text))
+}
+
+fn connect_blocking(state: &PrivateDir) -> io::Result<std::os::unix::net::UnixStream> {
+    std::os::unix::net::UnixStream::connect(state.through_descriptor().join(StateDir::control_socket()))
 }
 
 async fn ask(stream: &mut UnixStream, asked: &Asked) -> io::Result<Answer> {

@@ -175,6 +175,15 @@ pub enum Request {
         /// Where it is not known whether this is the end: wait so long to learn it.
         timeout_ms: u64,
     },
+    /// Lines of the log that the state keeps, oldest first.
+    Log {
+        /// The number of the line before them; 0 for all.
+        after: i64,
+        /// How many at most.
+        limit: u32,
+    },
+    /// A key to write one more staged file with: the state may be sealed, and the verb then has no key of its own.
+    StagingKey,
     /// Take a file into a drop, or find it there where it is under way already.
     Accept {
         /// Which drop.
@@ -334,6 +343,10 @@ pub enum Response {
     },
     /// Answers [`Request::Share`]: a text as `src/bacap/TEXT.md` describes it.
     Capability(Secret),
+    /// Answers [`Request::Log`].
+    Log(Vec<LogEntry>),
+    /// Answers [`Request::StagingKey`]: how a staged file is to be written; `None`: as it is.
+    StagingKey(Option<Secret>),
     /// Answers [`Request::Accept`] and [`Request::Record`].
     Record(RecordStatus),
     /// Answers [`Request::Records`].
@@ -496,6 +509,17 @@ pub struct Failure {
     pub message: String,
     /// What to do now.
     pub hint: Option<String>,
+}
+
+/// A line of the log.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogEntry {
+    /// Its number.
+    pub id: i64,
+    /// When it was kept, in seconds since 1970.
+    pub at: u64,
+    /// What was logged.
+    pub text: String,
 }
 
 impl Failure {

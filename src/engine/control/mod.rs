@@ -15,8 +15,8 @@ mod server;
 
 #[cfg(any(test, feature = "cli"))]
 pub(crate) use contacts::voucher;
-pub use link::{Link, Opening, look, take_for_mount};
-pub use message::{Answer, Asked, Failure, FailureKind, Request, Response, Secret};
+pub use link::{Link, Opening, is_owned, look, take_for_mount};
+pub use message::{Answer, Asked, Failure, FailureKind, LogEntry, Request, Response, Secret};
 pub(crate) use server::serve;
 
 /// Most bytes that one [`Request::Append`] or [`Response::Bytes`] carries.

@@ -3,11 +3,10 @@
 
 use std::fs::File;
 use std::io::{self, ErrorKind};
-use std::os::unix::fs::FileExt;
 use std::sync::atomic::AtomicBool;
 
 use super::{DropError, Drops};
-use crate::store::{DropRecord, MAX_READ_BYTES, RecordState, StoreError};
+use crate::store::{DropRecord, MAX_READ_BYTES, RecordState, Sealing, StoreError};
 
 impl Drops {
     /// Bytes of a record's file once it is whole and unpacked.
@@ -64,7 +63,7 @@ impl Drops {
         }
         if let Some(staging) = &record.staging {
             let path = self.staged(staging);
-            match read_at(&path, offset, len) {
+            match read_at(self.0.store.sealing(), &path, offset, len) {
                 // Stored meanwhile: then the boxes have it.
                 Err(error) if error.kind() == ErrorKind::NotFound => {}
                 read => return read.map_err(|error| DropError::io(&path, error)),
@@ -78,19 +77,10 @@ impl Drops {
     }
 }
 
-fn read_at(path: &std::path::Path, offset: u64, len: usize) -> io::Result<Vec<u8>> {
-    let file = File::open(path)?;
+fn read_at(sealing: &Sealing, path: &std::path::Path, offset: u64, len: usize) -> io::Result<Vec<u8>> {
     let mut bytes = vec![0; len.min(MAX_READ_BYTES)];
-    let mut filled = 0;
-    while filled < bytes.len() {
-        match file.read_at(&mut bytes[filled..], offset + filled as u64) {
-            Ok(0) => break,
-            Ok(count) => filled += count,
-            Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
-    bytes.truncate(filled);
+    let count = sealing.open(File::open(path)?)?.read_at(&mut bytes, offset)?;
+    bytes.truncate(count);
     Ok(bytes)
 }
 

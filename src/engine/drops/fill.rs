@@ -3,7 +3,6 @@
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, ErrorKind};
-use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -133,13 +132,18 @@ impl Filler {
             let readable = next
                 .staging
                 .as_deref()
-                .is_none_or(|staging| next.size == 0 || read_exactly(&self.drops.staged(staging), &mut [0], 0).is_ok());
+                .is_none_or(|staging| next.size == 0 || self.read_exactly(staging, &mut [0], 0).is_ok());
             if readable {
                 return Ok(true);
             }
             after = next.id;
         }
         Ok(false)
+    }
+
+    fn read_exactly(&self, staging: &str, bytes: &mut [u8], offset: u64) -> io::Result<()> {
+        let file = File::open(self.drops.staged(staging))?;
+        self.drops.0.store.sealing().open(file)?.read_exact_at(bytes, offset)
     }
 
     /// The next boxes of a record.
@@ -167,7 +171,7 @@ impl Filler {
             let staging = record.staging.as_deref().ok_or("a record has no file")?;
             let offset = position.saturating_sub(head.len() as u64);
             let path = self.drops.staged(staging);
-            read_exactly(&path, body, offset).map_err(|error| Trouble::Unreadable {
+            self.read_exactly(staging, body, offset).map_err(|error| Trouble::Unreadable {
                 reason: format!("the bytes of {:?} cannot be read from {}: {error}", record.name, path.display()),
                 gone: matches!(error.kind(), ErrorKind::NotFound | ErrorKind::UnexpectedEof),
             })?;
@@ -182,10 +186,6 @@ impl Filler {
             boxes,
         })
     }
-}
-
-fn read_exactly(path: &std::path::Path, bytes: &mut [u8], offset: u64) -> io::Result<()> {
-    File::open(path)?.read_exact_at(bytes, offset)
 }
 
 impl Worker for Filler {

@@ -231,10 +231,12 @@ impl Drops {
         let name = below.to_str().filter(|name| plain && !name.is_empty()).ok_or_else(not_staged)?;
         let failed = |error| DropError::io(path, error);
         let metadata = fs::symlink_metadata(path).map_err(failed)?;
-        if !metadata.is_file() || metadata.len() != size {
+        let sealing = self.0.store.sealing();
+        if !metadata.is_file() || sealing.content_len(metadata.len()) != size {
             return Err(not_staged());
         }
-        let file = File::open(path).map_err(failed)?;
+        let file = sealing.open(File::open(path).map_err(failed)?).map_err(failed)?;
+        let file = file.file();
         file.set_permissions(Permissions::from_mode(0o400)).map_err(failed)?;
         file.sync_all().map_err(failed)?;
         for directory in below.ancestors().skip(1) {

@@ -316,7 +316,7 @@ impl Fs {
                     staging.set_mode(&names, mode)?;
                 }
                 if change.modified.is_some() || change.accessed.is_some() {
-                    OpenOptions::new().read(true).open(staging.path(&names))?.set_times(change.times())?;
+                    OpenOptions::new().read(true).open(staging.path(&names)?)?.set_times(change.times())?;
                 }
             }
         }

@@ -1,6 +1,5 @@
 //! Handing over: what has rested becomes a record.
 
-use std::fs::File;
 use std::io::Read;
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;
@@ -104,7 +103,7 @@ impl Fs {
             let mut state = self.room.lock();
             if self.owner.store().channel(drop)?.is_none() {
                 state.forget(drop);
-                Staging::of(&mount, drop).remove()?;
+                Staging::of(&mount, drop, self.owner.store().sealing()).remove()?;
             }
         }
         self.room.lock().met = Some(listed);
@@ -355,14 +354,15 @@ impl State {
 
 /// The bytes of a file, their digest, and when they were changed.
 fn read(due: &Due) -> std::io::Result<(u64, Digest, SystemTime)> {
-    let mut file: File = due.staging.open(&due.names, false)?;
+    let staged = due.staging.open(&due.names, false)?;
+    let mut file = staged.sequential();
     let mut hash = blake3::Hasher::new();
     let mut chunk = vec![0; CHUNK_BYTES];
     let mut size = 0;
     loop {
         let count = file.read(&mut chunk)?;
         if count == 0 {
-            let modified = file.metadata()?.modified()?;
+            let modified = staged.metadata()?.modified()?;
             return Ok((size, *hash.finalize().as_bytes(), modified));
         }
         hash.update(&chunk[..count]);

@@ -2,8 +2,8 @@
 
 use std::ffi::OsStr;
 use std::fs::File;
-use std::io::{self, ErrorKind};
-use std::os::unix::fs::{FileExt, MetadataExt};
+use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, MutexGuard};
 use std::time::Instant;
@@ -17,7 +17,7 @@ use crate::drop::{Header, MAX_PATH_BYTES, MAX_SIZE};
 use crate::engine::drops::DropError;
 use crate::fs::handle::Handle;
 use crate::fs::{Attributes, Credentials, Fs, FsError, Node, Opened, READ_BYTES};
-use crate::store::{Channel, ChannelId, MAX_NAME_BYTES, RecordId, Role};
+use crate::store::{Channel, ChannelId, MAX_NAME_BYTES, RecordId, Role, StagedFile};
 
 /// Directories within one another: what a reader makes at most.
 const MAX_DEPTH: usize = 64;
@@ -40,7 +40,7 @@ pub(in crate::fs) struct OpenFile {
 
 #[derive(Clone, Debug)]
 enum From {
-    Staged(Arc<File>),
+    Staged(Arc<StagedFile>),
     Record {
         record: RecordId,
         /// It is compressed.
@@ -134,7 +134,9 @@ impl Fs {
             let record = self.owner.store().drop_record(drop, sealed.record)?;
             if let Some(staging) = record.and_then(|record| record.staging) {
                 // One that is stored is still in its boxes.
-                file = File::open(self.owner.engine().drops().directory()?.join(staging)).ok().map(Arc::new);
+                let path = self.owner.engine().drops().directory()?.join(staging);
+                let sealing = self.owner.store().sealing();
+                file = File::open(path).and_then(|file| sealing.open(file)).ok().map(Arc::new);
             }
         }
         let Some(file) = file else { return Ok(()) };
@@ -192,7 +194,7 @@ impl Fs {
         mode: u32,
         open: bool,
         by: Credentials,
-    ) -> Result<(MutexGuard<'_, State>, ChannelId, EntryId, File), FsError> {
+    ) -> Result<(MutexGuard<'_, State>, ChannelId, EntryId, StagedFile), FsError> {
         self.options.check_changes_allowed()?;
         let (drop, directory, mut state) = self.directory(parent)?;
         let name = self.checked_name(&state, drop, directory, name)?;
@@ -219,12 +221,12 @@ impl Fs {
     }
 
     /// Where this process may, the file belongs to who made it on the disk too, and so for later mounts.
-    fn give(&self, file: &File, by: Credentials) -> io::Result<()> {
+    fn give(&self, file: &StagedFile, by: Credentials) -> io::Result<()> {
         let ours = (self.options.uid, self.options.gid) == (by.uid, by.gid);
         if ours || !rustix::process::geteuid().is_root() {
             return Ok(());
         }
-        std::os::unix::fs::fchown(file, Some(by.uid), Some(by.gid))
+        std::os::unix::fs::fchown(file.file(), Some(by.uid), Some(by.gid))
     }
 
     /// The name of something that is to be made in this directory: one that can be said to a reader.
@@ -244,6 +246,9 @@ impl Fs {
             return Err(FsError::quiet(libc::ENAMETOOLONG, "no name is that long"));
         }
         let name = name.to_str().ok_or_else(|| FsError::new(libc::EILSEQ, "a name in a drop must be UTF-8"))?;
+        if self.owner.store().sealing().name(name).is_err() {
+            return Err(FsError::quiet(libc::ENAMETOOLONG, "a sealed state keeps names in drops of at most 175 bytes"));
+        }
         let names = state.forest.names(directory);
         let path = names.join("/");
         let too_long = |text: String| Err(self.refused(&channel, libc::ENAMETOOLONG, text));
@@ -334,14 +339,14 @@ impl Fs {
         written
     }
 
-    fn write_staged(&self, open: &OpenFile, file: &File, offset: u64, bytes: &[u8]) -> Result<u64, FsError> {
+    fn write_staged(&self, open: &OpenFile, file: &StagedFile, offset: u64, bytes: &[u8]) -> Result<u64, FsError> {
         let end = offset.checked_add(bytes.len() as u64).filter(|&end| end <= MAX_SIZE);
         let end = end.ok_or_else(|| FsError::quiet(libc::EFBIG, "no file is that long"))?;
         self.reserve(open.drop, open.entry, end, bytes.len() as u64)?;
         let result = file.write_all_at(bytes, offset);
-        if let Ok(found) = file.metadata() {
+        if let Ok((length, held)) = room_of(file) {
             let mut state = self.room.lock();
-            state.recount(open.entry, found.len(), held(&found));
+            state.recount(open.entry, length, held);
             if let (Some(Body::Staged(staged)), 0, Some(opening)) =
                 (state.forest.file_mut(open.entry), offset, open.opening)
             {
@@ -421,7 +426,7 @@ impl Fs {
         };
         let resized = staging.open(&names, true).and_then(|file| {
             file.set_len(size)?;
-            file.metadata()
+            room_of(&file)
         });
         let found = match resized {
             Ok(found) => found,
@@ -442,7 +447,7 @@ impl Fs {
                 staging.mark(&names, true)?;
             }
         }
-        state.recount(entry, found.len(), held(&found));
+        state.recount(entry, found.0, found.1);
         std::mem::drop(state);
         self.look_again(drop);
         Ok(())
@@ -552,7 +557,7 @@ impl Fs {
     }
 
     /// The file behind an open file that has no name any more.
-    pub(in crate::fs) fn unlinked(&self, file: &OpenFile) -> Option<Arc<File>> {
+    pub(in crate::fs) fn unlinked(&self, file: &OpenFile) -> Option<Arc<StagedFile>> {
         match &file.from {
             From::Staged(file) => Some(Arc::clone(file)),
             From::Record { .. } => None,
@@ -639,8 +644,14 @@ impl State {
 }
 
 /// What a file takes of the disk: no more than its length, and less where it has holes.
-pub(super) fn held(found: &std::fs::Metadata) -> u64 {
-    found.len().min(found.blocks().saturating_mul(512))
+pub(super) fn held(length: u64, found: &std::fs::Metadata) -> u64 {
+    length.min(found.blocks().saturating_mul(512))
+}
+
+/// The length of a file, and what it takes of the disk.
+fn room_of(file: &StagedFile) -> io::Result<(u64, u64)> {
+    let length = file.content_len()?;
+    Ok((length, held(length, &file.metadata()?)))
 }
 
 /// Whether a header with this path and name fits into a box, whatever else it will say.
@@ -660,17 +671,9 @@ pub(super) fn too_many() -> FsError {
     FsError::new(libc::ENOSPC, "there are too many files in drops: forget drops that are done with")
 }
 
-pub(in crate::fs) fn read_at(file: &File, offset: u64, size: usize) -> io::Result<Vec<u8>> {
+pub(in crate::fs) fn read_at(file: &StagedFile, offset: u64, size: usize) -> io::Result<Vec<u8>> {
     let mut bytes = vec![0; size];
-    let mut filled = 0;
-    while filled < size {
-        match file.read_at(&mut bytes[filled..], offset + filled as u64) {
-            Ok(0) => break,
-            Ok(count) => filled += count,
-            Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
-    bytes.truncate(filled);
+    let count = file.read_at(&mut bytes, offset)?;
+    bytes.truncate(count);
     Ok(bytes)
 }

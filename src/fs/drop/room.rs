@@ -1,7 +1,6 @@
 //! What is in drops, as it is shown: names of records from the store, and of files that are none yet from the disk.
 
 use std::collections::{BTreeSet, HashMap};
-use std::fs::File;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Instant, SystemTime};
 
@@ -14,7 +13,7 @@ use super::tree::{EntryId, Forest, MAX_ENTRIES, What};
 use crate::drop::{Digest, Kind, MAX_FILE_NAME_BYTES, SafeName, SafePath};
 use crate::engine::drops::Drops;
 use crate::fs::{Credentials, Fs, FsError, Node, Options};
-use crate::store::{ChannelId, DropRecord, RecordId, RecordState, Role};
+use crate::store::{ChannelId, DropRecord, RecordId, RecordState, Role, StagedFile};
 
 /// Records that are asked for at a time.
 const PAGE: usize = 256;
@@ -113,7 +112,7 @@ pub(super) struct Refused {
 /// A file that has no name any more, and that somebody has open.
 pub(super) struct Unlinked {
     pub(super) drop: ChannelId,
-    pub(super) file: Arc<File>,
+    pub(super) file: Arc<StagedFile>,
 }
 
 /// A file that is a record.
@@ -259,7 +258,7 @@ impl Fs {
         };
         state.same_boot = Some(same_boot);
         let root = state.forest.plant(drop);
-        let staging = Staging::of(&mount, drop);
+        let staging = Staging::of(&mount, drop, self.owner.store().sealing());
         let loaded = Loaded {
             role: channel.role,
             staging: staging.clone(),

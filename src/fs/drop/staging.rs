@@ -6,7 +6,7 @@
 //! STATE/drops/mount/CHANNEL/sent/N   the bytes of records, until replicas have them
 //! ```
 //!
-//! A name on the disk is a name in the mount, so a rename is one, and a crash loses no name. When a file is handed over it
+//! A name on the disk is a name in the mount (in a sealed state, the same encrypted), so a rename is one, and a crash loses no name. When a file is handed over it
 //! gets a second link in `sent`, which the record's row names, and then loses the first; a crash in between leaves both,
 //! and the row decides.
 //!
@@ -19,7 +19,7 @@ use std::io::{self, ErrorKind};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use crate::store::ChannelId;
+use crate::store::{ChannelId, Sealing, StagedFile};
 
 const FINISHED: u32 = 0o1000;
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
@@ -31,6 +31,7 @@ pub(super) const MOUNT: &str = "mount";
 #[derive(Clone, Debug)]
 pub(super) struct Staging {
     root: PathBuf,
+    sealing: Sealing,
 }
 
 /// Something that lay there when the mount began.
@@ -63,8 +64,8 @@ pub(super) fn is_same_boot(mount: &Path) -> io::Result<bool> {
 
 impl Staging {
     /// Of this drop, below the directory `mount`.
-    pub(super) fn of(mount: &Path, drop: ChannelId) -> Self {
-        Self { root: mount.join(drop.0.to_string()) }
+    pub(super) fn of(mount: &Path, drop: ChannelId, sealing: &Sealing) -> Self {
+        Self { root: mount.join(drop.0.to_string()), sealing: sealing.clone() }
     }
 
     fn tree(&self) -> PathBuf {
@@ -76,57 +77,61 @@ impl Staging {
     }
 
     /// Where a file or directory with these names is.
-    pub(super) fn path(&self, names: &[impl AsRef<Path>]) -> PathBuf {
-        names.iter().fold(self.tree(), |path, name| path.join(name))
+    ///
+    /// # Errors
+    /// A name is too long to be sealed.
+    pub(super) fn path(&self, names: &[impl AsRef<str>]) -> io::Result<PathBuf> {
+        names.iter().try_fold(self.tree(), |path, name| Ok(path.join(self.sealing.name(name.as_ref())?)))
     }
 
     /// Makes a file that is not there yet; says it is open for reading and writing.
-    pub(super) fn create(&self, names: &[impl AsRef<Path>], mode: u32) -> io::Result<File> {
-        let path = self.path(names);
+    pub(super) fn create(&self, names: &[impl AsRef<str>], mode: u32) -> io::Result<StagedFile> {
+        let path = self.path(names)?;
         self.with_parent(&path, |path| {
             OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(path)
         })
         .and_then(|file| {
-            file.set_permissions(Permissions::from_mode(mode & 0o777))?;
+            let file = self.sealing.create(file)?;
+            file.file().set_permissions(Permissions::from_mode(mode & 0o777))?;
             Ok(file)
         })
     }
 
     /// Opens a file. Whoever opens it for writing takes its mark.
-    pub(super) fn open(&self, names: &[impl AsRef<Path>], writes: bool) -> io::Result<File> {
-        let path = self.path(names);
+    pub(super) fn open(&self, names: &[impl AsRef<str>], writes: bool) -> io::Result<StagedFile> {
+        let path = self.path(names)?;
         if !writes {
-            return File::open(path);
+            return self.sealing.open(File::open(path)?);
         }
         let mode = fs::metadata(&path)?.mode() & 0o777;
         fs::set_permissions(&path, Permissions::from_mode(mode | 0o200))?;
         let file = OpenOptions::new().read(true).write(true).custom_flags(libc::O_NOFOLLOW).open(&path)?;
         file.set_permissions(Permissions::from_mode(mode))?;
-        Ok(file)
+        self.sealing.open(file)
     }
 
     /// Marks a file as closed in order, or as not.
-    pub(super) fn mark(&self, names: &[impl AsRef<Path>], finished: bool) -> io::Result<()> {
-        let path = self.path(names);
+    pub(super) fn mark(&self, names: &[impl AsRef<str>], finished: bool) -> io::Result<()> {
+        let path = self.path(names)?;
         let mode = fs::metadata(&path)?.mode() & 0o777;
         fs::set_permissions(&path, Permissions::from_mode(if finished { mode | FINISHED } else { mode }))
     }
 
     /// Changes permission bits, and leaves the mark.
-    pub(super) fn set_mode(&self, names: &[impl AsRef<Path>], mode: u32) -> io::Result<()> {
-        let path = self.path(names);
+    pub(super) fn set_mode(&self, names: &[impl AsRef<str>], mode: u32) -> io::Result<()> {
+        let path = self.path(names)?;
         let mark = fs::metadata(&path)?.mode() & FINISHED;
         fs::set_permissions(&path, Permissions::from_mode((mode & 0o777) | mark))
     }
 
-    pub(super) fn make_directory(&self, names: &[impl AsRef<Path>]) -> io::Result<()> {
-        self.with_parent(&self.path(names), |path| DirBuilder::new().mode(0o700).create(path))
+    pub(super) fn make_directory(&self, names: &[impl AsRef<str>]) -> io::Result<()> {
+        self.with_parent(&self.path(names)?, |path| DirBuilder::new().mode(0o700).create(path))
     }
 
     /// Moves within the drop. What is at the new name goes, or changes places.
-    pub(super) fn rename(&self, old: &[impl AsRef<Path>], new: &[impl AsRef<Path>], exchange: bool) -> io::Result<()> {
-        let old = self.path(old);
-        self.with_parent(&self.path(new), |new| {
+    pub(super) fn rename(&self, old: &[impl AsRef<str>], new: &[impl AsRef<str>], exchange: bool) -> io::Result<()> {
+        let old = self.path(old)?;
+        self.with_parent(&self.path(new)?, |new| {
             if exchange {
                 let flags = rustix::fs::RenameFlags::EXCHANGE;
                 rustix::fs::renameat_with(rustix::fs::CWD, &old, rustix::fs::CWD, new, flags)?;
@@ -136,18 +141,18 @@ impl Staging {
         })
     }
 
-    pub(super) fn remove_file(&self, names: &[impl AsRef<Path>]) -> io::Result<()> {
-        allow_missing(fs::remove_file(self.path(names)))
+    pub(super) fn remove_file(&self, names: &[impl AsRef<str>]) -> io::Result<()> {
+        allow_missing(fs::remove_file(self.path(names)?))
     }
 
-    pub(super) fn remove_directory(&self, names: &[impl AsRef<Path>]) -> io::Result<()> {
-        allow_missing(fs::remove_dir(self.path(names)))
+    pub(super) fn remove_directory(&self, names: &[impl AsRef<str>]) -> io::Result<()> {
+        allow_missing(fs::remove_dir(self.path(names)?))
     }
 
     /// Makes a file's bytes and its name last through a power cut.
-    pub(super) fn sync(&self, file: &File, names: &[impl AsRef<Path>]) -> io::Result<()> {
+    pub(super) fn sync(&self, file: &StagedFile, names: &[impl AsRef<str>]) -> io::Result<()> {
         file.sync_all()?;
-        let path = self.path(names);
+        let path = self.path(names)?;
         for directory in path.ancestors().skip(1).take_while(|directory| directory.starts_with(&self.root)) {
             File::open(directory)?.sync_all()?;
         }
@@ -155,12 +160,12 @@ impl Staging {
     }
 
     /// Gives a file its second link, under which it is handed over.
-    pub(super) fn link(&self, names: &[impl AsRef<Path>]) -> io::Result<PathBuf> {
+    pub(super) fn link(&self, names: &[impl AsRef<str>]) -> io::Result<PathBuf> {
         make(&self.sent())?;
         let mut number = [0; 8];
         getrandom::fill(&mut number).map_err(|error| io::Error::other(error.to_string()))?;
         let sent = self.sent().join(format!("{:016x}", u64::from_le_bytes(number)));
-        fs::hard_link(self.path(names), &sent)?;
+        fs::hard_link(self.path(names)?, &sent)?;
         Ok(sent)
     }
 
@@ -174,9 +179,9 @@ impl Staging {
         let mut found = Vec::new();
         let mut open = vec![Vec::new()];
         while let Some(directory) = open.pop() {
-            for entry in list(&self.path(&directory))? {
+            for entry in list(&self.path(&directory)?)? {
                 // What was made under a name of the mount is text.
-                let Ok(name) = entry.file_name().into_string() else { continue };
+                let Some(name) = self.sealing.plain_name(&entry.file_name()) else { continue };
                 let mut names: Vec<String> = directory.clone();
                 names.push(name);
                 let metadata = entry.metadata()?;
@@ -192,10 +197,9 @@ impl Staging {
                 }
                 let finished = (metadata.mode() & FINISHED != 0 || sent.is_some()) && same_boot;
                 self.mark(&names, finished)?;
-                found.push((
-                    names,
-                    Found::File { bytes: metadata.len(), held: super::open::held(&metadata), finished, sent },
-                ));
+                let bytes = self.sealing.content_len(metadata.len());
+                let held = super::open::held(bytes, &metadata);
+                found.push((names, Found::File { bytes, held, finished, sent }));
             }
         }
         Ok(found)
@@ -224,17 +228,17 @@ impl Staging {
 }
 
 /// A second open file of one that may have no name any more.
-pub(in crate::fs) fn reopen(file: &File, writes: bool) -> io::Result<File> {
-    let path = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(file));
+pub(in crate::fs) fn reopen(file: &StagedFile, writes: bool) -> io::Result<StagedFile> {
+    let path = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(file.file()));
     let mode = file.metadata()?.mode() & 0o777;
     if writes {
-        file.set_permissions(Permissions::from_mode(mode | 0o200))?;
+        file.file().set_permissions(Permissions::from_mode(mode | 0o200))?;
     }
     let opened = OpenOptions::new().read(true).write(writes).open(path)?;
     if writes {
         opened.set_permissions(Permissions::from_mode(mode))?;
     }
-    Ok(opened)
+    file.again(opened)
 }
 
 /// The drops that have files below `mount`.
@@ -264,12 +268,10 @@ pub(super) fn allow_missing(result: io::Result<()>) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use std::io::Write;
-
     use super::*;
 
     fn drop_in(root: &Path) -> Staging {
-        Staging::of(root, ChannelId(3))
+        Staging::of(root, ChannelId(3), &Sealing::default())
     }
 
     #[test]
@@ -278,7 +280,7 @@ mod tests {
         assert!(!is_same_boot(root.path()).unwrap(), "nothing is known at first");
         assert!(is_same_boot(root.path()).unwrap());
         let staging = drop_in(root.path());
-        staging.create(&["a", "closed"], 0o640).unwrap().write_all(b"abc").unwrap();
+        staging.create(&["a", "closed"], 0o640).unwrap().write_all_at(b"abc", 0).unwrap();
         staging.create(&["open"], 0o400).unwrap();
         staging.mark(&["a", "closed"], true).unwrap();
         staging.set_mode(&["a", "closed"], 0o600).unwrap();
@@ -339,12 +341,12 @@ mod tests {
     fn names_change_places() {
         let root = tempfile::tempdir().unwrap();
         let staging = drop_in(root.path());
-        staging.create(&["a"], 0o600).unwrap().write_all(b"a").unwrap();
-        staging.create(&["b"], 0o600).unwrap().write_all(b"b").unwrap();
+        staging.create(&["a"], 0o600).unwrap().write_all_at(b"a", 0).unwrap();
+        staging.create(&["b"], 0o600).unwrap().write_all_at(b"b", 0).unwrap();
         staging.rename(&["a"], &["b"], true).unwrap();
-        assert_eq!(fs::read(staging.path(&["a"])).unwrap(), b"b");
+        assert_eq!(fs::read(staging.path(&["a"]).unwrap()).unwrap(), b"b");
         staging.rename(&["a"], &["new", "b"], false).unwrap();
-        assert_eq!(fs::read(staging.path(&["new", "b"])).unwrap(), b"b");
+        assert_eq!(fs::read(staging.path(&["new", "b"]).unwrap()).unwrap(), b"b");
         staging.remove_directory(&["new"]).unwrap_err();
     }
 }

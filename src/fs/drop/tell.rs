@@ -63,8 +63,9 @@ impl Fs {
                     ..Attributes::of_dropped(node, sealed.size, false, sealed.modified, &self.options)
                 },
                 Body::Staged(_) => {
-                    let found = std::fs::symlink_metadata(loaded.staging.path(&state.owned_names(entry)))?;
-                    Attributes::of_file(node, &found, &self.options)
+                    let found = std::fs::symlink_metadata(loaded.staging.path(&state.owned_names(entry))?)?;
+                    let length = self.owner.store().sealing().content_len(found.len());
+                    Attributes::of_file(node, length, &found, &self.options)
                 }
             }
         };

@@ -320,7 +320,11 @@ fn a_crash_in_the_middle_of_a_hand_over_loses_nothing_and_sends_nothing_twice() 
     let id = world.drop_id();
     world.copy("outbox/linked", b"1");
     world.copy("outbox/rowed", b"22");
-    let staging = staging::Staging::of(&world.fs().owner().engine().drops().directory().unwrap().join("mount"), id);
+    let staging = staging::Staging::of(
+        &world.fs().owner().engine().drops().directory().unwrap().join("mount"),
+        id,
+        world.fs().owner().store().sealing(),
+    );
     let linked = staging.link(&["linked"]).unwrap();
     // As the engine makes it before it asks the store: the mark of a closed file goes with it.
     std::fs::set_permissions(linked, std::os::unix::fs::PermissionsExt::from_mode(0o400)).unwrap();

@@ -9,6 +9,7 @@ use super::super::clock::Clock;
 use super::super::*;
 use super::LIMITS;
 use super::model::{Model, Op, op};
+use crate::bacap::WriteCap;
 
 /// A store on a disk in memory; only its lock is on a real one.
 struct Simulated {
@@ -97,6 +98,51 @@ fn check_cut(history: &History, left: &Image, at: usize, loss: Loss) {
         panic!("event {at}, {loss:?}, request {done}: without it: {without}; with it: {with}");
     }
     store.close();
+}
+
+/// A sealed state, whose power fails at each of its syncs: what was acknowledged is there, and the disk says nothing of it.
+#[test]
+fn a_sealed_state_survives_power_cuts_and_its_disk_says_nothing() {
+    let key = StateKey::random().unwrap();
+    let sealed = |image| {
+        let home = Simulated::with(image);
+        let passphrase = Passphrase::new(zeroize::Zeroizing::new(b"one".to_vec())).unwrap();
+        seal(&home.state, &passphrase).unwrap();
+        home.state.unlock(key.clone());
+        home
+    };
+    let home = sealed(Image::default());
+    home.disk.record();
+    let store = home.open().unwrap();
+    let secret = b"0123456789abcdef";
+    let id = store.create_stream(super::name("zugspitze"), WriteCap::from_seed(&[9; 32])).wait().unwrap();
+    let mut acknowledged = vec![(home.disk.recorded(), 0)];
+    for round in 1..=6_u64 {
+        store.append(id, secret.repeat(100), None).wait().unwrap();
+        acknowledged.push((home.disk.recorded(), round * 1600));
+    }
+    store.close();
+    let (mut image, mut cuts) = (Image::default(), 0);
+    for (at, event) in home.disk.history().into_iter().enumerate() {
+        if matches!(event, Event::Sync { .. }) && at >= acknowledged[0].0 && at % 2 == 0 {
+            let left = image.after_cut(Loss::Random(at as u64));
+            for name in ["/pigeonfs.db", "/pigeonfs.db-wal"] {
+                let bytes = left.file(name).cloned().unwrap_or_default();
+                for told in [&b"zugspitze"[..], secret, b"SQLite format", b"CREATE TABLE"] {
+                    assert!(!bytes.windows(told.len()).any(|window| window == told), "event {at}: in {name}");
+                }
+            }
+            let size = acknowledged[acknowledged.partition_point(|(length, _)| *length <= at) - 1].1;
+            let home = sealed(left);
+            let store = home.open().unwrap();
+            let found = store.by_name(&super::name("zugspitze")).unwrap().unwrap();
+            assert!(found.size == size || found.size == size + 1600, "event {at}: {} of {size}", found.size);
+            store.close();
+            cuts += 1;
+        }
+        image.apply(event);
+    }
+    assert!(cuts > 3, "{cuts} cuts");
 }
 
 /// The disk fails in all ways, for a moment or for a while. What is answered with an error may be there or not; nothing
