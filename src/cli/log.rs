@@ -267,7 +267,7 @@ impl Queue {
             }
             if let Some(store) = store.filter(|_| !kept.is_empty()) {
                 // Nobody waits for it, and where the store is closed there is nothing to say.
-                let _ = store.log(kept);
+                drop(store.log(kept));
             }
             if dropped > 0 {
                 write(format!("{dropped} lines of the log were dropped here: nobody read it\n").as_bytes());
