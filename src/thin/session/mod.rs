@@ -305,6 +305,11 @@ impl<D: Dial> Session<D> {
     fn take(&mut self, mut call: Call) {
         let mut earlier = None;
         if let Some(key) = call.body.cancel {
+            // Nobody waits for it any more, and the sweep that cancels it is still to come.
+            let dead = self.calls.find_key(key).filter(|(_, entry)| entry.call.answer.is_closed()).map(|(seq, _)| seq);
+            if let Some(seq) = dead {
+                self.give_up(seq, None);
+            }
             if self.calls.find_key(key).is_some() {
                 let text = "the same envelope, or copy stream, is under way already: wait for it, or cancel it first";
                 let _ = call.answer.send(Err(ErrorKind::InvalidArgument(text.to_owned())));

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use pigeonfs::bacap::WriteCap;
 use pigeonfs::thin::message::{EncryptReply, EnvelopesFromPayloadReply, Octets, ResponseFrame, StartCopyReply};
-use pigeonfs::thin::{CancelOutcome, Courier, ErrorKind, Part, Payload, ReadOutcome};
+use pigeonfs::thin::{CancelOutcome, Courier, ErrorKind, Missing, Part, Payload, ReadOutcome};
 use tokio::time::Instant;
 
 use crate::peer::{Peer, ended, index, soon, start_read, start_read_until, status};
@@ -75,6 +75,36 @@ async fn p3_an_envelope_that_is_started_again_after_its_future_was_dropped_outli
     assert!(daemon.hears_nothing(Duration::from_secs(20)).await, "no cancel meets the new one");
     daemon.say(ended(new.query_id, 0, Some(b"box"))).await;
     assert_eq!(again.await.expect("joined"), Ok(ReadOutcome::Box(b"box".to_vec())));
+}
+
+/// The session had not swept the dropped one away when the new one came, and refused it as a second one.
+#[tokio::test(start_paused = true)]
+async fn p3_an_envelope_is_started_again_at_once_after_its_future_was_dropped() {
+    let (mut peer, client) = Peer::new();
+    let (mut daemon, _) = peer.accept(1).await;
+    let cap = WriteCap::from_seed(&[1; 32]);
+    let asking = tokio::spawn({
+        let (client, cap) = (client.clone(), cap.clone());
+        async move { client.encrypt_read(cap.read_cap(), cap.index(), soon()).await }
+    });
+    daemon.encrypt(3).await;
+    let envelope = asking.await.expect("joined").expect("an envelope");
+    let start = || client.start_read(cap.read_cap(), cap.index(), &envelope, Missing::Report, soon());
+    let mut first = Box::pin(start());
+    tokio::select! {
+        biased;
+        _ = &mut first => unreachable!("nothing was answered"),
+        _ = daemon.hear_start() => {}
+    }
+    drop(first);
+    let answer = async {
+        daemon.hear_cancel().await;
+        let query_id = daemon.hear_start().await.query_id;
+        daemon.say(ended(query_id, 0, Some(b"box"))).await;
+        daemon
+    };
+    let (again, _daemon) = tokio::join!(start(), answer);
+    assert_eq!(again, Ok(ReadOutcome::Box(b"box".to_vec())));
 }
 
 #[tokio::test(start_paused = true)]
