@@ -127,5 +127,5 @@ pub use discovery::{Discovery, Environment};
 pub(crate) use error::started;
 pub use error::{Error, ErrorKind, Operation, ReplyType, error_text};
 pub use pki::Document;
-pub use session::{Absence, Event, Events, Link, Status};
+pub use session::{Absence, Event, Events, Inbound, Link, Status};
 pub use transport::{Dial, Socket};

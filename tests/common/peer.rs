@@ -53,8 +53,11 @@ impl Peer {
     }
 
     pub fn with_seed(seed: u64) -> (Self, Client) {
+        Self::with(ClientOptions { seed: Some(seed), ..ClientOptions::default() })
+    }
+
+    pub fn with(options: ClientOptions) -> (Self, Client) {
         let (dialled, accepted) = mpsc::channel(1);
-        let options = ClientOptions { seed: Some(seed), ..ClientOptions::default() };
         (Self(accepted), Client::over(Pipes(dialled), options))
     }
 

@@ -4,6 +4,7 @@
 #[allow(dead_code, unreachable_pub)] // Each test uses a part of it.
 mod peer;
 
+mod exchange;
 mod fuzz;
 mod hazards;
 mod localnet_ctl;

@@ -33,7 +33,8 @@ impl Client {
         key: CancelKey,
         deadline: Instant,
     ) -> Result<CancelOutcome, Error> {
-        let body = Body { frame: Box::new(move |id| key.request(id)), cancel: None, cancels: Some(key) };
+        let body =
+            Body { frame: Box::new(move |id| key.request(id)), cancel: None, cancels: Some(key), fragile: false };
         let answered = self.ask(operation, deadline, body).await?;
         let frame = answered.frame;
         let reply = match key {

@@ -50,7 +50,7 @@ impl Client {
         payload: &[u8],
         deadline: Instant,
     ) -> Result<SentMessage, Error> {
-        match self.legacy(to, payload, Awaits::Sent, deadline).await? {
+        match self.legacy(to, payload, Awaits::Sent, None, deadline).await? {
             Sending::Sent { surb_id, reply_eta } => Ok(SentMessage { surb_id, reply_eta }),
             _ => unreachable!("the session answers what was awaited"),
         }
@@ -63,7 +63,7 @@ impl Client {
         payload: &[u8],
         deadline: Instant,
     ) -> Result<(), Error> {
-        self.legacy(to, payload, Awaits::Nothing, deadline).await.map(drop)
+        self.legacy(to, payload, Awaits::Nothing, None, deadline).await.map(drop)
     }
 
     /// Sends a message and waits for its reply, zero-padded to the geometry's payload length. A reply that came while the
@@ -74,10 +74,23 @@ impl Client {
         payload: &[u8],
         deadline: Instant,
     ) -> Result<Vec<u8>, Error> {
-        match self.legacy(to, payload, Awaits::Reply, deadline).await? {
+        match self.legacy(to, payload, Awaits::Reply, None, deadline).await? {
             Sending::Reply(payload) => Ok(payload),
             _ => unreachable!("the session answers what was awaited"),
         }
+    }
+
+    /// Hands a message over whose reply comes under a SURB id of the caller's own making, which was never used before;
+    /// returns when the daemon has it. For programs that look at frames themselves
+    /// ([`ClientOptions::inbound`](crate::thin::ClientOptions::inbound)): what became of it comes as frames alone.
+    pub async fn hand_over_message(
+        &self,
+        surb_id: [u8; ID_BYTES],
+        to: &Destination,
+        payload: &[u8],
+        deadline: Instant,
+    ) -> Result<(), Error> {
+        self.legacy(to, payload, Awaits::Nothing, Some(surb_id), deadline).await.map(drop)
     }
 
     async fn legacy(
@@ -85,6 +98,7 @@ impl Client {
         to: &Destination,
         payload: &[u8],
         awaits: Awaits,
+        surb_id: Option<[u8; ID_BYTES]>,
         deadline: Instant,
     ) -> Result<Sending, Error> {
         let operation = Operation::SendMessage;
@@ -101,7 +115,7 @@ impl Client {
         let room = self.room(operation, deadline, &self.started).await?;
         let (answer, answered) = oneshot::channel();
         let (destination, queue, payload) = (to.identity_hash, to.queue_id.clone(), payload.to_vec());
-        let send = Send { destination, queue, payload, awaits, deadline, answer, room };
+        let send = Send { destination, queue, payload, surb_id, awaits, deadline, answer, room };
         self.command(operation, deadline, Command::Send(send)).await?;
         self.answer(operation, answered).await
     }

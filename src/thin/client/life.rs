@@ -49,6 +49,16 @@ impl Client {
         }
     }
 
+    /// Drops the connection, and ends this client without telling the daemon, which keeps the session and what runs in it
+    /// for its grace period: a client with the same [`token`](crate::thin::ClientOptions::token) resumes it. Unanswered
+    /// requests fail here, and go on there.
+    pub async fn leave(&self) {
+        let (done, left) = oneshot::channel();
+        if self.commands.send(Command::Leave(done)).await.is_ok() {
+            let _ = left.await;
+        }
+    }
+
     /// Connects now, without waiting for the next attempt's turn. Does nothing while connected.
     pub async fn reconnect(&self) {
         // A session that is closed has nothing to connect.

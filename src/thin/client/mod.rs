@@ -5,6 +5,7 @@ mod copy;
 mod copy_stream;
 mod directory;
 mod elements;
+mod exchange;
 mod legacy;
 mod life;
 mod pigeonhole;
@@ -33,7 +34,7 @@ pub use self::vouchers::{Induction, MintedVoucher, OpenedReply, Voucher, Voucher
 use super::message::{HASH_BYTES, ID_BYTES, Octets, RequestFrame, ResponseFrame};
 use super::pki::Service;
 use super::session::{self, Answered, Body, Call, CancelKey, Command, Handle, LOCAL, STARTED};
-use super::{Config, Dial, Error, ErrorKind, Event, Operation, Status};
+use super::{Config, Dial, Error, ErrorKind, Event, Inbound, Operation, Status};
 use crate::bacap::BoxIndex;
 
 /// How a client behaves.
@@ -48,11 +49,17 @@ pub struct ClientOptions {
     /// After another daemon process was met, hold back all that goes into the mixnet until [`Client::release`] says that
     /// it may: the daemon may be of another network now, and what was unanswered was meant for the one before.
     pub hold_after_restart: bool,
+    /// The session's token, 16 random bytes: with the one of a session that was left ([`Client::leave`]) that session is
+    /// resumed, if the daemon still knows it. Whoever knows it can take the session over. `None` makes one.
+    pub token: Option<[u8; ID_BYTES]>,
+    /// Where a copy of each frame goes, in order, for programs that speak the protocol themselves ([`Client::exchange`]).
+    /// The daemon is read no faster than the frames are taken from it.
+    pub inbound: Option<mpsc::Sender<Inbound>>,
 }
 
 impl Default for ClientOptions {
     fn default() -> Self {
-        Self { started: STARTED, seed: None, hold_after_restart: false }
+        Self { started: STARTED, seed: None, hold_after_restart: false, token: None, inbound: None }
     }
 }
 
@@ -156,7 +163,7 @@ impl Client {
         cancel: Option<CancelKey>,
         frame: impl Fn([u8; ID_BYTES]) -> RequestFrame + Send + 'static,
     ) -> Result<ResponseFrame, Error> {
-        let body = Body { frame: Box::new(frame), cancel, cancels: None };
+        let body = Body { frame: Box::new(frame), cancel, cancels: None, fragile: false };
         Ok(self.ask(operation, deadline, body).await?.frame)
     }
 

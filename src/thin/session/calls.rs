@@ -160,6 +160,12 @@ impl Calls {
         self.entries.values().any(|entry| entry.id.is_some() && entry.call.body.cancel.is_none())
     }
 
+    /// Requests of this connection that are not put again on another.
+    pub(super) fn fragile(&self) -> Vec<u64> {
+        let fragile = |entry: &Entry| entry.call.body.fragile && entry.id.is_some();
+        self.entries.iter().filter(|(_, entry)| fragile(entry)).map(|(&seq, _)| seq).collect()
+    }
+
     /// Mixnet requests of this connection that are unanswered.
     pub(super) fn started(&self) -> usize {
         self.entries.values().filter(|entry| entry.id.is_some() && entry.call.body.cancel.is_some()).count()

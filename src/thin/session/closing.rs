@@ -22,7 +22,7 @@ impl<D: Dial> Session<D> {
             match command {
                 Command::Call(call) => drop(call.answer.send(Err(ErrorKind::Closed))),
                 Command::Send(send) => drop(send.answer.send(Err(ErrorKind::Closed))),
-                Command::Close(other) | Command::Disconnect(other) => drop(other.send(())),
+                Command::Close(other) | Command::Disconnect(other) | Command::Leave(other) => drop(other.send(())),
                 Command::Reconnect | Command::Release(_) => {}
             }
         }

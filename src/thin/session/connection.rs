@@ -12,9 +12,10 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tracing::debug;
 
-use crate::thin::Dial;
+use super::heard::Heard;
 use crate::thin::frame::{self, FrameError};
 use crate::thin::message::ResponseFrame;
+use crate::thin::{Dial, Inbound};
 
 const DIAL: Duration = Duration::from_secs(20);
 const READ_BUFFER: usize = 16 * 1024;
@@ -49,6 +50,7 @@ impl Connection {
         address: &str,
         attempt: u64,
         wire: &mpsc::Sender<(u64, Wire)>,
+        inbound: Option<mpsc::Sender<Inbound>>,
     ) -> Self {
         // One frame on its way and one behind it: what is not yet due to leave stays in the session, which may think
         // better of it.
@@ -56,7 +58,7 @@ impl Connection {
         let (hand_over, stream) = oneshot::channel();
         let (dialer, wire, address) = (Arc::clone(dialer), wire.clone(), address.to_owned());
         let reader = tokio::spawn(async move {
-            let (error, malformed) = read(&*dialer, &address, attempt, &wire, hand_over).await;
+            let (error, malformed) = read(&*dialer, &address, attempt, &wire, inbound, hand_over).await;
             let _ = wire.send((attempt, Wire::Ended { error, malformed })).await;
         });
         let sender = tokio::spawn(async move {
@@ -92,6 +94,7 @@ async fn read<D: Dial>(
     address: &str,
     attempt: u64,
     wire: &mpsc::Sender<(u64, Wire)>,
+    inbound: Option<mpsc::Sender<Inbound>>,
     hand_over: oneshot::Sender<tokio::io::WriteHalf<D::Stream>>,
 ) -> (String, bool) {
     dialer.ready().await;
@@ -109,12 +112,17 @@ async fn read<D: Dial>(
     }
     loop {
         let frame = match frame::read_body(&mut read).await {
-            Ok(Some(body)) => frame::decode::<ResponseFrame>(&body),
+            Ok(Some(body)) => frame::decode::<ResponseFrame>(&body).map(|frame| (frame, body)),
             Ok(None) => return (format!("{address} hung up"), false),
             Err(error) => Err(error),
         };
         match frame {
-            Ok(frame) => {
+            Ok((frame, body)) => {
+                if let Some(inbound) = &inbound {
+                    let is_reply = Heard::of(&frame).is_some();
+                    // Whoever does not look at frames any more has dropped the other end.
+                    let _ = inbound.send(Inbound::Frame { body, is_reply }).await;
+                }
                 if wire.send((attempt, Wire::Frame(Box::new(frame)))).await.is_err() {
                     return (String::new(), false);
                 }

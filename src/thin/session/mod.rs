@@ -40,7 +40,7 @@ use self::connection::{Connection, Wire};
 pub(super) use self::request::{Answer, Answered, Body, Call, CancelKey, Command, Id};
 use self::sends::Sends;
 pub(super) use self::sends::{Awaits, Send, Sending};
-pub use self::status::{Absence, Event, Events, Link, Status};
+pub use self::status::{Absence, Event, Events, Inbound, Link, Status};
 pub(super) use self::timing::late;
 use self::tombstones::Tombstones;
 use self::vigil::Vigil;
@@ -91,7 +91,8 @@ pub(super) fn start<D: Dial>(dialer: D, options: &ClientOptions) -> Handle {
         dropped,
         status,
         events,
-        token: random.random(),
+        token: options.token.unwrap_or_else(|| random.random()),
+        inbound: options.inbound.clone(),
         random,
         calls: Calls::default(),
         sends: Sends::default(),
@@ -127,6 +128,8 @@ struct Session<D> {
     status: watch::Sender<Status>,
     events: broadcast::Sender<Event>,
     token: Id,
+    /// Where a copy of each frame goes.
+    inbound: Option<mpsc::Sender<Inbound>>,
     /// All of this session's randomness.
     random: StdRng,
     calls: Calls,
@@ -271,6 +274,12 @@ impl<D: Dial> Session<D> {
                 self.lost(Link::Disconnected);
                 let _ = done.send(());
             }
+            Command::Leave(done) => {
+                self.lost(Link::Disconnected);
+                // The daemon keeps it, so there is nobody to tell.
+                self.registered = false;
+                self.close(Some(done));
+            }
             Command::Reconnect => {
                 self.failures = 0;
                 if matches!(self.phase, Phase::Waiting { .. } | Phase::Idle) {
@@ -384,7 +393,8 @@ impl<D: Dial> Session<D> {
 
     fn dial(&mut self) {
         self.attempt += 1;
-        self.connection = Some(Connection::start(&self.dialer, &self.address, self.attempt, &self.wire_sender));
+        let (wire, inbound) = (&self.wire_sender, self.inbound.clone());
+        self.connection = Some(Connection::start(&self.dialer, &self.address, self.attempt, wire, inbound));
         self.phase = Phase::Dialling;
         if self.status.borrow().link == Link::Disconnected {
             self.tell(Link::Connecting);
@@ -424,7 +434,12 @@ impl<D: Dial> Session<D> {
         self.outbox.clear();
         (self.consensus, self.document, self.ended) = (false, false, [false; 2]);
         self.tombstones.lost();
-        self.sends.lost(link.trouble().unwrap_or("the connection was given up"));
+        let why = link.trouble().unwrap_or("the connection was given up");
+        self.sends.lost(why);
+        for seq in self.calls.fragile() {
+            self.give_up(seq, Some(ErrorKind::Lost(why.to_owned())));
+        }
+        self.tell_inbound(why);
         if matches!(self.phase, Phase::Ready { since, .. } if since + STEADY <= now) {
             self.failures = 0;
         }
@@ -438,6 +453,17 @@ impl<D: Dial> Session<D> {
         }
         debug!(?link, "the daemon is not connected");
         self.tell(link);
+    }
+
+    /// Tells whoever looks at frames that no more come of this connection.
+    fn tell_inbound(&self, why: &str) {
+        let Some(inbound) = self.inbound.clone() else { return };
+        if let Err(mpsc::error::TrySendError::Full(ended)) = inbound.try_send(Inbound::Ended { error: why.to_owned() })
+        {
+            tokio::spawn(async move {
+                let _ = inbound.send(ended).await;
+            });
+        }
     }
 
     fn show(&mut self) {

@@ -26,6 +26,8 @@ pub(in crate::thin) struct Body {
     pub(in crate::thin) cancel: Option<CancelKey>,
     /// Set for cancels: what they cancel.
     pub(in crate::thin) cancels: Option<CancelKey>,
+    /// Whether it fails with its connection, rather than to be put again: a daemon hangs up at a request like this one.
+    pub(in crate::thin) fragile: bool,
 }
 
 /// The daemon's reply, and for a cancel whether it ended something.
@@ -59,6 +61,8 @@ pub(in crate::thin) enum Command {
     Send(Send),
     /// Drop the connection and keep the session.
     Disconnect(oneshot::Sender<()>),
+    /// Drop the connection, leave the session to the daemon, and end.
+    Leave(oneshot::Sender<()>),
     /// Connect now.
     Reconnect,
     /// What is held back goes into the mixnet through this daemon process.

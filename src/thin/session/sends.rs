@@ -34,11 +34,13 @@ pub(in crate::thin) enum Sending {
     Reply(Vec<u8>),
 }
 
-/// A legacy message on its way through the session, which makes its SURB id.
+/// A legacy message on its way through the session.
 pub(in crate::thin) struct Send {
     pub(in crate::thin) destination: [u8; 32],
     pub(in crate::thin) queue: Vec<u8>,
     pub(in crate::thin) payload: Vec<u8>,
+    /// Under which its reply comes. With `None` the session makes one where a reply is awaited.
+    pub(in crate::thin) surb_id: Option<Id>,
     pub(in crate::thin) awaits: Awaits,
     pub(in crate::thin) deadline: Instant,
     pub(in crate::thin) answer: Answer<Sending>,
@@ -86,12 +88,13 @@ impl Sends {
             if send.answer.is_closed() {
                 continue;
             }
-            let with_surb = send.awaits != Awaits::Nothing;
+            let awaited = send.awaits != Awaits::Nothing;
+            let surb_id = send.surb_id.or(awaited.then_some(surb_id));
             let message = SendMessage {
                 id: None,
-                with_surb,
+                with_surb: surb_id.is_some(),
                 // Never null with a SURB: a daemon was brought down by that.
-                surbid: with_surb.then(|| Octets::from(surb_id)),
+                surbid: surb_id.map(Octets::from),
                 destination_id_hash: Some(Octets::from(send.destination)),
                 recipient_queue_id: Some(Octets::from(send.queue)),
                 payload: Some(Octets::from(send.payload)),
@@ -104,7 +107,7 @@ impl Sends {
                 }
             };
             self.places.push_back((order, until, send.room));
-            if with_surb {
+            if let Some(surb_id) = surb_id.filter(|_| awaited) {
                 let Send { awaits, deadline, answer, .. } = send;
                 self.put.insert(surb_id, Put { awaits, deadline, answer, order });
             } else {

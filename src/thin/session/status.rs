@@ -130,6 +130,24 @@ pub enum Event {
     Missed(u64),
 }
 
+/// What comes from the daemon, frame by frame, for a program that speaks the protocol itself: see
+/// [`ClientOptions::inbound`](crate::thin::ClientOptions::inbound).
+#[derive(Clone, Debug)]
+pub enum Inbound {
+    /// A frame, of the handshake or later.
+    Frame {
+        /// One CBOR item, as the daemon encoded it.
+        body: Vec<u8>,
+        /// Whether it answers a request; else it is an event, or a part of the handshake.
+        is_reply: bool,
+    },
+    /// The connection ended, or an attempt at one failed. The next frame, if one comes, is of another connection.
+    Ended {
+        /// Why.
+        error: String,
+    },
+}
+
 /// A subscription to a session's events. Nothing waits for it: a subscriber that is slow by more than 256 events loses
 /// the oldest and is told how many.
 #[derive(Debug)]
