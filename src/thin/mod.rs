@@ -62,42 +62,9 @@
 //! so by key, from anywhere. The daemon does not find what still waits in its queue; the client remembers what it
 //! cancelled and does so again when it surfaces. Packets that have left may arrive all the same.
 //!
-//! # Coming from upstream's clients
-//!
-//! | Go | here |
-//! | --- | --- |
-//! | `LoadFile`, `FromConfig` | [`Config::load`], [`Config::parse`], [`Config::new`]; [`Config::discover`] finds one |
-//! | `NewThinClient`, `Dial` | [`Client::start`], [`Client::wait_connected`]; [`Client::over`] any stream |
-//! | `Close`; `Disconnect`; `Shutdown` | [`Client::close`]; [`Client::disconnect`]; dropping the last clone |
-//! | `IsConnected` | [`Status::link`] of [`Client::status`] |
-//! | `GetConfig`, `GetLogger` | the caller's own [`Config`]; the `tracing` crate |
-//! | `GetSphinxGeometry`, `GetPigeonholeGeometry` | [`Status::sphinx`], [`Status::pigeonhole`] |
-//! | `EventSink`, `StopEventSink` | [`Client::events`]; dropping it |
-//! | `PKIDocument`, `PKIDocumentForEpoch` | [`Client::pki_document`], [`Client::pki_document_for_epoch`] |
-//! | `GetPKIDocumentRaw` | [`Client::pki_document_raw`], [`pki::SignedDocument`] |
-//! | `GetDirectoryAuthorities` | [`Client::directory_authorities`] |
-//! | `GetServices`, `GetService` | [`Document::services`], [`Document::service`], [`Document::couriers`] |
-//! | `pretty_print_pki_doc` (Rust, Python) | [`Document`]'s `Display` |
-//! | `NewMessageID`, `NewSURBID`, `NewQueryID` | made by the client, which never uses one twice; [`message::random_id`] for frames of one's own |
-//! | `SendMessage`, `SendMessageWithoutReply` | [`Client::send_message`], [`Client::send_message_without_reply`] |
-//! | `BlockingSendMessage` | [`Client::blocking_send_message`] |
-//! | `NewKeypair` | [`Client::new_keypair`]; [`WriteCap::from_seed`](crate::bacap::WriteCap::from_seed) needs no daemon |
-//! | `EncryptRead`, `EncryptWrite` | [`Client::encrypt_read`], [`Client::encrypt_write`], [`Client::encrypt_tombstone`] |
-//! | `NextMessageBoxIndex`, `GetMessageBoxIndexCounter` | [`Client::next_index`], [`Client::index_counter`] |
-//! | `StartResendingEncryptedMessage` | [`Client::read`], which sees what the same envelope sent again does not; [`Client::start_write`] with [`WriteMode::Default`] |
-//! | `…NoRetry`, `…ReturnBoxExists` | [`Client::start_read`] with [`Missing::Report`], [`WriteMode::Strict`] |
-//! | `CancelResendingEncryptedMessage` | [`Client::cancel`], or dropping the future |
-//! | `TombstoneRange` | [`Client::tombstone_range`] |
-//! | `CreateCourierEnvelopesFromPayload` | [`Client::envelopes_from_payload`] |
-//! | `…FromMultiPayload`, `…FromTombstoneRange` | [`Client::envelopes_from_multi_payload`], [`Client::envelopes_from_tombstone_range`]; [`CopyStream`] makes them in order |
-//! | `StartResendingCopyCommand` | [`Client::start_copy`], with a [`Courier`] drawn or pinned |
-//! | `CancelResendingCopyCommand` | [`Client::cancel_copy`], or dropping the future |
-//! | `VoucherMint`, `VoucherInduct` | [`Client::voucher_mint`], [`Client::voucher_induct`] |
-//! | `VoucherOpen`, `VoucherDeriveStream` | [`Client::voucher_open`], [`Client::voucher_derive_stream`] |
-//! | `ThinClientErrorToString` | [`error_text`]; [`Error`]'s `Display` |
-//! | `IsExpectedOutcome` | the outcomes [`ReadOutcome`] and [`WriteOutcome`] |
-//!
 //! Source: `thin-client-protocol.md`; the hazards of its §6 are what this room is built to not have.
+//!
+#![doc = include_str!("MIGRATION.md")]
 
 mod client;
 mod config;
