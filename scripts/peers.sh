@@ -2,7 +2,7 @@
 # $XDG_CACHE_HOME/pigeonfs-peers, and made anew where they are missing or broken.
 #
 # Sets PIGEONFS_TEST_PIGEONHOLE_CP (the program), PIGEONFS_TEST_RUST_PEER (a program on the Rust client) and
-# PIGEONFS_TEST_PYTHON (a Python that has the package). With peers_profile=release the first two are optimised.
+# PIGEONFS_TEST_PYTHON (a Python that has the package, and pytest for our own). With peers_profile=release the first two are optimised.
 
 peers=${XDG_CACHE_HOME:-$HOME/.cache}/pigeonfs-peers
 thin_client=0.0.25
@@ -23,11 +23,11 @@ rust_peers() {
 python_peer() {
     local root=$peers/katzenpost_thinclient-$thin_client
     PIGEONFS_TEST_PYTHON=$root/bin/python
-    "$PIGEONFS_TEST_PYTHON" -c 'import katzenpost_thinclient' 2>/dev/null && return
+    "$PIGEONFS_TEST_PYTHON" -c 'import katzenpost_thinclient, pytest' 2>/dev/null && return
     say "installing upstream's Python client"
     rm -rf "$root"
     { python3 -m venv "$root" && "$PIGEONFS_TEST_PYTHON" -m pip install --quiet --disable-pip-version-check \
-        "katzenpost_thinclient==$thin_client"; } >&2 || die "katzenpost_thinclient could not be installed"
+        "katzenpost_thinclient==$thin_client" pytest; } >&2 || die "katzenpost_thinclient could not be installed"
 }
 
 mkdir -p "$peers"

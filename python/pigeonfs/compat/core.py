@@ -1,0 +1,17 @@
+"""The names of ``katzenpost_thinclient.core``."""
+
+from pigeonfs.thin.client import ThinClient
+from pigeonfs.thin.codes import *  # noqa: F403
+from pigeonfs.thin.core import (
+    MAX_MESSAGE_SIZE,
+    MESSAGE_ID_SIZE,
+    SURB_ID_SIZE,
+    Config,
+    ConfigFile,
+    Geometry,
+    PigeonholeGeometry,
+    ServiceDescriptor,
+    blake2_256_sum,
+    find_services,
+    pretty_print_obj,
+)

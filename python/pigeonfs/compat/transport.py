@@ -1,0 +1,3 @@
+"""The names of ``katzenpost_thinclient.transport``."""
+
+from pigeonfs.thin.transport import DialConfig, TcpDialConfig, UnixDialConfig, tcp, unix

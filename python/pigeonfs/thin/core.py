@@ -1,0 +1,676 @@
+"""The client, its configuration, and what it tells about the network."""
+
+import asyncio
+import hashlib
+import logging
+import os
+import pprint
+import random
+import sys
+from typing import Any, Awaitable, Callable, Dict, List, Optional, Tuple, Union
+
+from .._native import Session, cbor_loads
+from .codes import *  # noqa: F403
+from .codes import (
+    THIN_CLIENT_SUCCESS,
+    ConfigError,
+    StartResendingCancelledError,
+    ThinClientOfflineError,
+    thin_client_error_to_string,
+)
+from .transport import DialConfig, TcpDialConfig
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+# The longest frame that is read, in bytes.
+MAX_MESSAGE_SIZE = 40 * 1024 * 1024
+SURB_ID_SIZE = 16
+MESSAGE_ID_SIZE = 16
+
+# Seconds that a question to the daemon itself may take, unless a call says otherwise: an encrypt without a PKI document waits
+# for five attempts to fetch one.
+LOCAL_TIMEOUT = 300.0
+# Seconds that stop() and disconnect() hold the event loop up at most; what is not done then goes on beside it.
+_PATIENCE = 0.25
+_EPOCHS = 5
+
+Callback = Optional[Callable[[Dict[str, Any]], Awaitable[None]]]
+
+
+class Geometry:
+    """The sizes of the network's Sphinx packets in bytes, as the daemon tells them."""
+
+    def __init__(
+        self,
+        *,
+        PacketLength: int,
+        NrHops: int,
+        HeaderLength: int,
+        RoutingInfoLength: int,
+        PerHopRoutingInfoLength: int,
+        SURBLength: int,
+        SphinxPlaintextHeaderLength: int,
+        PayloadTagLength: int,
+        ForwardPayloadLength: int,
+        UserForwardPayloadLength: int,
+        NextNodeHopLength: int,
+        SPRPKeyMaterialLength: int,
+        NIKEName: str = "",
+        KEMName: str = "",
+    ) -> None:
+        self.PacketLength = PacketLength
+        self.NrHops = NrHops
+        self.HeaderLength = HeaderLength
+        self.RoutingInfoLength = RoutingInfoLength
+        self.PerHopRoutingInfoLength = PerHopRoutingInfoLength
+        self.SURBLength = SURBLength
+        self.SphinxPlaintextHeaderLength = SphinxPlaintextHeaderLength
+        self.PayloadTagLength = PayloadTagLength
+        self.ForwardPayloadLength = ForwardPayloadLength
+        self.UserForwardPayloadLength = UserForwardPayloadLength
+        self.NextNodeHopLength = NextNodeHopLength
+        self.SPRPKeyMaterialLength = SPRPKeyMaterialLength
+        self.NIKEName = NIKEName
+        self.KEMName = KEMName
+
+    def __str__(self) -> str:
+        return "\n".join(f"{name}: {value}" for name, value in vars(self).items())
+
+
+class PigeonholeGeometry:
+    """The sizes of the network's boxes and envelopes in bytes, as the daemon tells them."""
+
+    LENGTH_PREFIX_SIZE = 4
+
+    def __init__(
+        self,
+        *,
+        max_plaintext_payload_length: int,
+        courier_query_read_length: int = 0,
+        courier_query_write_length: int = 0,
+        courier_query_reply_read_length: int = 0,
+        courier_query_reply_write_length: int = 0,
+        nike_name: str = "",
+        signature_scheme_name: str = "Ed25519",
+    ) -> None:
+        self.max_plaintext_payload_length = max_plaintext_payload_length
+        self.courier_query_read_length = courier_query_read_length
+        self.courier_query_write_length = courier_query_write_length
+        self.courier_query_reply_read_length = courier_query_reply_read_length
+        self.courier_query_reply_write_length = courier_query_reply_write_length
+        self.nike_name = nike_name
+        self.signature_scheme_name = signature_scheme_name
+
+    def validate(self) -> None:
+        """Raises ValueError where the sizes cannot be those of a network."""
+        if self.max_plaintext_payload_length <= 0:
+            raise ValueError("max_plaintext_payload_length must be positive")
+        if not self.nike_name:
+            raise ValueError("nike_name must be set")
+        if self.signature_scheme_name != "Ed25519":
+            raise ValueError("signature_scheme_name must be 'Ed25519'")
+
+    def padded_payload_length(self) -> int:
+        """The length of a box's contents with the length before them."""
+        return self.max_plaintext_payload_length + self.LENGTH_PREFIX_SIZE
+
+    def __str__(self) -> str:
+        lines = [
+            f"  {name}: {value} bytes" if isinstance(value, int) else f"  {name}: {value}"
+            for name, value in vars(self).items()
+        ]
+        return "\n".join(["PigeonholeGeometry:", *lines])
+
+
+_PIGEONHOLE_KEYS = {
+    "MaxPlaintextPayloadLength": "max_plaintext_payload_length",
+    "CourierQueryReadLength": "courier_query_read_length",
+    "CourierQueryWriteLength": "courier_query_write_length",
+    "CourierQueryReplyReadLength": "courier_query_reply_read_length",
+    "CourierQueryReplyWriteLength": "courier_query_reply_write_length",
+    "NIKEName": "nike_name",
+    "SignatureSchemeName": "signature_scheme_name",
+}
+
+
+def _geometry(kind: Callable[..., Any], what: str, told: Any, keys: Optional[Dict[str, str]] = None) -> Any:
+    if not isinstance(told, dict):
+        raise ConfigError(f"daemon sent a malformed {what} (not a map)")
+    try:
+        return kind(**{keys[key] if keys else key: value for key, value in told.items()})
+    except (KeyError, TypeError) as error:
+        raise ConfigError(f"daemon sent a {what} with unknown or missing keys: {error}") from error
+
+
+class ConfigFile:
+    """What a thin client's TOML file holds: where the daemon listens."""
+
+    def __init__(self, dial: DialConfig) -> None:
+        self.dial = dial
+
+    @classmethod
+    def load(cls, toml_path: str) -> "ConfigFile":
+        """The configuration of a file. Raises ConfigError for whatever is wrong with it."""
+        try:
+            with open(toml_path, "rb") as file:
+                data = tomllib.load(file)
+        except FileNotFoundError as error:
+            raise ConfigError(f"config: {toml_path}: file not found") from error
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise ConfigError(f"config: {toml_path}: TOML parse error: {error}") from error
+        unknown = sorted(set(data) - {"Dial"})
+        if unknown:
+            raise ConfigError(f"config: {toml_path}: unknown top-level key(s) {unknown}; expected exactly ['Dial']")
+        if "Dial" not in data:
+            raise ConfigError(f"config: {toml_path}: missing required top-level key(s) ['Dial']")
+        if not isinstance(data["Dial"], dict):
+            raise ConfigError(
+                f"config: {toml_path}: [Dial] must be a table containing exactly one of [Dial.Unix] or [Dial.Tcp]"
+            )
+        try:
+            return cls(DialConfig.from_toml_dict(data["Dial"]))
+        except ValueError as error:
+            raise ConfigError(f"config: {toml_path}: [Dial]: {error}") from error
+
+    def __str__(self) -> str:
+        return f"Dial: {self.dial}"
+
+
+class Config:
+    """A configuration file, and who is told of events: coroutine functions that take the event, a dictionary.
+
+    ``on_connection_status`` is told when the daemon gains or loses the mixnet (``is_connected``, ``err``);
+    ``on_new_pki_document`` when a document comes (``payload``, CBOR); ``on_message_sent`` when a message to a service left or
+    could not (``surbid``, ``err``); ``on_message_reply`` when its reply came (``surbid``, ``payload``);
+    ``on_daemon_disconnected`` when the daemon is gone (``is_graceful``, ``error``).
+
+    A daemon gets capabilities and plaintexts. So one on another machine is refused unless ``allow_remote`` is set, and one that
+    belongs to another user than this one, root, or the service's own, unless its user id is ``daemon_user``.
+    """
+
+    def __init__(
+        self,
+        filepath: str,
+        on_connection_status: Callback = None,
+        on_new_pki_document: Callback = None,
+        on_message_sent: Callback = None,
+        on_message_reply: Callback = None,
+        on_daemon_disconnected: Callback = None,
+        *,
+        allow_remote: bool = False,
+        daemon_user: Optional[int] = None,
+    ) -> None:
+        self.dial = ConfigFile.load(filepath).dial
+        self.on_connection_status = on_connection_status
+        self.on_new_pki_document = on_new_pki_document
+        self.on_message_sent = on_message_sent
+        self.on_message_reply = on_message_reply
+        self.on_daemon_disconnected = on_daemon_disconnected
+        self.allow_remote = allow_remote
+        self.daemon_user = daemon_user
+
+    async def handle_connection_status_event(self, event: Dict[str, Any]) -> None:
+        if self.on_connection_status:
+            await self.on_connection_status(event)
+
+    async def handle_new_pki_document_event(self, event: Dict[str, Any]) -> None:
+        if self.on_new_pki_document:
+            await self.on_new_pki_document(event)
+
+    async def handle_message_sent_event(self, event: Dict[str, Any]) -> None:
+        if self.on_message_sent:
+            await self.on_message_sent(event)
+
+    async def handle_message_reply_event(self, event: Dict[str, Any]) -> None:
+        if self.on_message_reply:
+            await self.on_message_reply(event)
+
+    async def handle_daemon_disconnected_event(self, event: Dict[str, Any]) -> None:
+        if self.on_daemon_disconnected:
+            await self.on_daemon_disconnected(event)
+
+
+def pretty_print_obj(obj: Any) -> str:
+    """The object in several indented lines."""
+    return pprint.pformat(obj, indent=4)
+
+
+def blake2_256_sum(data: bytes) -> bytes:
+    """BLAKE2b-256, as the network hashes keys and capabilities."""
+    return hashlib.blake2b(data, digest_size=32).digest()
+
+
+class ServiceDescriptor:
+    """A service of the mixnet: the queue at its node, and what the PKI document says of the node."""
+
+    def __init__(self, recipient_queue_id: bytes, mix_descriptor: Dict[Any, Any]) -> None:
+        self.recipient_queue_id = recipient_queue_id
+        self.mix_descriptor = mix_descriptor
+
+    def to_destination(self) -> Tuple[bytes, bytes]:
+        """The hash of the node's identity key, and the queue."""
+        return blake2_256_sum(self.mix_descriptor["IdentityKey"]), self.recipient_queue_id
+
+
+def find_services(capability: str, doc: Dict[str, Any]) -> List[ServiceDescriptor]:
+    """The services of a document that offer a capability, such as ``echo`` or ``courier``."""
+    found = []
+    for encoded in doc["ServiceNodes"]:
+        node = cbor_loads(encoded)
+        details = (node.get("Kaetzchen") or {}).get(capability)
+        if details is not None:
+            found.append(ServiceDescriptor(details["endpoint"].encode(), node))
+    return found
+
+
+class SessionClient:
+    """A session with the daemon (kpclientd): its life, its events, and what it tells about the network. The whole of it is
+    :class:`~pigeonfs.thin.ThinClient`.
+
+    It belongs to the event loop in which it was started. Between ``start`` and ``stop`` it holds one thread and one connection,
+    and connects again whenever the connection breaks; what was unanswered is put again then. Calls take a ``timeout`` in seconds,
+    after which they raise TimeoutError; without one, questions to the daemon itself have LOCAL_TIMEOUT, and what goes into the
+    mixnet waits without an end. A call that is cancelled is cancelled at the daemon, too.
+    """
+
+    def __init__(self, config: Config) -> None:
+        if config.dial is None:
+            raise RuntimeError("config.dial is None")
+        self.config = config
+        self.pki_doc: Optional[Dict[Any, Any]] = None
+        self.geometry: Optional[Geometry] = None
+        self.pigeonhole_geometry: Optional[PigeonholeGeometry] = None
+        self.reply_received_event = asyncio.Event()
+        # With the token of a session that was left by disconnect(), start() resumes it.
+        self.instance_token: bytes = os.urandom(16)
+        self.logger = logging.getLogger("thinclient")
+        self.task: Optional["asyncio.Task[None]"] = None
+        self._documents: Dict[int, Dict[Any, Any]] = {}
+        self._is_connected = False
+        self._is_linked = False
+        self._shutdown_told = False
+        self._session: Optional[Session] = None
+        self._loop: Optional[asyncio.AbstractEventLoop] = None
+        self._inbound: "asyncio.Queue[Tuple[Any, ...]]" = asyncio.Queue()
+        self._ids = 0
+        self._waiting: Dict[int, "asyncio.Future[Any]"] = {}
+        self._started: Dict[bytes, int] = {}
+        self._replies: Dict[bytes, "asyncio.Future[bytes]"] = {}
+        self._handlers: "set[asyncio.Task[None]]" = set()
+
+    # Its life
+
+    async def start(self, loop: Optional[asyncio.AbstractEventLoop] = None, *, timeout: Optional[float] = None) -> None:
+        """Connects and shakes hands. Raises ConnectionRefusedError where no daemon answers."""
+        if self._session is not None:
+            raise RuntimeError("the client was started before: make another one")
+        running = asyncio.get_running_loop()
+        if loop is not None and loop is not running:
+            raise RuntimeError("the client belongs to the event loop that runs")
+        dial = self.config.dial.resolve()
+        self._loop = running
+        self._session = Session(
+            dial.address,
+            dial.network if isinstance(dial, TcpDialConfig) else None,
+            bytes(self.instance_token),
+            # Whoever looks at frames sees all of them.
+            replies=type(self).handle_response is not SessionClient.handle_response,
+            daemon_user=getattr(self.config, "daemon_user", None),
+            allow_remote=getattr(self.config, "allow_remote", False),
+        )
+        running.add_reader(self._session.fileno(), self._drain)
+        try:
+            await asyncio.wait_for(self._shake_hands(), timeout)
+        except BaseException:
+            self._end(leave=False)
+            raise
+        self.task = running.create_task(self._work())
+
+    async def __aenter__(self) -> "SessionClient":
+        await self.start()
+        return self
+
+    async def __aexit__(self, *_: Any) -> None:
+        await self.aclose()
+
+    def stop(self) -> None:
+        """Ends the session: calls that wait raise ConnectionError, and the daemon forgets all of it."""
+        self._end(leave=False)
+
+    async def aclose(self) -> None:
+        """As ``stop``, and waits until the daemon was told and the client's thread is gone; seven seconds at most."""
+        self.stop()
+        if self.task is not None:
+            await asyncio.wait([self.task])
+
+    def disconnect(self) -> None:
+        """Ends this client and leaves the session to the daemon, where what was started goes on: a client with the same
+        ``instance_token`` resumes it."""
+        self._end(leave=True)
+
+    def _end(self, leave: bool) -> None:
+        self._is_connected = self._is_linked = False
+        if self._session is not None:
+            self._session.close(leave, _PATIENCE)
+            self._drain()
+
+    def is_connected(self) -> bool:
+        """Whether the daemon is connected to the mixnet."""
+        return self._is_connected
+
+    # What comes from the session
+
+    def _drain(self) -> None:
+        assert self._session is not None and self._loop is not None
+        for outcome in self._session.drain():
+            kind = outcome[0]
+            if kind == "answer":
+                future = self._waiting.pop(outcome[1], None)
+                if future is not None and not future.done():
+                    future.set_result(outcome[2])
+            elif kind == "error":
+                future = self._waiting.pop(outcome[1], None)
+                if future is not None and not future.done():
+                    future.set_exception(_exception(outcome[2], outcome[3]))
+            else:
+                if kind == "closed":
+                    self._loop.remove_reader(self._session.fileno())
+                    # A call that was cancelled as the session ended has nobody who waits.
+                    for future in self._waiting.values():
+                        if not future.done():
+                            future.set_exception(ConnectionError("the client is closed"))
+                    self._waiting.clear()
+                self._inbound.put_nowait(outcome)
+
+    async def _shake_hands(self) -> None:
+        while True:
+            outcome = await self._inbound.get()
+            if outcome[0] == "frame":
+                self._is_linked = True
+                await self.handle_response(outcome[1])
+                if outcome[1].get("session_token_reply") is not None:
+                    return
+            elif outcome[0] == "ended":
+                raise ConnectionRefusedError(outcome[1])
+            else:
+                raise ConnectionError("the client was closed while it connected")
+
+    async def _work(self) -> None:
+        shaking = False
+        while True:
+            outcome = await self._inbound.get()
+            if outcome[0] == "closed":
+                return
+            if outcome[0] == "ended":
+                shaking = True
+                if self._is_linked:
+                    await self._guarded(self._disconnected(outcome[1]))
+                continue
+            frame = outcome[1]
+            self._is_linked = True
+            if shaking:
+                # In order, so that the handshake is over when it seems to be.
+                shaking = frame.get("session_token_reply") is None
+                await self._guarded(self.handle_response(frame))
+            else:
+                # A handler that takes its time holds up no other.
+                assert self._loop is not None
+                task = self._loop.create_task(self._guarded(self.handle_response(frame)))
+                self._handlers.add(task)
+                task.add_done_callback(self._handlers.discard)
+
+    async def _guarded(self, handler: Awaitable[None]) -> None:
+        try:
+            await handler
+        except Exception:
+            self.logger.exception("an event could not be handled")
+
+    async def _disconnected(self, error: str) -> None:
+        self._is_connected = self._is_linked = False
+        is_graceful, self._shutdown_told = self._shutdown_told, False
+        self.logger.info("the daemon is gone: %s", error)
+        await self.config.handle_daemon_disconnected_event({"is_graceful": is_graceful, "error": error})
+
+    async def handle_response(self, response: Dict[str, Any]) -> None:
+        """Is given each frame of the daemon and passes events on. Programs that look at frames override it and call it; only then
+        it is given replies, too, which are answered whether it was called or not."""
+        if response.get("shutdown_event") is not None:
+            self._shutdown_told = True
+        elif response.get("connection_status_event") is not None:
+            event = response["connection_status_event"]
+            self.parse_status(event)
+            await self.config.handle_connection_status_event(event)
+        elif response.get("new_pki_document_event") is not None:
+            event = response["new_pki_document_event"]
+            if event.get("payload") is not None:
+                self.parse_pki_doc(event)
+                await self.config.handle_new_pki_document_event(event)
+        elif response.get("message_sent_event") is not None:
+            event = response["message_sent_event"]
+            future = self._replies.get(event.get("surbid") or b"")
+            if event.get("err") and future is not None and not future.done():
+                future.set_exception(asyncio.TimeoutError(f"the daemon could not send it: {event['err']}"))
+            await self.config.handle_message_sent_event(event)
+        elif response.get("message_reply_event") is not None:
+            event = response["message_reply_event"]
+            self.reply_received_event.set()
+            future = self._replies.get(event.get("surbid") or b"")
+            if future is not None and not future.done():
+                future.set_result(event.get("payload") or b"")
+            await self.config.handle_message_reply_event(event)
+
+    def parse_status(self, event: Dict[str, Any]) -> None:
+        """Takes over what the daemon says of itself."""
+        self._is_connected = bool(event.get("is_connected"))
+        if event.get("sphinx_geometry") is not None:
+            self.geometry = _geometry(Geometry, "sphinx_geometry", event["sphinx_geometry"])
+        if event.get("pigeonhole_geometry") is not None:
+            told = event["pigeonhole_geometry"]
+            self.pigeonhole_geometry = _geometry(PigeonholeGeometry, "pigeonhole_geometry", told, _PIGEONHOLE_KEYS)
+
+    def parse_pki_doc(self, event: Dict[str, Any]) -> None:
+        """Takes over a PKI document; those of the last epochs are kept."""
+        document = cbor_loads(event["payload"])
+        self.pki_doc = document
+        epoch = document.get("Epoch")
+        if epoch is not None:
+            self._documents[epoch] = document
+            for old in sorted(self._documents)[:-_EPOCHS]:
+                del self._documents[old]
+
+    # Requests
+
+    async def _send_and_wait(
+        self, *, query_id: bytes = b"", request: Dict[str, Any], timeout: Optional[float] = LOCAL_TIMEOUT
+    ) -> Any:
+        """The reply to a request `{kind: body}`; the session makes the query id itself."""
+        if self._session is None or self._loop is None:
+            raise ConnectionError("the client was not started")
+        self._ids += 1
+        number = self._ids
+        future: "asyncio.Future[Any]" = self._loop.create_future()
+        try:
+            self._session.put(number, request, timeout)
+        except RuntimeError as error:
+            raise ConnectionError("the client is closed") from error
+        self._waiting[number] = future
+        key = _key(request)
+        if key is not None:
+            self._started[key] = number
+        try:
+            return await future
+        except asyncio.CancelledError:
+            self._session.cancel(number)
+            raise
+        finally:
+            self._waiting.pop(number, None)
+            if key is not None and self._started.get(key) == number:
+                del self._started[key]
+
+    async def _ask(self, kind: str, timeout: Optional[float], **body: Any) -> Dict[str, Any]:
+        """The reply to a question, as long as it is no refusal."""
+        reply: Dict[str, Any] = await self._send_and_wait(request={kind: body}, timeout=_local(timeout))
+        code = reply.get("error_code") or 0
+        if code != THIN_CLIENT_SUCCESS:
+            raise Exception(f"{kind} failed: {thin_client_error_to_string(code)}")
+        return reply
+
+    def _give_up(self, key: bytes) -> bool:
+        """Where no daemon is at hand, the end of a started operation without it: it is cancelled there once it is back."""
+        if self._is_linked:
+            return False
+        number = self._started.get(key)
+        future = self._waiting.get(number) if number is not None else None
+        if number is not None and future is not None and not future.done():
+            assert self._session is not None
+            self._session.cancel(number)
+            future.set_exception(StartResendingCancelledError("start resending cancelled"))
+        return True
+
+    # The network
+
+    def pki_document(self) -> Optional[Dict[str, Any]]:
+        """The newest PKI document; None until one came."""
+        return self.pki_doc
+
+    def pki_document_for_epoch(self, epoch: int) -> Dict[str, Any]:
+        """The document of an epoch, or the newest where that one is not at hand."""
+        document = self._documents.get(epoch, self.pki_doc)
+        if document is None:
+            raise Exception("no PKI document available for the requested epoch")
+        return document
+
+    async def get_pki_document_raw(self, epoch: int = 0, *, timeout: Optional[float] = None) -> Tuple[bytes, int]:
+        """The signed document of an epoch, 0 for the current one, and the epoch that it is of."""
+        request = {"get_pki_document": {"epoch": epoch}}
+        reply = await self._send_and_wait(request=request, timeout=_local(timeout))
+        code = reply.get("error_code") or 0
+        if code != THIN_CLIENT_SUCCESS:
+            text = thin_client_error_to_string(code)
+            raise Exception(f"get_pki_document_raw failed for epoch {epoch}: {text}")
+        return reply["payload"], reply.get("epoch") or 0
+
+    async def get_directory_authorities(self, *, timeout: Optional[float] = None) -> List[Dict[str, Any]]:
+        """The directory authorities that the daemon is configured with."""
+        return (await self._ask("get_directory_authorities", timeout)).get("authorities") or []
+
+    def get_services(self, capability: str) -> List[ServiceDescriptor]:
+        """The services that offer a capability. Raises Exception where there is none."""
+        document = self.pki_document()
+        if document is None:
+            raise Exception("pki doc is nil")
+        found = find_services(capability, document)
+        if not found:
+            raise Exception("service not found in pki doc")
+        return found
+
+    def get_service(self, service_name: str) -> ServiceDescriptor:
+        """One of the services that offer a capability, by chance."""
+        return random.choice(self.get_services(service_name))
+
+    def pretty_print_pki_doc(self, doc: Dict[str, Any]) -> None:
+        """Decodes the nodes of a document where they stand; it prints nothing, as upstream's."""
+        gateways = [cbor_loads(node) for node in doc["GatewayNodes"]]
+        services = [cbor_loads(node) for node in doc["ServiceNodes"]]
+        topology = [cbor_loads(node) for layer in doc["Topology"] for node in layer]
+        doc.update(GatewayNodes=gateways, ServiceNodes=services, Topology=topology)
+
+    # Messages to services
+
+    @staticmethod
+    def new_message_id() -> bytes:
+        """16 random bytes."""
+        return os.urandom(MESSAGE_ID_SIZE)
+
+    def new_surb_id(self) -> bytes:
+        """16 random bytes, under which a message's reply comes. None is ever used twice."""
+        return os.urandom(SURB_ID_SIZE)
+
+    def new_query_id(self) -> bytes:
+        """16 random bytes."""
+        return os.urandom(16)
+
+    async def blocking_send_message(
+        self, payload: Union[bytes, str], dest_node: bytes, dest_queue: bytes, timeout_seconds: float = 30.0
+    ) -> bytes:
+        """Sends a message and waits for its reply. Raises TimeoutError where none comes, or where the daemon says that it could
+        not send it."""
+        surb_id = self.new_surb_id()
+        future: "asyncio.Future[bytes]" = asyncio.get_running_loop().create_future()
+        self._replies[surb_id] = future
+
+        async def exchange() -> bytes:
+            await self.send_message(surb_id, payload, dest_node, dest_queue)
+            return await future
+
+        try:
+            return await asyncio.wait_for(exchange(), timeout_seconds)
+        finally:
+            del self._replies[surb_id]
+            if not future.cancel() and not future.cancelled():
+                future.exception()
+
+    async def send_message(
+        self,
+        surb_id: bytes,
+        payload: Union[bytes, str],
+        dest_node: bytes,
+        dest_queue: bytes,
+        *,
+        timeout: Optional[float] = None,
+    ) -> None:
+        """Hands a message to the daemon; what becomes of it comes as events. Raises ThinClientOfflineError without a mixnet."""
+        await self._message("send message", surb_id, payload, dest_node, dest_queue, timeout)
+
+    async def send_message_without_reply(
+        self, payload: Union[bytes, str], dest_node: bytes, dest_queue: bytes, *, timeout: Optional[float] = None
+    ) -> None:
+        """Hands a message to the daemon that has no reply. Raises ThinClientOfflineError without a mixnet."""
+        await self._message("send_message_without_reply", None, payload, dest_node, dest_queue, timeout)
+
+    async def _message(
+        self,
+        what: str,
+        surb_id: Optional[bytes],
+        payload: Union[bytes, str],
+        dest_node: bytes,
+        dest_queue: bytes,
+        timeout: Optional[float],
+    ) -> None:
+        if not self._is_connected:
+            raise ThinClientOfflineError(f"cannot {what} in offline mode - daemon not connected to mixnet")
+        message = {
+            "id": None,
+            "with_surb": surb_id is not None,
+            "surbid": surb_id,
+            "destination_id_hash": dest_node,
+            "recipient_queue_id": dest_queue,
+            "payload": payload.encode() if isinstance(payload, str) else payload,
+        }
+        await self._send_and_wait(request={"send_message": message}, timeout=_local(timeout))
+
+
+def _local(timeout: Optional[float]) -> float:
+    return LOCAL_TIMEOUT if timeout is None else timeout
+
+
+def _key(request: Dict[str, Any]) -> Optional[bytes]:
+    """What a started operation is cancelled by."""
+    body = request.get("start_resending_encrypted_message")
+    if body is not None:
+        return bytes(body["envelope_hash"])
+    body = request.get("start_resending_copy_command")
+    return blake2_256_sum(body["write_cap"]) if body is not None else None
+
+
+def _exception(kind: str, text: str) -> Exception:
+    kinds: Dict[str, Callable[[str], Exception]] = {
+        "timeout": asyncio.TimeoutError,
+        "lost": ConnectionError,
+        "invalid": ValueError,
+        "cancelled": lambda _: StartResendingCancelledError("start resending cancelled"),
+    }
+    return kinds.get(kind, Exception)(text)
