@@ -14,8 +14,9 @@ use tracing_subscriber::registry::LookupSpan;
 use super::log::{self, SealedLine};
 use crate::text::{shown, shown_json};
 
-/// What the verbs say has names in its fields alone.
-const VERBS_TARGET: &str = concat!(env!("CARGO_CRATE_NAME"), "::cli");
+/// What the verbs say has names in its fields alone, and the embedded network knows none.
+const NAMELESS: [&str; 2] =
+    [concat!(env!("CARGO_CRATE_NAME"), "::cli"), concat!(env!("CARGO_CRATE_NAME"), "::localnet")];
 const STORE_TARGET: &str = concat!(env!("CARGO_CRATE_NAME"), "::store");
 
 /// What `--log-format` takes.
@@ -105,7 +106,7 @@ impl Lines {
         let mut whole = String::new();
         let lines = Self { format: LogFormat::Text, colours: false, times: true };
         lines.text(&mut Writer::new(&mut whole), level, told)?;
-        let says = if told.target.starts_with(VERBS_TARGET) {
+        let says = if NAMELESS.iter().any(|target| told.target.starts_with(target)) {
             shown(&told.message).into_owned()
         } else {
             let line = event.metadata().line().unwrap_or_default();

@@ -238,7 +238,7 @@ pub(in crate::fs) fn reopen(file: &StagedFile, writes: bool) -> io::Result<Stage
     if writes {
         opened.set_permissions(Permissions::from_mode(mode))?;
     }
-    file.again(opened)
+    Ok(file.again(opened))
 }
 
 /// The drops that have files below `mount`.

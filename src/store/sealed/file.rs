@@ -144,9 +144,11 @@ impl StagedFile {
     }
 
     /// The same file, opened once more.
-    pub(crate) fn again(&self, file: File) -> io::Result<Self> {
-        let Some(cipher) = &self.cipher else { return Ok(Self::plain(file)) };
-        Ok(Self { file, cipher: Some(Cipher { xts: Arc::clone(&cipher.xts), lock: Arc::clone(&cipher.lock) }) })
+    #[must_use]
+    pub fn again(&self, file: File) -> Self {
+        let cipher = self.cipher.as_ref();
+        let cipher = cipher.map(|of| Cipher { xts: Arc::clone(&of.xts), lock: Arc::clone(&of.lock) });
+        Self { file, cipher }
     }
 
     /// What is on the disk: for locks, permission bits and times. Its length is not that of the content.

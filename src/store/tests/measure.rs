@@ -9,7 +9,23 @@ use crate::bacap::WriteCap;
 #[test]
 #[ignore = "a measurement"]
 fn appends() {
+    measure(Home::new());
+}
+
+#[test]
+#[ignore = "a measurement"]
+fn appends_to_a_sealed_state() {
     let home = Home::new();
+    home.store.close();
+    let Home { state, dir, .. } = home;
+    let passphrase = Passphrase::new(zeroize::Zeroizing::new(b"one".to_vec())).unwrap();
+    seal(&state, &passphrase).unwrap();
+    state.unlock(state.seal_header().unwrap().unwrap().open(&passphrase).unwrap());
+    let store = Store::open_with(&state, LIMITS, RESERVE_BYTES).unwrap();
+    measure(Home { store, state, dir });
+}
+
+fn measure(home: Home) {
     let id = home.writer("log", 1);
     let store = &home.store;
     for (len, rounds) in [(100, 500), (64 << 10, 200), (1 << 20, 40)] {
