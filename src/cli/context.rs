@@ -86,7 +86,7 @@ impl Context {
         act: impl AsyncFnOnce(&mut Link) -> Result<T, Stop>,
     ) -> Result<T, Stop> {
         self.check_state()?;
-        if !is_owned(&self.state) {
+        if self.is_sealed() && !is_owned(&self.state) {
             self.ask_for_key()?;
         }
         let signals = Signals::take()?;

@@ -75,7 +75,12 @@ pub(super) fn start(
     }
     std::thread::Builder::new().name("log".to_owned()).spawn(|| QUEUE.serve()).map_err(|error| failed(&error))?;
     std::panic::set_hook(Box::new(|panic| {
-        QUEUE.push(Entry::Line(format!("panic: {panic}\n").into_bytes()));
+        // What a panic says may name what it is about.
+        let line = match panic.location().filter(|_| is_sealed()) {
+            Some(place) => format!("panic: {place}\n"),
+            None => format!("panic: {panic}\n"),
+        };
+        QUEUE.push(Entry::Line(line.into_bytes()));
         flush(Some(PATIENCE));
     }));
     let terminal = io::stderr().is_terminal() && !plain;

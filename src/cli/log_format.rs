@@ -102,14 +102,13 @@ impl Lines {
 
     /// Of a sealed state: which part says something, and numbers. The whole line goes where nobody reads it who has not
     /// the key.
-    fn sealed(&self, event: &Event<'_>, level: Level, told: &Told) -> fmt::Result {
+    fn sealed(&self, line: u32, level: Level, told: &Told) -> Result<SealedLine, fmt::Error> {
         let mut whole = String::new();
         let lines = Self { format: LogFormat::Text, colours: false, times: true };
         lines.text(&mut Writer::new(&mut whole), level, told)?;
         let says = if NAMELESS.iter().any(|target| told.target.starts_with(target)) {
             shown(&told.message).into_owned()
         } else {
-            let line = event.metadata().line().unwrap_or_default();
             let more = if log::is_kept() { ", see `pigeonfs log`" } else { "" };
             format!("{} line {line}{more}", told.target)
         };
@@ -137,8 +136,7 @@ impl Lines {
         // What the store says while it keeps a line must not become one more.
         let kept =
             (level <= Level::INFO && !told.target.starts_with(STORE_TARGET)).then(|| whole.trim_end().to_owned());
-        log::push_sealed(SealedLine { shown, channel, kept });
-        Ok(())
+        Ok(SealedLine { shown, channel, kept })
     }
 
     fn json(writer: &mut Writer<'_>, level: Level, told: Told) -> fmt::Result {
@@ -173,7 +171,9 @@ where
         let mut told = Told { target: event.metadata().target().to_owned(), ..Told::default() };
         event.record(&mut told);
         if log::is_sealed() {
-            return self.sealed(event, level, &told);
+            let line = event.metadata().line().unwrap_or_default();
+            log::push_sealed(self.sealed(line, level, &told)?);
+            return Ok(());
         }
         match self.format {
             LogFormat::Json => Self::json(&mut writer, level, told),
@@ -290,6 +290,27 @@ mod tests {
         assert!(time.ends_with('Z') && time.len() == 20 && rest == "later\n", "{text}");
         let text = logged(Lines::new(LogFormat::Text, false, false), || tracing::debug!("in detail"));
         assert_eq!(text, format!("debug: {}: in detail\n", module_path!()));
+    }
+
+    #[test]
+    fn of_a_sealed_state_places_and_numbers_are_told_and_the_rest_is_kept() {
+        let lines = Lines::new(LogFormat::Text, true, false);
+        let told = |target: &str| {
+            let mut told =
+                Told { target: target.to_owned(), message: "\"secret\" is late".to_owned(), ..Told::default() };
+            told.fields.insert("channel".to_owned(), "secret".into());
+            told.fields.insert("boxes".to_owned(), 3.into());
+            told.fields.insert("error".to_owned(), "secret too".into());
+            told
+        };
+        let line = lines.sealed(7, Level::WARN, &told("pigeonfs::engine::drops")).expect("written");
+        assert_eq!(line.shown, "warn: pigeonfs::engine::drops line 7, boxes 3");
+        assert_eq!(line.channel.as_deref(), Some("secret"));
+        let kept = line.kept.expect("kept");
+        assert!(kept.ends_with("warning: \"secret\" is late: secret too (boxes 3, channel secret)"), "{kept}");
+        for (level, target) in [(Level::DEBUG, "pigeonfs::engine"), (Level::ERROR, "pigeonfs::store::writer")] {
+            assert_eq!(lines.sealed(7, level, &told(target)).expect("written").kept, None);
+        }
     }
 
     #[test]

@@ -52,6 +52,10 @@ fn only_its_key_opens_a_sealed_state_and_the_key_can_be_changed() {
     command.args(["list", "--state"]).arg(work.path("s")).env("CREDENTIALS_DIRECTORY", work.path("credentials"));
     assert!(run(&mut command, b"").ok().text().contains("notes"));
 
+    let doctor =
+        |state: &str| run(work.command().args(["doctor", "--json", "--state"]).arg(work.path(state)), b"").text();
+    assert!(doctor("s").contains("the state is sealed"));
+
     // Completion is no place to be asked, or to wait.
     let mut completion = work.command();
     completion.env("PIGEONFS_COMPLETE", "bash").env("_CLAP_COMPLETE_INDEX", "2");

@@ -73,7 +73,7 @@ pub fn seal(state: &StateDir, passphrase: &Passphrase) -> Result<(), SealError> 
     }
     let key = StateKey::random()?;
     let header = SealHeader::new(dir, &key, passphrase)?;
-    prepare(dir, Target::Sealed, &Sealing::default(), &Sealing::with(&key))?;
+    prepare(dir, Target::Sealed, &Sealing::default(), &Sealing::with(&key)).inspect_err(|_| drop(settle(dir)))?;
     header.write(dir)?;
     Ok(settle(dir)?)
 }
@@ -89,7 +89,7 @@ pub fn unseal(state: &StateDir) -> Result<(), SealError> {
         return Err(SealError::NotSealed { path: path() });
     }
     let key = state.key().ok_or_else(|| SealError::NoKey { path: path() })?;
-    prepare(dir, Target::Plain, &Sealing::with(key), &Sealing::default())?;
+    prepare(dir, Target::Plain, &Sealing::with(key), &Sealing::default()).inspect_err(|_| drop(settle(dir)))?;
     dir.remove_file(FILE)?;
     dir.sync()?;
     Ok(settle(dir)?)

@@ -228,15 +228,26 @@ impl SealHeader {
     }
 
     /// Puts it in place of what is there, in one step: a crash leaves the one or the other. From then on the state is
-    /// sealed.
+    /// sealed, and what was there is overwritten: with an old passphrase it would open the state for ever.
     pub(in crate::store) fn write(&self, dir: &PrivateDir) -> Result<(), SealError> {
         let mut text = serde_json::to_string(&self.json).map_err(|error| self.bad(&error))?;
         text.push('\n');
         let mut file = dir.file(NEW, OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC)?;
         file.write_all(text.as_bytes())?;
         file.sync_all()?;
+        let old = match dir.file(FILE, OFlags::WRONLY) {
+            Ok(old) => Some(old),
+            Err(PrivateDirError::Missing { .. }) => None,
+            Err(error) => return Err(error.into()),
+        };
         dir.rename(NEW, FILE)?;
-        Ok(dir.sync()?)
+        dir.sync()?;
+        if let Some(mut old) = old {
+            let length = usize::try_from(old.metadata()?.len().min(MAX_HEADER_BYTES)).unwrap_or(0);
+            old.write_all(&vec![0; length])?;
+            old.sync_all()?;
+        }
+        Ok(())
     }
 
     fn about(&self) -> String {

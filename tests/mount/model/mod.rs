@@ -1,6 +1,6 @@
 //! Random operations of three processes on a real mount, beside a model of what SEMANTICS.md says, while files are handed over and
 //! delivered and somebody lists everything all the time. Writers are killed, the spool is full, the mount ends in order and is
-//! killed. After each round the tree that a reader has is compared.
+//! killed, and is sealed or unsealed in between. After each round the tree that a reader has is compared.
 //!
 //! Each round is a directory of one drop. `PIGEONFS_TEST_SEEDS` says how many there are, and `PIGEONFS_TEST_SEED`
 //! which ones.
@@ -50,6 +50,8 @@ struct World<'a> {
     config: &'a str,
     mount: Option<Mount>,
     workers: Vec<Worker>,
+    /// How often it was mounted.
+    mounts: u64,
     /// Nobody who looks is to wonder.
     is_down: Arc<AtomicBool>,
 }
@@ -73,7 +75,19 @@ impl World<'_> {
     }
 
     fn start(&mut self) {
-        self.mount = Some(self.work.mount("w", "ws", &[&["--config", self.config], &OPTIONS[..]].concat()));
+        let key = self.work.path("key");
+        let key = ["--key-file", key.to_str().expect("text")];
+        let verb = match self.mounts % 4 {
+            0 if self.mounts == 0 => Some(&["init", "--seal"][..]),
+            0 => Some(&["seal"][..]),
+            2 => Some(&["unseal"][..]),
+            _ => None,
+        };
+        if let Some(verb) = verb {
+            self.work.verb("ws", &[verb, &key].concat()).ok();
+        }
+        self.mounts += 1;
+        self.mount = Some(self.work.mount("w", "ws", &[&["--config", self.config], &key, &OPTIONS[..]].concat()));
         let path = self.mount().path.clone();
         self.workers = (0..WORKERS).map(|_| Worker::start(&path)).collect();
         self.is_down.store(false, Ordering::SeqCst);
@@ -93,8 +107,15 @@ fn whatever_three_processes_do_a_reader_gets_what_the_model_says() {
     let net = work.localnet("net");
     let reader = work.mount("r", "rs", &["--config", net.config()]);
     let is_down = Arc::new(AtomicBool::new(false));
-    let mut world =
-        World { work: &work, config: net.config(), mount: None, workers: Vec::new(), is_down: Arc::clone(&is_down) };
+    let mut world = World {
+        work: &work,
+        config: net.config(),
+        mount: None,
+        workers: Vec::new(),
+        mounts: 0,
+        is_down: Arc::clone(&is_down),
+    };
+    fs::write(work.path("key"), "a key").expect("written");
     world.start();
     fs::create_dir(world.mount().file("box")).expect("a drop");
     let mut logs = BTreeMap::new();
