@@ -1,11 +1,13 @@
 //! The key of a sealed state: from a file, from the service manager, or from the person at the terminal.
 
+use std::fs::Metadata;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use zeroize::Zeroizing;
 
-use super::secret_input;
+use super::{failure, secret_input};
 use crate::engine::Unlock;
 use crate::engine::control::{Failure, FailureKind};
 use crate::store::{MAX_PASSPHRASE_BYTES, Passphrase, SealError, SealHeader, StateKey};
@@ -20,13 +22,24 @@ const TRIES: usize = 3;
 #[derive(Clone, Debug, Default)]
 pub(super) struct Keys {
     file: Option<PathBuf>,
-    /// What a person typed has opened.
-    opened: Arc<Mutex<Option<StateKey>>>,
+    known: Arc<Mutex<Known>>,
+}
+
+/// What is known of the key so far.
+#[derive(Debug, Default)]
+enum Known {
+    /// Nobody has looked.
+    #[default]
+    Nothing,
+    /// What the file or the credential holds, where there is one. It may be a pipe, which is read once.
+    Given(Option<Passphrase>),
+    /// It has opened the state.
+    Opened(StateKey),
 }
 
 impl Keys {
     pub(super) fn new(file: Option<PathBuf>) -> Self {
-        Self { file, opened: Arc::default() }
+        Self { file, known: Arc::default() }
     }
 
     /// Whether a file was named.
@@ -38,19 +51,19 @@ impl Keys {
     pub(super) fn unlock(&self) -> Unlock {
         let keys = self.clone();
         Unlock::by(move |header| {
-            if let Some(key) = keys.opened().clone() {
-                return Ok(key);
+            if let Known::Opened(key) = &*keys.known() {
+                return Ok(key.clone());
             }
             let passphrase = keys.given()?.ok_or_else(|| no_key(header))?;
             let key = header.open(&passphrase)?;
-            *keys.opened() = Some(key.clone());
+            *keys.known() = Known::Opened(key.clone());
             Ok(key)
         })
     }
 
     /// Has the person type the key of the state, where no other source has it.
     pub(super) fn ask(&self, header: &SealHeader) -> Result<(), Failure> {
-        if self.opened().is_some() || self.given()?.is_some() {
+        if matches!(*self.known(), Known::Opened(_)) || self.given()?.is_some() {
             return Ok(());
         }
         let prompt = format!("passphrase of {}: ", shown_path(header.state()));
@@ -60,10 +73,10 @@ impl Keys {
             tries += 1;
             match header.open(&Passphrase::new(typed)?) {
                 Ok(key) => {
-                    *self.opened() = Some(key);
+                    *self.known() = Known::Opened(key);
                     return Ok(());
                 }
-                Err(error @ SealError::WrongKey { .. }) if tries < TRIES => super::failure::warn(&error.to_string()),
+                Err(error @ SealError::WrongKey { .. }) if tries < TRIES => failure::warn(&error.to_string()),
                 Err(error) => return Err(error.into()),
             }
         }
@@ -82,12 +95,17 @@ impl Keys {
             let directory = std::env::var_os("CREDENTIALS_DIRECTORY").filter(|path| !path.is_empty())?;
             Some(Path::new(&directory).join(CREDENTIAL)).filter(|path| path.exists())
         };
-        self.file.clone().or_else(credential).map(|path| of_file(&path)).transpose()
+        if let Known::Given(given) = &*self.known() {
+            return Ok(given.clone());
+        }
+        let given = self.file.clone().or_else(credential).map(|path| of_file(&path)).transpose()?;
+        *self.known() = Known::Given(given.clone());
+        Ok(given)
     }
 
-    fn opened(&self) -> std::sync::MutexGuard<'_, Option<StateKey>> {
+    fn known(&self) -> MutexGuard<'_, Known> {
         // Nothing panics while it is held.
-        self.opened.lock().unwrap_or_else(PoisonError::into_inner)
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -96,6 +114,11 @@ pub(super) fn of_file(path: &Path) -> Result<Passphrase, Failure> {
     let bytes = secret_input::bounded_file(path).map_err(|error| {
         Failure::new(FailureKind::Failed, format!("the key file {} cannot be read: {error}", shown_path(path)))
     })?;
+    let open_to_others = |found: &Metadata| found.is_file() && found.permissions().mode() & 0o077 != 0;
+    if std::fs::metadata(path).is_ok_and(|found| open_to_others(&found)) {
+        let shown = shown_path(path);
+        failure::warn(&format!("the key file {shown} is open to other users of this machine: chmod 600 {shown}"));
+    }
     Passphrase::of_file(bytes).map_err(|_| {
         let text = format!(
             "the key file {} is empty or too long: a key has between 1 and {MAX_PASSPHRASE_BYTES} bytes",

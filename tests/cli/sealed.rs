@@ -4,6 +4,7 @@ use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -48,6 +49,12 @@ fn only_its_key_opens_a_sealed_state_and_the_key_can_be_changed() {
     verb(&work, "missing", &["list"], b"").failed(1, &["key file"]);
     fs::create_dir(work.path("credentials")).expect("made");
     fs::copy(work.path("key"), work.path("credentials/pigeonfs.key")).expect("copied");
+    verb(&work, "key", &["list"], b"").ok();
+    fs::set_permissions(work.path("key"), fs::Permissions::from_mode(0o644)).expect("ours");
+    verb(&work, "key", &["list"], b"").failed(0, &["chmod 600"]);
+    // A pipe is read once.
+    let pipe = work.verb_with("s", &["list", "--key-file", "/dev/stdin"], KEY.as_bytes()).ok();
+    assert!(pipe.stderr.is_empty(), "{}", pipe.stderr);
     let mut command = work.command();
     command.args(["list", "--state"]).arg(work.path("s")).env("CREDENTIALS_DIRECTORY", work.path("credentials"));
     assert!(run(&mut command, b"").ok().text().contains("notes"));
