@@ -16,6 +16,7 @@ mod shard;
 mod shell;
 #[cfg(test)]
 pub(crate) mod simulated;
+pub mod testing;
 mod voucher;
 mod wire;
 
