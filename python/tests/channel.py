@@ -22,4 +22,6 @@ async def write(client, plaintext, cap, index, **flags):
 
 async def read(client, cap, index, **flags):
     envelope = await client.encrypt_read(cap, index)
-    return (await start(client, envelope, read_cap=cap, index=index, **flags)).plaintext, envelope.next_message_box_index
+    return (
+        await start(client, envelope, read_cap=cap, index=index, **flags)
+    ).plaintext, envelope.next_message_box_index

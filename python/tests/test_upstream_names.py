@@ -22,7 +22,9 @@ def members(kind):
     """The public names of a class: those that it has, and those that its methods set on an object."""
     names = {name for name in vars(kind) if not name.startswith("_")} | set(getattr(kind, "__dataclass_fields__", ()))
     for node in ast.walk(ast.parse(textwrap.dedent(inspect.getsource(kind)))):
-        targets = node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, ast.AnnAssign) else []
+        targets = (
+            node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, ast.AnnAssign) else []
+        )
         for target in targets:
             for name in target.elts if isinstance(target, ast.Tuple) else [target]:
                 if isinstance(name, ast.Attribute) and isinstance(name.value, ast.Name) and name.value.id == "self":

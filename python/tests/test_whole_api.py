@@ -16,7 +16,10 @@ def test_a_program_for_upstreams_client_runs_after_one_import_is_changed(tmp_pat
     program = tmp_path / "whole_api.py"
     program.write_text(text.replace("katzenpost_thinclient", "pigeonfs.compat"))
     changed = [line for line, was in zip(program.read_text().splitlines(), text.splitlines()) if line != was]
-    assert changed == ["import pigeonfs.compat as upstream", "from pigeonfs.compat import Config, ConfigFile, ThinClient"]
+    assert changed == [
+        "import pigeonfs.compat as upstream",
+        "from pigeonfs.compat import Config, ConfigFile, ThinClient",
+    ]
 
     def call(transport):
         name = f"@pigeonfs-compat-{os.getpid()}"

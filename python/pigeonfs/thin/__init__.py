@@ -15,20 +15,10 @@ besides. Sessions are kept by Rust code, which connects again after each loss an
 
 from .client import ThinClient
 from .codes import *  # noqa: F403
-from .core import (
-    LOCAL_TIMEOUT,
-    MAX_MESSAGE_SIZE,
-    MESSAGE_ID_SIZE,
-    SURB_ID_SIZE,
-    Config,
-    ConfigFile,
-    Geometry,
-    PigeonholeGeometry,
-    ServiceDescriptor,
-    blake2_256_sum,
-    find_services,
-    pretty_print_obj,
-)
+from .config import Config, ConfigFile
+from .core import LOCAL_TIMEOUT, MAX_MESSAGE_SIZE, MESSAGE_ID_SIZE, SURB_ID_SIZE
+from .directory import ServiceDescriptor, blake2_256_sum, find_services, pretty_print_obj
+from .geometry import Geometry, PigeonholeGeometry
 from .pigeonhole import (
     CreateEnvelopesResult,
     EncryptReadResult,

@@ -1,29 +1,22 @@
-"""The client, its configuration, and what it tells about the network."""
+"""A session with the daemon: its life, its events, and what it tells about the network."""
 
 import asyncio
-import hashlib
 import logging
 import os
-import pprint
 import random
-import sys
 from typing import Any, Awaitable, Callable, Dict, List, Optional, Tuple, Union
 
 from .._native import Session, cbor_loads
-from .codes import *  # noqa: F403
 from .codes import (
     THIN_CLIENT_SUCCESS,
-    ConfigError,
     StartResendingCancelledError,
     ThinClientOfflineError,
     thin_client_error_to_string,
 )
-from .transport import DialConfig, TcpDialConfig
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
+from .config import Config
+from .directory import ServiceDescriptor, blake2_256_sum, find_services
+from .geometry import PIGEONHOLE_KEYS, Geometry, PigeonholeGeometry, geometry
+from .transport import TcpDialConfig
 
 # The longest frame that is read, in bytes.
 MAX_MESSAGE_SIZE = 40 * 1024 * 1024
@@ -36,234 +29,6 @@ LOCAL_TIMEOUT = 300.0
 # Seconds that stop() and disconnect() hold the event loop up at most; what is not done then goes on beside it.
 _PATIENCE = 0.25
 _EPOCHS = 5
-
-Callback = Optional[Callable[[Dict[str, Any]], Awaitable[None]]]
-
-
-class Geometry:
-    """The sizes of the network's Sphinx packets in bytes, as the daemon tells them."""
-
-    def __init__(
-        self,
-        *,
-        PacketLength: int,
-        NrHops: int,
-        HeaderLength: int,
-        RoutingInfoLength: int,
-        PerHopRoutingInfoLength: int,
-        SURBLength: int,
-        SphinxPlaintextHeaderLength: int,
-        PayloadTagLength: int,
-        ForwardPayloadLength: int,
-        UserForwardPayloadLength: int,
-        NextNodeHopLength: int,
-        SPRPKeyMaterialLength: int,
-        NIKEName: str = "",
-        KEMName: str = "",
-    ) -> None:
-        self.PacketLength = PacketLength
-        self.NrHops = NrHops
-        self.HeaderLength = HeaderLength
-        self.RoutingInfoLength = RoutingInfoLength
-        self.PerHopRoutingInfoLength = PerHopRoutingInfoLength
-        self.SURBLength = SURBLength
-        self.SphinxPlaintextHeaderLength = SphinxPlaintextHeaderLength
-        self.PayloadTagLength = PayloadTagLength
-        self.ForwardPayloadLength = ForwardPayloadLength
-        self.UserForwardPayloadLength = UserForwardPayloadLength
-        self.NextNodeHopLength = NextNodeHopLength
-        self.SPRPKeyMaterialLength = SPRPKeyMaterialLength
-        self.NIKEName = NIKEName
-        self.KEMName = KEMName
-
-    def __str__(self) -> str:
-        return "\n".join(f"{name}: {value}" for name, value in vars(self).items())
-
-
-class PigeonholeGeometry:
-    """The sizes of the network's boxes and envelopes in bytes, as the daemon tells them."""
-
-    LENGTH_PREFIX_SIZE = 4
-
-    def __init__(
-        self,
-        *,
-        max_plaintext_payload_length: int,
-        courier_query_read_length: int = 0,
-        courier_query_write_length: int = 0,
-        courier_query_reply_read_length: int = 0,
-        courier_query_reply_write_length: int = 0,
-        nike_name: str = "",
-        signature_scheme_name: str = "Ed25519",
-    ) -> None:
-        self.max_plaintext_payload_length = max_plaintext_payload_length
-        self.courier_query_read_length = courier_query_read_length
-        self.courier_query_write_length = courier_query_write_length
-        self.courier_query_reply_read_length = courier_query_reply_read_length
-        self.courier_query_reply_write_length = courier_query_reply_write_length
-        self.nike_name = nike_name
-        self.signature_scheme_name = signature_scheme_name
-
-    def validate(self) -> None:
-        """Raises ValueError where the sizes cannot be those of a network."""
-        if self.max_plaintext_payload_length <= 0:
-            raise ValueError("max_plaintext_payload_length must be positive")
-        if not self.nike_name:
-            raise ValueError("nike_name must be set")
-        if self.signature_scheme_name != "Ed25519":
-            raise ValueError("signature_scheme_name must be 'Ed25519'")
-
-    def padded_payload_length(self) -> int:
-        """The length of a box's contents with the length before them."""
-        return self.max_plaintext_payload_length + self.LENGTH_PREFIX_SIZE
-
-    def __str__(self) -> str:
-        lines = [
-            f"  {name}: {value} bytes" if isinstance(value, int) else f"  {name}: {value}"
-            for name, value in vars(self).items()
-        ]
-        return "\n".join(["PigeonholeGeometry:", *lines])
-
-
-_PIGEONHOLE_KEYS = {
-    "MaxPlaintextPayloadLength": "max_plaintext_payload_length",
-    "CourierQueryReadLength": "courier_query_read_length",
-    "CourierQueryWriteLength": "courier_query_write_length",
-    "CourierQueryReplyReadLength": "courier_query_reply_read_length",
-    "CourierQueryReplyWriteLength": "courier_query_reply_write_length",
-    "NIKEName": "nike_name",
-    "SignatureSchemeName": "signature_scheme_name",
-}
-
-
-def _geometry(kind: Callable[..., Any], what: str, told: Any, keys: Optional[Dict[str, str]] = None) -> Any:
-    if not isinstance(told, dict):
-        raise ConfigError(f"daemon sent a malformed {what} (not a map)")
-    try:
-        return kind(**{keys[key] if keys else key: value for key, value in told.items()})
-    except (KeyError, TypeError) as error:
-        raise ConfigError(f"daemon sent a {what} with unknown or missing keys: {error}") from error
-
-
-class ConfigFile:
-    """What a thin client's TOML file holds: where the daemon listens."""
-
-    def __init__(self, dial: DialConfig) -> None:
-        self.dial = dial
-
-    @classmethod
-    def load(cls, toml_path: str) -> "ConfigFile":
-        """The configuration of a file. Raises ConfigError for whatever is wrong with it."""
-        try:
-            with open(toml_path, "rb") as file:
-                data = tomllib.load(file)
-        except FileNotFoundError as error:
-            raise ConfigError(f"config: {toml_path}: file not found") from error
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise ConfigError(f"config: {toml_path}: TOML parse error: {error}") from error
-        unknown = sorted(set(data) - {"Dial"})
-        if unknown:
-            raise ConfigError(f"config: {toml_path}: unknown top-level key(s) {unknown}; expected exactly ['Dial']")
-        if "Dial" not in data:
-            raise ConfigError(f"config: {toml_path}: missing required top-level key(s) ['Dial']")
-        if not isinstance(data["Dial"], dict):
-            raise ConfigError(
-                f"config: {toml_path}: [Dial] must be a table containing exactly one of [Dial.Unix] or [Dial.Tcp]"
-            )
-        try:
-            return cls(DialConfig.from_toml_dict(data["Dial"]))
-        except ValueError as error:
-            raise ConfigError(f"config: {toml_path}: [Dial]: {error}") from error
-
-    def __str__(self) -> str:
-        return f"Dial: {self.dial}"
-
-
-class Config:
-    """A configuration file, and who is told of events: coroutine functions that take the event, a dictionary.
-
-    ``on_connection_status`` is told when the daemon gains or loses the mixnet (``is_connected``, ``err``);
-    ``on_new_pki_document`` when a document comes (``payload``, CBOR); ``on_message_sent`` when a message to a service left or
-    could not (``surbid``, ``err``); ``on_message_reply`` when its reply came (``surbid``, ``payload``);
-    ``on_daemon_disconnected`` when the daemon is gone (``is_graceful``, ``error``).
-
-    A daemon gets capabilities and plaintexts. So one on another machine is refused unless ``allow_remote`` is set, and one that
-    belongs to another user than this one, root, or the service's own, unless its user id is ``daemon_user``.
-    """
-
-    def __init__(
-        self,
-        filepath: str,
-        on_connection_status: Callback = None,
-        on_new_pki_document: Callback = None,
-        on_message_sent: Callback = None,
-        on_message_reply: Callback = None,
-        on_daemon_disconnected: Callback = None,
-        *,
-        allow_remote: bool = False,
-        daemon_user: Optional[int] = None,
-    ) -> None:
-        self.dial = ConfigFile.load(filepath).dial
-        self.on_connection_status = on_connection_status
-        self.on_new_pki_document = on_new_pki_document
-        self.on_message_sent = on_message_sent
-        self.on_message_reply = on_message_reply
-        self.on_daemon_disconnected = on_daemon_disconnected
-        self.allow_remote = allow_remote
-        self.daemon_user = daemon_user
-
-    async def handle_connection_status_event(self, event: Dict[str, Any]) -> None:
-        if self.on_connection_status:
-            await self.on_connection_status(event)
-
-    async def handle_new_pki_document_event(self, event: Dict[str, Any]) -> None:
-        if self.on_new_pki_document:
-            await self.on_new_pki_document(event)
-
-    async def handle_message_sent_event(self, event: Dict[str, Any]) -> None:
-        if self.on_message_sent:
-            await self.on_message_sent(event)
-
-    async def handle_message_reply_event(self, event: Dict[str, Any]) -> None:
-        if self.on_message_reply:
-            await self.on_message_reply(event)
-
-    async def handle_daemon_disconnected_event(self, event: Dict[str, Any]) -> None:
-        if self.on_daemon_disconnected:
-            await self.on_daemon_disconnected(event)
-
-
-def pretty_print_obj(obj: Any) -> str:
-    """The object in several indented lines."""
-    return pprint.pformat(obj, indent=4)
-
-
-def blake2_256_sum(data: bytes) -> bytes:
-    """BLAKE2b-256, as the network hashes keys and capabilities."""
-    return hashlib.blake2b(data, digest_size=32).digest()
-
-
-class ServiceDescriptor:
-    """A service of the mixnet: the queue at its node, and what the PKI document says of the node."""
-
-    def __init__(self, recipient_queue_id: bytes, mix_descriptor: Dict[Any, Any]) -> None:
-        self.recipient_queue_id = recipient_queue_id
-        self.mix_descriptor = mix_descriptor
-
-    def to_destination(self) -> Tuple[bytes, bytes]:
-        """The hash of the node's identity key, and the queue."""
-        return blake2_256_sum(self.mix_descriptor["IdentityKey"]), self.recipient_queue_id
-
-
-def find_services(capability: str, doc: Dict[str, Any]) -> List[ServiceDescriptor]:
-    """The services of a document that offer a capability, such as ``echo`` or ``courier``."""
-    found = []
-    for encoded in doc["ServiceNodes"]:
-        node = cbor_loads(encoded)
-        details = (node.get("Kaetzchen") or {}).get(capability)
-        if details is not None:
-            found.append(ServiceDescriptor(details["endpoint"].encode(), node))
-    return found
 
 
 class SessionClient:
@@ -466,10 +231,10 @@ class SessionClient:
         """Takes over what the daemon says of itself."""
         self._is_connected = bool(event.get("is_connected"))
         if event.get("sphinx_geometry") is not None:
-            self.geometry = _geometry(Geometry, "sphinx_geometry", event["sphinx_geometry"])
+            self.geometry = geometry(Geometry, "sphinx_geometry", event["sphinx_geometry"])
         if event.get("pigeonhole_geometry") is not None:
             told = event["pigeonhole_geometry"]
-            self.pigeonhole_geometry = _geometry(PigeonholeGeometry, "pigeonhole_geometry", told, _PIGEONHOLE_KEYS)
+            self.pigeonhole_geometry = geometry(PigeonholeGeometry, "pigeonhole_geometry", told, PIGEONHOLE_KEYS)
 
     def parse_pki_doc(self, event: Dict[str, Any]) -> None:
         """Takes over a PKI document; those of the last epochs are kept."""

@@ -166,7 +166,12 @@ async def encrypt_read(
 
 
 async def encrypt_write(
-    self: SessionClient, plaintext: bytes, write_cap: bytes, message_box_index: bytes, *, timeout: Optional[float] = None
+    self: SessionClient,
+    plaintext: bytes,
+    write_cap: bytes,
+    message_box_index: bytes,
+    *,
+    timeout: Optional[float] = None,
 ) -> EncryptWriteResult:
     """The envelope that writes a box; ``b""`` deletes it. At most ``PigeonholeGeometry.max_plaintext_payload_length`` bytes."""
     body = {"plaintext": plaintext, "write_cap": write_cap, "message_box_index": message_box_index}
