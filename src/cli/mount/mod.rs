@@ -79,8 +79,8 @@ struct ProcessArgs {
     /// Go to the background, and return when the mount is there or has failed
     #[arg(long)]
     daemonize: bool,
-    /// Log to this file instead of stderr; in the background, without it, to mount.log in the state directory. It is
-    /// begun anew at 4 MiB, and the one before is kept as FILE.old
+    /// Log to this file instead of stderr; in the background, without it, to mount.log in the state directory, or, where that is
+    /// sealed, to its `pigeonfs log` alone. It is begun anew at 4 MiB, and the one before is kept as FILE.old
     #[arg(long, value_name = "FILE")]
     log_file: Option<PathBuf>,
     /// At the end, send what is left for at most TIME
