@@ -100,9 +100,7 @@ impl Context {
             Ok(mut link) => {
                 let result = tokio::select! {
                     result = act(&mut link) => result,
-                    () = signals.came() => {
-                        Err(Failure::new(FailureKind::Interrupted, "interrupted").hint(self.kept).into())
-                    }
+                    () = signals.came() => Err(self.interrupted()),
                 };
                 let closed = link.finish().await;
                 result.and_then(|result| Ok(closed.map(|()| result)?))
@@ -111,6 +109,11 @@ impl Context {
         };
         chosen.close().await;
         result
+    }
+
+    /// A signal has ended the verb; what it leaves behind is told.
+    pub(super) fn interrupted(&self) -> Stop {
+        Failure::new(FailureKind::Interrupted, "interrupted").hint(self.kept).into()
     }
 
     /// Puts one question that needs no network.

@@ -20,6 +20,7 @@ mod follow;
 mod forget;
 mod harden;
 mod help;
+mod history;
 mod invite;
 mod keep;
 mod key;
@@ -47,6 +48,7 @@ mod share;
 mod signals;
 mod skip;
 mod status;
+mod top;
 mod trim;
 mod umount;
 mod usage;
@@ -151,6 +153,7 @@ enum Verb {
     Localnet(localnet::Typed),
     List(list::Typed),
     Status(status::Typed),
+    Top(top::Typed),
     New(new::Typed),
     Add(add::Typed),
     Share(share::Typed),
@@ -411,6 +414,7 @@ async fn run(context: &Context, verb: Verb) -> Result<(), Stop> {
         Verb::Localnet(typed) => localnet::run(context, typed).await,
         Verb::List(typed) => list::run(context, typed).await,
         Verb::Status(typed) => status::run(context, typed).await,
+        Verb::Top(typed) => top::run(context, typed).await,
         Verb::New(typed) => new::run(context, typed).await,
         Verb::Add(typed) => add::run(context, typed).await,
         Verb::Share(typed) => share::run(context, typed).await,

@@ -344,13 +344,14 @@ fn stderr(text: &str) -> Result<(), Stop> {
     Ok(())
 }
 
-fn columns() -> usize {
+/// The width of the terminal that shows progress; 80 where there is none.
+pub(super) fn columns() -> usize {
     let size = rustix::termios::tcgetwinsize(std::io::stderr()).ok().map(|size| usize::from(size.ws_col));
     size.filter(|columns| *columns > 0).unwrap_or(80)
 }
 
 /// Whether the locale's characters are UTF-8.
-fn is_utf8() -> bool {
+pub(super) fn is_utf8() -> bool {
     let set = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
     let locale = set("LC_ALL").or_else(|| set("LC_CTYPE")).or_else(|| set("LANG")).unwrap_or_default();
     let locale = locale.to_ascii_lowercase();

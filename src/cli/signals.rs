@@ -3,6 +3,7 @@
 //! end nothing.
 
 use std::process;
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -25,8 +26,12 @@ const FILE_SIZE: i32 = libc::SIGXFSZ;
 pub(super) struct Signals(watch::Receiver<bool>);
 
 impl Signals {
-    /// Takes the signals over. Needs a tokio runtime.
+    /// Takes the signals over, once for the process. Needs the tokio runtime that the process keeps.
     pub(super) fn take() -> Result<Self, Failure> {
+        static TAKEN: OnceLock<watch::Receiver<bool>> = OnceLock::new();
+        if let Some(seen) = TAKEN.get() {
+            return Ok(Self(seen.clone()));
+        }
         let ignored = Ignored::now();
         let (told, mut heard) = mpsc::channel(1);
         for kind in [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()] {
@@ -59,7 +64,7 @@ impl Signals {
                 }
             }
         });
-        Ok(Self(seen))
+        Ok(Self(TAKEN.get_or_init(|| seen).clone()))
     }
 
     /// Resolves once a signal has come.

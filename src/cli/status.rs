@@ -1,14 +1,21 @@
 //! `pigeonfs status`
 
+use std::io::IsTerminal as _;
+use std::time::{Duration, SystemTime};
+
 use clap::Args;
+use tokio::time::sleep;
 
 use super::context::{Context, misunderstood};
+use super::history::{self, DAY_MINUTES};
 use super::list::how_to_begin;
 use super::output::{self, size};
+use super::signals::Signals;
 use super::{Stop, name};
 use crate::engine::control::{Failure, Request, Response};
 use crate::engine::status::{
     ChannelStatus, ContactStage, ContactStatus, DaemonStatus, DurabilityStatus, LinkStatus, RecordStatus, RoleStatus,
+    unix_seconds,
 };
 use crate::store::{ChannelName, StoreError};
 use crate::text::shown;
@@ -20,15 +27,58 @@ use crate::units::{show_date as utc, show_span as span};
 Examples:
   pigeonfs status               everything
   pigeonfs status notes         one channel
+  pigeonfs status --watch       everything, again and again
+  pigeonfs status --history     what the last day has brought
   pigeonfs status --json | jq .spool_bytes")]
 pub(super) struct Typed {
     /// The channel; without it, everything
     #[arg(value_parser = name)]
     name: Option<ChannelName>,
+    /// Show it again every two seconds, until Ctrl-C
+    #[arg(long)]
+    watch: bool,
+    /// Show what has gone over the network in the last 24 hours, as a chart
+    #[arg(long, conflicts_with_all = ["name", "watch"])]
+    history: bool,
 }
 
+/// How long `--watch` shows the same.
+const AGAIN: Duration = Duration::from_secs(2);
+
 pub(super) async fn run(context: &Context, typed: Typed) -> Result<(), Stop> {
-    let answer = context.ask(Request::Status { name: typed.name.map(|name| name.to_string()) }).await?;
+    if typed.history {
+        let Response::History(history) = context.ask(Request::History { minutes: DAY_MINUTES }).await? else {
+            return Err(misunderstood());
+        };
+        return if context.json { output::json(&history) } else { history::show(&history) };
+    }
+    let name = typed.name.map(|name| name.to_string());
+    if !typed.watch {
+        return once(context, name).await;
+    }
+    let signals = Signals::take()?;
+    let redraws = std::io::stdout().is_terminal() && !context.json;
+    loop {
+        if redraws {
+            // From the upper left corner on, with all below it cleared.
+            output::bytes(b"\x1b[H\x1b[2J")?;
+        }
+        if !context.json {
+            output::line(&format!("{}, every 2 s; Ctrl-C ends it", utc(unix_seconds(SystemTime::now()))))?;
+        }
+        once(context, name.clone()).await?;
+        if !redraws && !context.json {
+            output::line("")?;
+        }
+        tokio::select! {
+            () = sleep(AGAIN) => {}
+            () = signals.came() => return Err(context.interrupted()),
+        }
+    }
+}
+
+async fn once(context: &Context, name: Option<String>) -> Result<(), Stop> {
+    let answer = context.ask(Request::Status { name }).await?;
     let trouble = match &answer {
         Response::Status(status) => status.state_error.clone(),
         Response::Channel(channel) => channel.state_error.clone(),
@@ -101,7 +151,7 @@ pub(super) fn contacts(contacts: &[ContactStatus]) -> Result<(), Stop> {
     Ok(())
 }
 
-fn daemon(daemon: &DaemonStatus) -> String {
+pub(super) fn daemon(daemon: &DaemonStatus) -> String {
     let address = daemon.address.as_deref().map(|address| format!(" {address}")).unwrap_or_default();
     let link = match daemon.link {
         LinkStatus::NoDaemon => "none",
@@ -119,7 +169,7 @@ fn daemon(daemon: &DaemonStatus) -> String {
     text
 }
 
-fn access(channel: &ChannelStatus) -> &'static str {
+pub(super) fn access(channel: &ChannelStatus) -> &'static str {
     match channel.role {
         RoleStatus::Writer => "write",
         RoleStatus::Reader => "read",
@@ -127,7 +177,7 @@ fn access(channel: &ChannelStatus) -> &'static str {
 }
 
 /// How a channel stands, in a few words.
-fn standing(channel: &ChannelStatus) -> String {
+pub(super) fn standing(channel: &ChannelStatus) -> String {
     if let Some(reason) = &channel.fenced {
         let adopting = channel.adopting.map(|boxes| format!("being adopted ({boxes} boxes looked at); "));
         return format!("{}fenced: {}", adopting.unwrap_or_default(), shown(reason));
@@ -296,12 +346,17 @@ fn details(channel: &ChannelStatus) -> Vec<[String; 2]> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
     fn channel(role: RoleStatus) -> ChannelStatus {
+        named("log", role)
+    }
+
+    /// A channel of which nothing is known.
+    pub(in crate::cli) fn named(name: &str, role: RoleStatus) -> ChannelStatus {
         ChannelStatus {
-            name: "log".to_owned(),
+            name: name.to_owned(),
             role,
             kind: "stream".to_owned(),
             size: 0,

@@ -22,6 +22,7 @@ mod contacts;
 pub mod control;
 mod driver;
 pub mod drops;
+mod history;
 mod keep;
 mod network;
 mod owner;
@@ -137,6 +138,10 @@ impl Engine {
             let contacts = contacts::Contacts { store: store.clone(), asked: Arc::clone(&contacting) };
             move || -> Task { Box::pin(contacts.clone().run(seen.clone(), stopped.clone())) }
         };
+        let history = {
+            let (store, stopped) = (store.clone(), stopped.clone());
+            move || -> Task { Box::pin(history::run(store.clone(), stopped.clone())) }
+        };
         let drive = {
             let (store, shared, stopped) = (store.clone(), Arc::clone(&shared), stopped.clone());
             let obeyed = Arc::new(tokio::sync::Mutex::new(obeyed));
@@ -157,6 +162,7 @@ impl Engine {
             run("searching", Box::new(search)),
             run("keeping", Box::new(resend)),
             run("invitations", Box::new(contact)),
+            run("the history", Box::new(history)),
             run("the delivery of boxes", Box::new(drive)),
         ];
         Self {

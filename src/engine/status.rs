@@ -5,6 +5,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
+use crate::model::HistoryPoint;
+
 /// Version of the schema below; it grows when a field changes its meaning or goes.
 pub const STATUS_VERSION: u32 = 1;
 
@@ -43,6 +45,19 @@ pub struct Status {
     /// Invitations and accepted codes that are not done.
     #[serde(default)]
     pub contacts: Vec<ContactStatus>,
+}
+
+/// What has gone over the network lately.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HistoryStatus {
+    /// [`STATUS_VERSION`].
+    pub version: u32,
+    /// The minute that it is, counted from 1970.
+    pub now: u64,
+    /// How many minutes up to that one this tells of.
+    pub minutes: u64,
+    /// Those in which something has gone or come, in their order.
+    pub points: Vec<HistoryPoint>,
 }
 
 /// How an invitation, or a code that was accepted, stands.

@@ -4,6 +4,7 @@
 
 mod channel;
 mod finding;
+mod history;
 mod limits;
 mod name;
 mod network;
@@ -14,6 +15,7 @@ pub use channel::{
     MAX_AHEAD_BOXES, OutBox, PROVISIONAL_MAX_PLAINTEXT, Role, Skipped,
 };
 pub use finding::Finding;
+pub use history::{HISTORY_MINUTES, HistoryPoint};
 pub use limits::{Limits, Usage};
 pub use name::{ChannelName, MAX_NAME_BYTES, NameError, is_rsync_temporary};
 pub use network::{Binding, Misfit, NetworkId};

@@ -32,6 +32,7 @@ mod drops;
 mod error;
 mod handover;
 mod health;
+mod history;
 mod holes;
 mod inbox;
 mod kept;
@@ -61,8 +62,8 @@ mod writer;
 
 pub use crate::model::{
     Appended, Arrival, Binding, BoxSeq, BoxState, Capability, Channel, ChannelId, ChannelName, Content, Durability,
-    Finding, Frontier, Limits, MAX_AHEAD_BOXES, MAX_NAME_BYTES, NameError, NetworkId, OutBox,
-    PROVISIONAL_MAX_PLAINTEXT, RecordId, RecordState, Role, Skipped, Usage,
+    Finding, Frontier, HISTORY_MINUTES, HistoryPoint, Limits, MAX_AHEAD_BOXES, MAX_NAME_BYTES, NameError, NetworkId,
+    OutBox, PROVISIONAL_MAX_PLAINTEXT, RecordId, RecordState, Role, Skipped, Usage,
 };
 pub use changes::Changes;
 pub use choices::Choices;

@@ -16,6 +16,16 @@ CREATE TABLE network (
     localnet INTEGER NOT NULL DEFAULT 0 CHECK (localnet IN (0, 1))
 ) STRICT;
 
+-- What each of the last minutes has brought, over all channels, where it has brought anything.
+CREATE TABLE history (
+    minute        INTEGER PRIMARY KEY CHECK (minute >= 0),
+    stored_boxes  INTEGER NOT NULL CHECK (stored_boxes >= 0),
+    stored_bytes  INTEGER NOT NULL CHECK (stored_bytes >= 0),
+    arrived_boxes INTEGER NOT NULL CHECK (arrived_boxes >= 0),
+    arrived_bytes INTEGER NOT NULL CHECK (arrived_bytes >= 0),
+    spool_bytes   INTEGER NOT NULL CHECK (spool_bytes >= 0)
+) STRICT;
+
 -- What the last mount was told: limits and times, by which whoever owns the state next goes.
 CREATE TABLE setting (
     name  TEXT PRIMARY KEY,

@@ -166,6 +166,7 @@ fn what_the_verbs_print_is_what_the_schemas_say() {
     for state in ["a", "b"] {
         checked("list", print(state, &["list"], b""));
         checked("status", print(state, &["status"], b""));
+        checked("status-history", print(state, &["status", "--history"], b""));
     }
     for (state, name) in [("a", "log"), ("a", "out"), ("b", "log"), ("b", "out")] {
         checked("status-channel", print(state, &["status", name], b""));

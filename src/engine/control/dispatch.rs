@@ -8,21 +8,21 @@ use super::{
     Asked, CHUNK_BYTES, Failure, FailureKind, LogEntry, Request, Response, Secret, contacts, files, handover, keep,
 };
 use crate::channel::{LEAST_PROBES, SEARCH_PROBES};
-use crate::engine::status::{DurabilityStatus, LinkStatus, unix_seconds};
+use crate::engine::status::{DurabilityStatus, HistoryStatus, LinkStatus, STATUS_VERSION, unix_seconds};
 use crate::engine::{Owner, OwnerKind, fresh_write_cap};
 use crate::model::AT_HOME;
 use crate::store::{
-    Channel, ChannelId, ChannelName, Content, Durability, LogLine, Outcome, RecordId, Role, SEARCH_WINDOW, Store,
-    StoreError,
+    Channel, ChannelId, ChannelName, Content, Durability, HISTORY_MINUTES, LogLine, Outcome, RecordId, Role,
+    SEARCH_WINDOW, Store, StoreError,
 };
 
 /// A verb waits so long for a daemon before it says that there is none.
 const DAEMON_PATIENCE: Duration = Duration::from_secs(10);
-/// How often a wait looks at what no wake-up tells: the daemon's state.
 /// Files that an error names.
 const NAMED: usize = 8;
 /// Lines of the log in one answer.
 const MOST_LINES: u32 = 1000;
+/// How often a wait looks at what no wake-up tells: the daemon's state.
 const LOOK: Duration = Duration::from_millis(500);
 
 pub(super) async fn dispatch(owner: &Owner, asked: Asked) -> Result<Response, Failure> {
@@ -89,6 +89,12 @@ fn deadline(timeout_ms: Option<u64>) -> Option<Instant> {
 /// Does what is asked. `store` is the owner's, for this request.
 async fn act(owner: &Owner, store: &Store, request: Request) -> Result<Response, Failure> {
     match request {
+        Request::History { minutes } => {
+            let now = unix_seconds(SystemTime::now()) / 60;
+            let minutes = minutes.min(HISTORY_MINUTES);
+            let points = owner.store.history((now + 1).saturating_sub(minutes))?;
+            Ok(Response::History(HistoryStatus { version: STATUS_VERSION, now, minutes, points }))
+        }
         Request::Status { name: None } => Ok(Response::Status(owner.engine.status()?)),
         Request::Status { name: Some(name) } => Ok(channel_response(owner, &find(owner, &name)?)),
         Request::New { name, durability, content } => new(owner, store, &name, durability, content).await,

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroize;
 
-use crate::engine::status::{ChannelStatus, ContactStatus, DurabilityStatus, RecordStatus, Status};
+use crate::engine::status::{ChannelStatus, ContactStatus, DurabilityStatus, HistoryStatus, RecordStatus, Status};
 use crate::store::{Content, RequestId};
 
 /// A capability on its way over the control socket. Shows nothing of itself and leaves nothing behind.
@@ -46,6 +46,11 @@ pub enum Request {
     Status {
         /// The channel, or all of them.
         name: Option<String>,
+    },
+    /// What has gone over the network lately.
+    History {
+        /// The last minutes, so many.
+        minutes: u64,
     },
     /// Make a channel that is written here.
     New {
@@ -332,6 +337,8 @@ pub enum Response {
     Done,
     /// Answers [`Request::Status`] without a name.
     Status(Status),
+    /// Answers [`Request::History`].
+    History(HistoryStatus),
     /// Answers [`Request::Status`] with a name, [`Request::New`], [`Request::Wait`].
     Channel(ChannelStatus),
     /// Answers [`Request::Add`].
