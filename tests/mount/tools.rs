@@ -141,8 +141,8 @@ const ROWS: &[Row] = &[
     works("cp $S/text r-6; find . -name r-6 | grep -qx ./r-6; find . -size +1G -o -name r-6 -newermt 2000-01-01 | grep -q r-6; ls -laR | grep -q r-6; du -a . | grep -q r-6; ls -l r-6 | grep -q '^-rw-------'", &[]),
     works("df . > /dev/null; df -i . > /dev/null; stat -f . | grep -q Namelen; [ $(stat -f -c %l .) = 255 ]", &[]),
     works("cp $S/text sync; sync sync; sync -d sync; sync -f sync", &[("sync", Source("text"))]),
-    works("echo 1 > tail-f; tail -n +1 -f tail-f > $O/tail-f & echo 2 >> tail-f; until grep -qx 2 $O/tail-f; do sleep 0.05; done; echo 3 >> tail-f; until grep -qx 3 $O/tail-f; do sleep 0.05; done; kill $!", &[("tail-f", Out("tail-f"))]),
-    works("tail -n +1 -F tail-F > $O/tail-F 2> /dev/null & echo 1 > tail-F; until grep -qx 1 $O/tail-F; do sleep 0.05; done; echo 2 >> tail-F; until grep -qx 2 $O/tail-F; do sleep 0.05; done; kill $!", &[("tail-F", Out("tail-F"))]),
+    works("echo 1 > tail-f; tail -n +1 -f tail-f > $O/tail-f & echo 2 >> tail-f; until grep -sqx 2 $O/tail-f; do sleep 0.05; done; echo 3 >> tail-f; until grep -sqx 3 $O/tail-f; do sleep 0.05; done; kill $!", &[("tail-f", Out("tail-f"))]),
+    works("tail -n +1 -F tail-F > $O/tail-F 2> /dev/null & echo 1 > tail-F; until grep -sqx 1 $O/tail-F; do sleep 0.05; done; echo 2 >> tail-F; until grep -sqx 2 $O/tail-F; do sleep 0.05; done; kill $!", &[("tail-F", Out("tail-F"))]),
     works("cp $S/text cat-v; cat .pigeonfs/cat-v/status | grep -q cat-v; cat .pigeonfs/status.json | python3 -m json.tool > /dev/null; ! ls -a | grep -q pigeonfs", &[]),
     // Python.
     works("python3 -c 'open(\"py-w\", \"w\").write(\"w\"); open(\"py-w\", \"a\").write(\"a\"); open(\"py-w\", \"ab\", buffering=0).write(b\"u\")'", &[("py-w", Text("wau"))]),

@@ -51,7 +51,7 @@ fn heading(view: &View) -> Paragraph<'static> {
 /// The last hour, a mark a minute.
 fn lately(view: &View, width: usize, utf8: bool) -> Paragraph<'static> {
     let Some(history) = &view.history else { return Paragraph::new("") };
-    let minutes = width.saturating_sub(30).clamp(10, 60);
+    let minutes = width.saturating_sub(34).clamp(10, 60);
     let spans = Spans::of(history, history.minutes);
     let line = |name: &str, values: &[u64]| {
         let shown = &values[values.len().saturating_sub(minutes)..];
