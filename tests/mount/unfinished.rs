@@ -176,7 +176,10 @@ fn a_writer_that_cannot_be_seen_has_finished_what_fsync_made_safe() {
         &work,
         r#"
         state() { python3 -c 'import os, sys; print(os.getxattr(sys.argv[1], "user.pigeonhole.state").decode())' "$1"; }
-        is() { for n in $(seq 500); do [ "$(state $1)" = $2 ] && return 0; sleep 0.02; done; echo "$1: $(state $1), not $2"; exit 99; }
+        is() { for n in $(seq 500); do case " ${*:2} " in *" $(state $1) "*) return 0;; esac; sleep 0.02; done
+               echo "$1: $(state $1), not ${*:2}"; exit 99; }
+        # Two seconds after its last close a file is sealed, and waits for a network.
+        finished() { is $1 settling waiting; }
         # Leaves what a killed, a finished and a careful writer leave.
         write() {
             # The first program of a namespace is not ended by what it sends itself.
@@ -190,7 +193,7 @@ fn a_writer_that_cannot_be_seen_has_finished_what_fsync_made_safe() {
         unshare --pid --fork --kill-child pigeonfs mount --state s1 there 2>log & us=$!
         for n in $(seq 500); do [ -e there/.pigeonfs ] && break; sleep 0.02; done
         mkdir there/d; write
-        is there/d/killed unfinished; is there/d/closed unfinished; is there/d/synced settling
+        is there/d/killed unfinished; is there/d/closed unfinished; finished there/d/synced
         umount there; wait $us
 
         # It has a /proc of its own, too, in a mount namespace that shares the mount with ours.
@@ -198,13 +201,13 @@ fn a_writer_that_cannot_be_seen_has_finished_what_fsync_made_safe() {
         unshare --mount --propagation unchanged --pid --fork --kill-child --mount-proc pigeonfs mount --state s2 there 2>log & us=$!
         for n in $(seq 500); do [ -e there/.pigeonfs ] && break; sleep 0.02; done
         mkdir there/d; write
-        is there/d/killed unfinished; is there/d/closed unfinished; is there/d/synced settling
+        is there/d/killed unfinished; is there/d/closed unfinished; finished there/d/synced
         umount there; wait $us; umount there
 
         # The writer is in a namespace within ours: it is seen.
         pigeonfs mount --daemonize --state s3 there
         mkdir there/d; write unshare --pid --fork
-        is there/d/killed unfinished; is there/d/closed settling; is there/d/synced settling
+        is there/d/killed unfinished; finished there/d/closed; finished there/d/synced
         pigeonfs umount there; gone s3/control.sock
 
         # Of another user, whose processes /proc hides.
@@ -212,12 +215,12 @@ fn a_writer_that_cannot_be_seen_has_finished_what_fsync_made_safe() {
         chown 65534 there; mount -t proc -o hidepid=2 proc /proc
         as_user pigeonfs mount --daemonize --allow-other there
         as_user mkdir there/d; write
-        is there/d/killed unfinished; is there/d/closed unfinished; is there/d/synced settling
+        is there/d/killed unfinished; is there/d/closed unfinished; finished there/d/synced
         as_user pigeonfs send --finish d/closed
-        is there/d/closed settling
+        finished there/d/closed
         as_user pigeonfs umount there; gone home/.local/state/pigeonfs/control.sock
         as_user pigeonfs mount --daemonize --allow-other --trust-close there
-        echo all >there/d/trusted; is there/d/trusted settling
+        echo all >there/d/trusted; finished there/d/trusted
         as_user pigeonfs umount there; gone home/.local/state/pigeonfs/control.sock
         "#,
     );
