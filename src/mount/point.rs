@@ -6,7 +6,8 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{Access, AtFlags, CWD, Dir, Mode, OFlags};
+use rustix::fs::{Access, AtFlags, CWD, Dir, Mode, OFlags, StatxFlags, statx};
+use rustix::io::Errno;
 use rustix::process::geteuid;
 use tracing::warn;
 
@@ -92,7 +93,8 @@ fn resolved(path: &Path) -> Result<PathBuf, MountError> {
 
 /// A mount whose process is gone answers everything with ENOTCONN.
 fn is_dead(path: &Path) -> bool {
-    std::fs::metadata(path).is_err_and(|error| error.raw_os_error() == Some(libc::ENOTCONN))
+    // The kernel may still have what a living one said: it is to ask.
+    statx(CWD, path, AtFlags::STATX_FORCE_SYNC, StatxFlags::TYPE).err() == Some(Errno::NOTCONN)
 }
 
 fn clear(path: &Path, dead: &Mounted) -> Result<(), MountError> {

@@ -107,6 +107,12 @@ impl Catalog {
         Ok(self.look()?.versions.get(&id).copied())
     }
 
+    /// Whether one of these is a drop, or is gone.
+    pub(super) fn concerns_drops(&self, ids: &[ChannelId]) -> bool {
+        let state = self.change();
+        ids.iter().any(|id| state.channels.get(id).is_none_or(|channel| channel.content.is_drop()))
+    }
+
     pub(super) fn channel(&self, id: ChannelId) -> Result<Option<Channel>, StoreError> {
         let state = self.look()?;
         Ok(state.channels.get(&id).map(|channel| self.told(channel, &state)))

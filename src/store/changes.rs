@@ -24,6 +24,8 @@ struct Shared {
 struct State {
     /// Every commit of the store that touched a channel has a number.
     commits: watch::Sender<u64>,
+    /// The number of the last one that touched a drop.
+    drops: watch::Sender<u64>,
     watched: HashMap<ChannelId, watch::Sender<u64>>,
     touched: BTreeSet<ChannelId>,
 }
@@ -45,6 +47,11 @@ impl Changes {
         self.lock().commits.subscribe()
     }
 
+    /// The same for a commit that touched a drop, or a channel that is gone.
+    pub fn watch_drops(&self) -> watch::Receiver<u64> {
+        self.lock().drops.subscribe()
+    }
+
     /// The channels that commits have touched since the last call, made and removed ones included; waits for the first.
     /// For one consumer. Dropping the future loses nothing.
     pub async fn touched(&self) -> Vec<ChannelId> {
@@ -60,16 +67,20 @@ impl Changes {
 
     /// Tells those who watch the channel to look again, because of what no commit tells: a file of a drop that is no record.
     pub fn tell(&self, id: ChannelId) {
-        self.publish(vec![id]);
+        self.publish(vec![id], true);
     }
 
-    pub(super) fn publish(&self, touched: Vec<ChannelId>) {
+    /// `drops`: one of them is a drop, or is gone.
+    pub(super) fn publish(&self, touched: Vec<ChannelId>, drops: bool) {
         if touched.is_empty() {
             return;
         }
         let mut state = self.lock();
         let commits = *state.commits.borrow() + 1;
         state.commits.send_replace(commits);
+        if drops {
+            state.drops.send_replace(commits);
+        }
         for id in &touched {
             if let Some(sender) = state.watched.get(id) {
                 if sender.receiver_count() == 0 {
@@ -97,13 +108,13 @@ mod tests {
     #[tokio::test]
     async fn touched_channels_are_told_once_and_together() {
         let changes = Changes::default();
-        changes.publish(vec![ChannelId(2), ChannelId(1)]);
-        changes.publish(vec![ChannelId(2)]);
+        changes.publish(vec![ChannelId(2), ChannelId(1)], false);
+        changes.publish(vec![ChannelId(2)], false);
         assert_eq!(changes.touched().await, [ChannelId(1), ChannelId(2)]);
         let later = changes.clone();
         let waiting = tokio::spawn(async move { later.touched().await });
         tokio::task::yield_now().await;
-        changes.publish(vec![ChannelId(3)]);
+        changes.publish(vec![ChannelId(3)], false);
         assert_eq!(waiting.await.unwrap(), [ChannelId(3)]);
     }
 
@@ -111,21 +122,34 @@ mod tests {
     async fn a_watch_hears_of_its_own_channel_only() {
         let changes = Changes::default();
         let mut watch = changes.watch(ChannelId(1));
-        changes.publish(vec![ChannelId(2)]);
+        changes.publish(vec![ChannelId(2)], false);
         assert!(!watch.has_changed().unwrap());
-        changes.publish(vec![ChannelId(1)]);
+        changes.publish(vec![ChannelId(1)], false);
         assert!(watch.has_changed().unwrap());
         watch.mark_unchanged();
         assert!(!watch.has_changed().unwrap());
     }
 
     #[test]
+    fn a_watch_of_drops_hears_of_drops_only() {
+        let changes = Changes::default();
+        let mut watch = changes.watch_drops();
+        changes.publish(vec![ChannelId(1)], false);
+        assert!(!watch.has_changed().unwrap());
+        changes.publish(vec![ChannelId(1), ChannelId(2)], true);
+        assert!(watch.has_changed().unwrap());
+        watch.mark_unchanged();
+        changes.tell(ChannelId(2));
+        assert!(watch.has_changed().unwrap());
+    }
+
+    #[test]
     fn a_watch_of_all_hears_of_each() {
         let changes = Changes::default();
         let watch = changes.watch_all();
-        changes.publish(vec![]);
+        changes.publish(vec![], false);
         assert!(!watch.has_changed().unwrap());
-        changes.publish(vec![ChannelId(7)]);
+        changes.publish(vec![ChannelId(7)], false);
         assert!(watch.has_changed().unwrap());
     }
 

@@ -40,6 +40,14 @@ pub(super) struct Shared {
     pub(super) clock: Clock,
 }
 
+impl Shared {
+    /// Wakes those who wait for a change of these.
+    fn publish(&self, touched: Vec<ChannelId>) {
+        let drops = self.catalog.concerns_drops(&touched);
+        self.changes.publish(touched, drops);
+    }
+}
+
 pub(super) struct Writer {
     /// `None`: it was closed after a failure, and could not be opened again yet.
     db: Option<Connection>,
@@ -219,7 +227,7 @@ impl Writer {
                 #[cfg(test)]
                 super::tests::crash::point(super::tests::crash::Point::Settled);
                 self.litter |= effects.litter || self.given_up;
-                self.shared.changes.publish(effects.touched);
+                self.shared.publish(effects.touched);
                 self.keep_log_short();
                 Ok(())
             }
@@ -292,7 +300,7 @@ impl Writer {
         self.recover();
         if self.failed.is_some() {
             // Whoever waits for something is to see that it does not come.
-            self.shared.changes.publish(self.shared.catalog.ids());
+            self.shared.publish(self.shared.catalog.ids());
         }
     }
 
@@ -303,7 +311,7 @@ impl Writer {
                 info!("the database was opened anew: what it holds is what counts");
                 self.failed = None;
                 self.shared.health.set(None);
-                self.shared.changes.publish(touched);
+                self.shared.publish(touched);
             }
             Err(error) => {
                 let pause = self.failed.map_or(AGAIN, |retry| (retry.pause * 2).min(LONGEST));

@@ -14,7 +14,7 @@ use tracing::{info, warn};
 use super::super::network::{Network, Refusal, View};
 use super::super::shared::Shared;
 use super::super::transfer;
-use super::{AGAIN, Drops};
+use super::{AGAIN, Commits, Drops};
 use crate::bacap::{BoxIndex, WriteCap};
 use crate::store::{BoxSeq, Capability, DropRecord, StoreError};
 
@@ -36,7 +36,7 @@ pub(super) async fn run(
     mut view: watch::Receiver<View>,
     mut stop: watch::Receiver<bool>,
 ) {
-    let mut commits = drops.0.store.changes().watch_all();
+    let mut commits = Commits::new(&drops.0.store);
     let deletes = async {
         loop {
             commits.mark_unchanged();
@@ -67,7 +67,7 @@ pub(super) async fn run(
                 continue;
             }
             tokio::select! {
-                changed = commits.changed(), if !failed => if changed.is_err() { return },
+                open = commits.changed(), if !failed => if !open { return },
                 changed = view.changed(), if !failed => if changed.is_err() { return },
                 () = sleep(AGAIN), if failed => {}
             }

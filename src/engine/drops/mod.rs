@@ -52,6 +52,8 @@ use crate::store::{ChannelId, Commit, NewRecord, PROVISIONAL_MAX_PLAINTEXT, Priv
 
 /// What failed for a reason of its own is tried again after so long.
 const AGAIN: Duration = Duration::from_secs(5);
+/// How long what streams do is not looked at: each look takes processor time that a person's writes wait for.
+const A_WHILE: Duration = Duration::from_millis(500);
 
 /// Why a file was not accepted, or cannot be read.
 #[derive(Debug, thiserror::Error)]
@@ -282,8 +284,43 @@ pub(super) async fn keep(drops: Drops, shared: Arc<Shared>, view: watch::Receive
     );
 }
 
+/// When there may be something to do: after a commit that touched a drop; and, since room is made by any channel, a while
+/// after any other, which is then for all that came meanwhile.
+struct Commits {
+    of_drops: watch::Receiver<u64>,
+    any: watch::Receiver<u64>,
+}
+
+impl Commits {
+    fn new(store: &Store) -> Self {
+        let changes = store.changes();
+        Self { of_drops: changes.watch_drops(), any: changes.watch_all() }
+    }
+
+    /// What was committed so far is about to be looked at.
+    fn mark_unchanged(&mut self) {
+        self.of_drops.mark_unchanged();
+        self.any.mark_unchanged();
+    }
+
+    /// Waits for the next one. False: the store is closed.
+    async fn changed(&mut self) -> bool {
+        let any = async {
+            let changed = self.any.changed().await;
+            if changed.is_ok() {
+                sleep(A_WHILE).await;
+            }
+            changed
+        };
+        tokio::select! {
+            changed = self.of_drops.changed() => changed.is_ok(),
+            changed = any => changed.is_ok(),
+        }
+    }
+}
+
 async fn run(mut worker: impl Worker, drops: &Drops, mut view: watch::Receiver<View>, mut stop: watch::Receiver<bool>) {
-    let mut commits = drops.0.store.changes().watch_all();
+    let mut commits = Commits::new(&drops.0.store);
     let stopping = Arc::new(AtomicBool::new(false));
     // Told to the worker at once, in the middle of a turn too.
     let ends = async {
@@ -310,7 +347,7 @@ async fn run(mut worker: impl Worker, drops: &Drops, mut view: watch::Receiver<V
                 Turn::More => {}
                 _ if stopping.load(Ordering::Relaxed) => return,
                 Turn::Done => tokio::select! {
-                    changed = commits.changed() => if changed.is_err() { return },
+                    open = commits.changed() => if !open { return },
                     changed = view.changed() => if changed.is_err() { return },
                 },
                 Turn::Failed => sleep(AGAIN).await,

@@ -4,7 +4,8 @@
 //! later wait is one in state D, and no signal ends it. So fuser does not get the device, but one end of a SOCK_SEQPACKET
 //! pair, in which a message is a request or an answer, as on the device. A thread reads the device, takes the interrupts
 //! out, and passes all other requests on unchanged. Whoever has answered a request through fuser passes the answer on to
-//! the device itself, with [`Relay::settle`]: that saves a thread and its wake-up for each request.
+//! the device itself, with [`Relay::settle`]: that saves a thread and its wake-up for each request. The bytes of a file go
+//! past fuser, with [`Relay::answer_past_fuser`].
 //!
 //! No request is lost: one that cannot be passed on is tried again for a short time and then answered with EIO, and so is
 //! one whose answer fuser could not send. Whoever owns the open file is told of a write, fsync or close that was lost like that:
@@ -132,7 +133,9 @@ impl Relay {
     /// Passes on what fuser has sent, which is the answer to this request among others. Where fuser could not send it,
     /// the request is answered here, with data or an errno. Says whether it was fuser's answer that was passed on.
     pub(super) fn settle(&self, unique: u64, instead: Result<&[u8], i32>) -> bool {
-        self.drain();
+        if self.drain_to(Some(unique)) {
+            return true;
+        }
         let is_due = self.lock().due.remove(&unique);
         if is_due {
             warn!("an answer found no memory in the kernel");
@@ -144,25 +147,44 @@ impl Relay {
         !is_due
     }
 
+    /// Answers a request with data that fuser never sees: its way through the pair would copy them twice. What fuser is
+    /// told instead is an answer that nobody waits for. Says whether somebody waited for the data.
+    pub(super) fn answer_past_fuser(&self, unique: u64, data: &[u8]) -> bool {
+        let is_due = self.lock().due.remove(&unique);
+        if is_due {
+            self.answer(unique, 0, data);
+        }
+        is_due
+    }
+
     /// Passes on what fuser has sent: answers now, notifications by the thread that may wait.
     pub(super) fn drain(&self) {
+        self.drain_to(None);
+    }
+
+    /// The same up to the answer of this request. Says whether that was there.
+    fn drain_to(&self, last: Option<u64>) -> bool {
         let mut buffer = self.buffers().pop().unwrap_or_else(|| vec![0; MESSAGE_BYTES]);
-        while let Some((head, length)) = self.receive(&mut buffer) {
+        let mut found = false;
+        while !found && let Some((head, is_due, length)) = self.receive(&mut buffer) {
             if head.is_notification() {
                 // Nobody is there to tell it to where the mount has ended.
                 let _ = self.lock().late.send(Late::Notification(buffer[..length].to_vec()));
-            } else {
+            } else if is_due {
                 self.write(&[IoSlice::new(&buffer[..length])]);
             }
+            found = last == Some(head.unique);
         }
         let mut buffers = self.buffers();
         if buffers.len() < KEPT_BUFFERS {
             buffers.push(buffer);
         }
+        found
     }
 
-    /// The next message of fuser, if there is one. An answer is due no more in the same moment.
-    fn receive(&self, buffer: &mut [u8]) -> Option<(AnswerHead, usize)> {
+    /// The next message of fuser, if there is one; whether it answers a request that waits, which it does no more from
+    /// that moment; and its length.
+    fn receive(&self, buffer: &mut [u8]) -> Option<(AnswerHead, bool, usize)> {
         let mut state = self.lock();
         loop {
             let length = match recv(&self.socket, &mut *buffer, RecvFlags::DONTWAIT) {
@@ -173,8 +195,7 @@ impl Relay {
             };
             match AnswerHead::of(&buffer[..length]) {
                 Some(head) => {
-                    state.due.remove(&head.unique);
-                    return Some((head, length));
+                    return Some((head, state.due.remove(&head.unique), length));
                 }
                 None => warn!(length, "fuser sent something else than an answer"),
             }

@@ -105,6 +105,24 @@ fn an_answer_that_fuser_could_not_send_is_given_in_its_place() {
 }
 
 #[test]
+fn data_goes_past_fuser_once() {
+    let ends = ends();
+    for unique in [2, 4] {
+        put(&ends.device, &request(15, unique, b""));
+        take(&ends.fuser);
+    }
+    assert!(ends.relay.answer_past_fuser(2, b"bytes of a file"));
+    // What fuser says of it then is heard by nobody; nor is a second answer.
+    put(&ends.fuser, &message::answer_head(2, libc::EIO, 0).expect("short"));
+    ends.relay.drain();
+    assert!(!ends.relay.answer_past_fuser(2, b"once more"));
+    put(&ends.fuser, &answer(4, b"of fuser"));
+    assert!(ends.relay.settle(4, Err(libc::EIO)));
+    assert_eq!(take(&ends.device), answer(2, b"bytes of a file"));
+    assert_eq!(take(&ends.device), answer(4, b"of fuser"), "and nothing between the two");
+}
+
+#[test]
 fn many_who_answer_at_once_lose_and_double_nothing() {
     let ends = ends();
     const COUNT: u64 = 2000;

@@ -17,9 +17,6 @@ use crate::mount::relay::Relay;
 /// Names, sizes and times change behind the kernel's back. This is the least that it can count, a tick of its clock: `ls -l` looks
 /// at each file four times, and each time at all directories that lead to it. So it is asked once.
 const A_TICK: Duration = Duration::from_nanos(1);
-/// What it asks for by itself it does not keep. Of the root it asks in no other way, so that a mount whose process has died is seen
-/// to be dead at once.
-const NOT_KEPT: Duration = Duration::ZERO;
 /// What a caller hears whose answer found no memory, where the answer cannot be given in another way.
 const UNSENT: Result<&[u8], i32> = Err(libc::EIO);
 /// Inode numbers are never used again.
@@ -103,8 +100,13 @@ impl Reply<ReplyEmpty> {
 
 impl Reply<ReplyData> {
     /// Bytes of a file.
-    pub(super) fn bytes(self, bytes: &[u8]) {
-        self.give(Ok(bytes), |answer| answer.data(bytes));
+    pub(super) fn bytes(mut self, bytes: &[u8]) {
+        // To the caller; then to fuser, which wants an answer of its own.
+        if let Some(answer) = self.answer.take() {
+            self.relay.answer_past_fuser(self.unique, bytes);
+            answer.refuse(Errno::EIO);
+            self.relay.drain();
+        }
     }
 }
 
@@ -122,7 +124,7 @@ impl Reply<ReplyAttr> {
     /// False: the caller was told that it failed.
     pub(super) fn attributes(self, attributes: &Attributes) -> bool {
         let file = file(attributes);
-        self.give(UNSENT, |answer| answer.attr(&NOT_KEPT, &file))
+        self.give(UNSENT, |answer| answer.attr(&A_TICK, &file))
     }
 }
 
