@@ -1,7 +1,7 @@
 //! Where the database is: in a state directory, by whatever SQLite calls a disk.
 
 use std::fs::File;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -13,7 +13,7 @@ use rustix::fs::OFlags;
 use super::StoreError;
 use super::migrations::{MIGRATIONS, migrate};
 use super::private_dir::PrivateDir;
-use super::sealed::Sealing;
+use super::sealed::{SEAL, Sealing};
 use super::state_dir::DATABASE;
 
 /// How long a connection waits for another one that stands in its way.
@@ -21,6 +21,8 @@ pub(super) const BUSY: Duration = Duration::from_secs(10);
 /// The log that goes with it.
 const LOG: &str = "pigeonfs.db-wal";
 const SHARED_MEMORY: &str = "pigeonfs.db-shm";
+/// What a database that is not sealed begins with.
+const SQLITE_HEAD: &[u8; 16] = b"SQLite format 3\0";
 const FLAGS: OpenFlags = OpenFlags::SQLITE_OPEN_READ_WRITE.union(OpenFlags::SQLITE_OPEN_NO_MUTEX);
 
 /// Where connections to one database lead.
@@ -53,7 +55,7 @@ impl Place {
 
     /// Opens the database for the one who writes, made where it is missing, and brings it to the newest schema.
     pub(super) fn open(&self) -> Result<Connection, StoreError> {
-        let db = self.set_up(self.make()?)?;
+        let db = self.set_up(self.make()?).map_err(|error| self.told_of_the_seal(error))?;
         if let Some(database) = self.identity()?.database {
             let _ = self.first.set(database);
         }
@@ -63,6 +65,29 @@ impl Place {
     /// The same, and nothing is made: for a database that was open before.
     pub(super) fn reopen(&self) -> Result<Connection, StoreError> {
         self.set_up(false)
+    }
+
+    /// SQLite says of a file that needs another key, or none, only that it is no database.
+    fn told_of_the_seal(&self, error: StoreError) -> StoreError {
+        if !matches!(error, StoreError::Corrupt { .. }) || self.vfs.is_some() {
+            return error;
+        }
+        let mut head = [0; SQLITE_HEAD.len()];
+        let read = self.dir().file(DATABASE, OFlags::RDONLY).map(|file| file.read_exact_at(&mut head, 0).is_ok());
+        let is_plain = read.unwrap_or(false) && head == *SQLITE_HEAD;
+        let reason = match (self.sealing.is_sealed(), is_plain) {
+            (false, true) => return error,
+            (false, false) => {
+                format!(
+                    "{DATABASE} is sealed, or is damaged; and {SEAL}, which alone has the key of a sealed one, is missing"
+                )
+            }
+            (true, true) => format!("{DATABASE} is not sealed, but {SEAL} says that it is: they are not of one state"),
+            (true, false) => {
+                format!("{DATABASE} is damaged, or is not of one state with {SEAL}, which has another key")
+            }
+        };
+        StoreError::Corrupt { reason }
     }
 
     /// A connection that only reads.

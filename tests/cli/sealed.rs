@@ -30,6 +30,30 @@ fn with_keys() -> Work {
     work
 }
 
+/// Without `seal.json` nothing has the key of the database; and one of another state has another key.
+#[test]
+fn a_state_without_its_own_seal_says_what_is_missing() {
+    let work = with_keys();
+    let seal = work.path("s/seal.json");
+    verb(&work, "key", &["init", "--seal"], b"").ok();
+    verb(&work, "key", &["new", "notes"], b"").ok();
+    fs::rename(&seal, work.path("kept.json")).expect("moved");
+    for arguments in [&["list"][..], &["status"], &["new", "more"]] {
+        work.verb("s", arguments).failed(1, &["seal.json", "is missing", "restore"]);
+        verb(&work, "key", arguments, b"").failed(1, &["seal.json", "is missing"]);
+    }
+    work.verb("plain", &["new", "notes"]).ok();
+    let path = work.path("key");
+    let key = ["--key-file", path.to_str().expect("text")];
+    work.verb("second", &[&["init", "--seal"][..], &key].concat()).ok();
+    fs::copy(work.path("second/seal.json"), &seal).expect("copied");
+    verb(&work, "key", &["list"], b"").failed(1, &["seal.json", "another key"]);
+    fs::copy(work.path("second/seal.json"), work.path("plain/seal.json")).expect("copied");
+    work.verb("plain", &[&["list"][..], &key].concat()).failed(1, &["is not sealed, but seal.json says that it is"]);
+    fs::rename(work.path("kept.json"), &seal).expect("moved back");
+    assert!(verb(&work, "key", &["list"], b"").ok().text().contains("notes"));
+}
+
 #[test]
 fn only_its_key_opens_a_sealed_state_and_the_key_can_be_changed() {
     let work = with_keys();

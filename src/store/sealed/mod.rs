@@ -27,6 +27,7 @@ use zeroize::Zeroizing;
 pub(super) use convert::{BETWEEN, settle};
 pub use convert::{seal, unseal};
 pub use file::StagedFile;
+pub(super) use header::FILE as SEAL;
 pub use header::{MAX_PASSPHRASE_BYTES, Passphrase, SealError, SealHeader};
 
 /// The key of a sealed state. Never shown, and wiped when it is dropped.
