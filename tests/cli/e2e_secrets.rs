@@ -145,6 +145,22 @@ fn no_process_of_any_verb_shows_a_capability() {
         ask("b", &["add", "notes"], texts[0].as_bytes());
         ask("c", &["add", "--file", &stream, "--json", "notes"], b"");
         verb("b", &["read", "notes"], b"");
+        // Those that wait for the network, and those that have nothing to do here and refuse.
+        verb("a", &["wait", "notes", "--timeout", "120"], b"");
+        verb("a", &["verify", "notes"], b"");
+        for (state, words) in [
+            ("a", &["keep", "notes", "--for", "30d"][..]),
+            ("a", &["resend", "notes"]),
+            ("a", &["adopt", "notes"]),
+            ("a", &["move", "notes", "moved"]),
+            ("b", &["skip", "notes"]),
+            ("b", &["follow", "notes", "--for", "1s"]),
+        ] {
+            let run = work.verb_with(state, &[words, &config].concat(), b"");
+            for text in [run.stderr.as_bytes(), &run.stdout] {
+                assert!(!forms.iter().any(|form| holds(text, form)), "{words:?}: {}", run.stderr);
+            }
+        }
         verb("d", &["receive", "box", "-o", &into, "--read-cap-file", &drop_cap], b"");
         for words in [
             &["list"][..],

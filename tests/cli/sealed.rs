@@ -222,7 +222,15 @@ impl Secrets {
     }
 }
 
-/// A capability raw, in hex, in base64 at each of its shifts, and as our texts have it.
+/// As CBOR has bytes that are encoded number by number; a byte string has them raw.
+fn cbor_array(bytes: &[u8]) -> Vec<u8> {
+    let mut encoded = Vec::new();
+    ciborium::into_writer(&bytes.to_vec(), &mut encoded).expect("to memory");
+    // Without the head: the array that it stands in is longer.
+    encoded.split_off(2)
+}
+
+/// A capability raw, in hex, as CBOR, in base64 at each of its shifts, and as our texts have it.
 fn forms(work: &Work, name: &str) -> Vec<(&'static str, Vec<u8>)> {
     let engine = base64::engine::general_purpose::STANDARD;
     let mut forms = Vec::new();
@@ -232,6 +240,7 @@ fn forms(work: &Work, name: &str) -> Vec<(&'static str, Vec<u8>)> {
         for part in [&raw[..24], &raw[32..56], &raw[raw.len() - 24..]] {
             forms.push(("a capability", part.to_vec()));
             forms.push(("a capability in hex", hex::encode(part).into_bytes()));
+            forms.push(("a capability as an array of CBOR", cbor_array(part)));
             forms.extend((0..3).map(|at| ("a capability in base64", engine.encode(&part[at..at + 21]).into_bytes())));
         }
         forms.push(("the text of a capability", share(&[]).trim().as_bytes()[24..].to_vec()));
