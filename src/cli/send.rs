@@ -3,7 +3,7 @@
 mod source;
 pub(super) mod staging;
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -62,12 +62,13 @@ Examples:
   pigeonfs send report.pdf photos.zip --to outbox
   pigeonfs send -r photos --to outbox
   pigeonfs send -r photos --to outbox --dry-run     boxes, packets and time
+  pigeonfs send -r logs --zstd auto --to outbox     compressed where that saves boxes
   tar c dir | zstd | pigeonfs send - --name dir.tar.zst --to outbox
   pigeonfs send report.pdf --write-cap-file friend.cap
   pigeonfs send --finish outbox/half.iso")]
 pub(super) struct Typed {
     /// The files; `-` is stdin
-    #[arg(value_name = "FILE", required_unless_present_any = ["file", "finish"])]
+    #[arg(value_name = "FILE", required_unless_present_any = ["file", "finish", "zstd"])]
     files: Vec<PathBuf>,
     /// The drop
     #[arg(long, value_name = "NAME", value_parser = name, required_unless_present_any = ["write_cap_file", "finish"])]
@@ -78,9 +79,9 @@ pub(super) struct Typed {
     /// The name that it is to have at the reader's; for one file, or stdin
     #[arg(long, value_name = "NAME")]
     name: Option<String>,
-    /// Compress; pigeonhole-cp will receive NAME.zst
-    #[arg(long)]
-    zstd: bool,
+    /// Compress: `always`, or with `auto` only files that get shorter by it. pigeonhole-cp will receive NAME.zst
+    #[arg(long, value_name = "WHEN", num_args = 0..=1, default_missing_value = "always")]
+    zstd: Option<OsString>,
     /// Tell the reader the permission bits
     #[arg(long)]
     with_mode: bool,
@@ -124,6 +125,35 @@ pub(super) struct Typed {
     daemon: DaemonArgs,
 }
 
+/// Which files are compressed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Compress {
+    Never,
+    Always,
+    /// Those that get shorter.
+    Auto,
+}
+
+impl Typed {
+    /// What was typed behind `--zstd`, where that is a word for when: else it is a file.
+    fn compress(&self) -> Compress {
+        match self.zstd.as_deref().map(OsStr::to_str) {
+            None | Some(Some("never")) => Compress::Never,
+            Some(Some("auto")) => Compress::Auto,
+            Some(_) => Compress::Always,
+        }
+    }
+
+    /// `--zstd FILE` is `--zstd` and a file.
+    fn take_file_behind_zstd(&mut self) {
+        let is_word = |word: &OsString| ["always", "auto", "never"].iter().any(|known| word == known);
+        if let Some(file) = self.zstd.take_if(|word| !is_word(word)) {
+            self.files.insert(0, file.into());
+            self.zstd = Some("always".into());
+        }
+    }
+}
+
 pub(super) async fn run(context: &Context, mut typed: Typed) -> Result<(), Stop> {
     refuse_argv("a capability", typed.write_cap.as_ref(), "--write-cap-file")?;
     refuse_argv("an index", typed.index.as_ref(), "--index-file")?;
@@ -131,10 +161,14 @@ pub(super) async fn run(context: &Context, mut typed: Typed) -> Result<(), Stop>
         return finish(context, &typed.finish).await;
     }
     typed.files.extend(typed.file.take());
+    typed.take_file_behind_zstd();
+    if typed.files.is_empty() {
+        return Err(Failure::new(FailureKind::Usage, "say which files are to be sent").hint("`-` is stdin").into());
+    }
     let from_stdin = typed.files.iter().filter(|path| path.as_os_str() == "-").count();
     let secrets = [&typed.write_cap_file, &typed.index_file];
     let secrets = secrets.iter().filter(|path| path.as_deref() == Some(Path::new("-"))).count();
-    if from_stdin > 0 && (typed.files.len() > 1 || secrets > 0 || typed.zstd) {
+    if from_stdin > 0 && (typed.files.len() > 1 || secrets > 0 || typed.compress() != Compress::Never) {
         let text = "stdin can be sent only alone, as it is, and not where it is the capability or the index";
         return Err(Failure::new(FailureKind::Usage, text).into());
     }

@@ -47,6 +47,27 @@ pub fn pack(from: &mut impl Read, to: &mut impl Write) -> io::Result<Packed> {
     Ok(Packed { raw_size, size: hashed.bytes, digest: *hashed.hash.finalize().as_bytes() })
 }
 
+/// How much of a file is tried before all of it is compressed.
+const TRIED_BYTES: usize = 64 << 10;
+/// A file is worth compressing where that saves a box, about as long as this, and one byte in twenty of what is tried.
+const LEAST_SAVED: u64 = 1536;
+const LEAST_SHARE: usize = 20;
+
+/// Whether the beginning of a file gets so much smaller that all of it is worth trying. Reads up to 64 KiB.
+pub fn is_worth_trying(from: &mut impl Read) -> io::Result<bool> {
+    let mut tried = Vec::with_capacity(TRIED_BYTES);
+    from.take(TRIED_BYTES as u64).read_to_end(&mut tried)?;
+    let packed = zstd::bulk::compress(&tried, 0)?;
+    Ok(packed.len() + tried.len() / LEAST_SHARE < tried.len())
+}
+
+impl Packed {
+    /// Whether a box less travels than as it was.
+    pub fn is_worth_it(&self) -> bool {
+        self.size.saturating_add(LEAST_SAVED) <= self.raw_size
+    }
+}
+
 /// Whether so many bytes can come out of a body of this size at all.
 pub(super) fn may_hold(size: u64, raw_size: u64) -> bool {
     raw_size <= size.saturating_add(FRAME_BYTES).saturating_mul(MOST_FOR_A_BYTE)

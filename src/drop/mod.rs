@@ -22,7 +22,7 @@ mod safe;
 mod sync;
 
 pub use assembler::{Assembler, Event, Fault, Input};
-pub use compress::{Packed, UnpackError, Unpacker, pack};
+pub use compress::{Packed, UnpackError, Unpacker, is_worth_trying, pack};
 pub use cutter::Cutter;
 pub use header::{Header, HeaderError, Kind, MAX_PATH_BYTES, MAX_SIZE, Part, Raw, Total};
 pub use safe::{MAX_FILE_NAME_BYTES, SafeName, SafePath};

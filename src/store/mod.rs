@@ -87,7 +87,7 @@ pub use private_dir::{PrivateDir, PrivateDirError};
 pub use queries::MAX_READ_BYTES;
 pub use recovery::{Adopted, Adoption, Moved};
 pub use sealed::{
-    MAX_PASSPHRASE_BYTES, Passphrase, SealError, SealHeader, Sealing, StagedFile, StateKey, seal, unseal,
+    MAX_PASSPHRASE_BYTES, Passphrase, SealError, SealHeader, Sealing, Sequential, StagedFile, StateKey, seal, unseal,
 };
 pub use search::{SEARCH_WINDOW, Searched, Searching};
 pub use state_dir::{Making, StateDir, StateError};

@@ -341,6 +341,48 @@ fn files_go_only_where_they_are_wanted() {
     assert_eq!(names(&world.work.path("box")), ["a"]);
 }
 
+/// With `--zstd auto` a text travels compressed, and what would get no shorter goes as it is: what is compressed already, what
+/// only begins like a text, and what fits into a box anyway.
+#[test]
+fn only_what_gets_shorter_is_compressed_where_that_is_left_to_us() {
+    let world = World::new();
+    world.drop("box");
+    let text = b"one line of a log, and the next is like it\n".repeat(2000);
+    let noise = bytes(100_000, 3);
+    let files = [
+        ("text", text.clone(), true),
+        ("noise", noise.clone(), false),
+        // 64 KiB are tried; the rest is what it costs.
+        ("archive", [&vec![b' '; 1000][..], &noise].concat(), false),
+        ("page", b"short words, short words, short words\n".repeat(30), false),
+        ("empty", Vec::new(), false),
+    ];
+    for (name, content, _) in &files {
+        world.write(name, content);
+    }
+    let paths: Vec<_> = files.iter().map(|(name, ..)| *name).collect();
+    // A word behind the option is that; anything else is a file.
+    let sent = world.send(&[&["--to", "box", "--zstd", "auto"][..], &paths].concat(), b"").ok();
+    world.send(&["--to", "box", "--zstd", "page", "--name", "always"], b"").ok();
+    world.send(&["page", "--to", "box", "--zstd=never", "--name", "never"], b"").ok();
+    let boxes = |run: &Run| -> Vec<(String, u64)> {
+        let told = |line: &Value| Some((line["file"].as_str()?.to_owned(), line["boxes"].as_u64()?));
+        events(run, "stored").iter().map(|line| told(line).expect("a name and boxes")).collect()
+    };
+    let found = boxes(&sent);
+    for (name, content, packed) in &files {
+        let plain = content.len() as u64 / 1600;
+        let (_, boxes) = found.iter().find(|(file, _)| file == name).expect("sent");
+        assert_eq!(*boxes < plain, *packed, "{name}: {boxes} boxes, {} bytes", content.len());
+    }
+    world.send(&["--to", "box", "--zstd"], b"").failed(2, &["which files"]);
+    world.send(&["-", "--name", "x", "--to", "box", "--zstd", "auto"], b"").failed(2, &["stdin"]);
+    world.receive(&["box"]).ok();
+    for (name, content, _) in &files {
+        assert!(std::fs::read(world.work.path(&format!("box/{name}"))).expect("here") == *content, "{name}");
+    }
+}
+
 /// A full disk made `receive` call a file broken, and count it as brought out: it never came again.
 #[test]
 fn what_could_not_be_written_comes_with_the_next_run() {

@@ -13,7 +13,7 @@ use tokio::sync::mpsc;
 
 use super::super::append::stdin_chunks;
 use super::super::beneath;
-use super::Typed;
+use super::{Compress, Typed};
 use crate::bacap::INDEX_BYTES;
 use crate::drop::chain::PART_BYTES;
 use crate::drop::{Header, Kind};
@@ -26,7 +26,7 @@ pub(super) struct Source {
     place: Place,
     /// What is said of it, without what its descriptor tells and without its size and digest.
     header: Header,
-    zstd: bool,
+    compress: Compress,
     with_mode: bool,
     with_mtime: bool,
 }
@@ -43,7 +43,7 @@ enum Place {
 impl Source {
     /// What it is called here, and how many bytes it will take, where that is known before it is read.
     pub(super) fn planned(&self) -> Option<(&Path, u64)> {
-        let is_plain = !self.zstd && self.header.kind == Kind::File;
+        let is_plain = self.compress == Compress::Never && self.header.kind == Kind::File;
         let size = rustix::fs::fstat(self.place.open().ok().filter(|_| is_plain)?).ok()?.st_size;
         Some((self.place.shown(), u64::try_from(size).ok()?))
     }
@@ -92,8 +92,8 @@ impl Place {
 }
 
 impl Source {
-    pub(super) fn is_zstd(&self) -> bool {
-        self.zstd
+    pub(super) fn compress(&self) -> Compress {
+        self.compress
     }
 
     /// The bytes to be sent and what is said of them, decided on what is open now. An empty directory has no bytes.
@@ -169,7 +169,7 @@ fn add(path: &Path, name: String, typed: &Typed, sources: &mut Vec<Source>) -> R
 }
 
 fn source(place: Place, header: Header, typed: &Typed) -> Source {
-    Source { place, header, zstd: typed.zstd, with_mode: typed.with_mode, with_mtime: typed.with_mtime }
+    Source { place, header, compress: typed.compress(), with_mode: typed.with_mode, with_mtime: typed.with_mtime }
 }
 
 /// A walk below a directory that is held.

@@ -1,14 +1,15 @@
 //! Copies of what is to be sent, in the state directory, where nobody changes them any more.
 
 use std::fs::{self, OpenOptions};
-use std::io::{self, BufReader, BufWriter, Read, Write};
+use std::io::{self, BufReader, BufWriter, Read, Seek, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
+use super::Compress;
 use super::source::Source;
 use crate::cli::Stop;
 use crate::cli::context::misunderstood;
-use crate::drop::{Header, Raw, pack};
+use crate::drop::{Header, Raw, is_worth_trying, pack};
 use crate::engine::control::{Failure, FailureKind, Link, Request, Response, Secret};
 use crate::engine::drops::Drops;
 use crate::store::StagedFile;
@@ -33,6 +34,17 @@ impl Staged {
     /// and its answer. What is not taken then is swept by the state's owner.
     pub(super) fn hand_over(&mut self) {
         self.kept = true;
+    }
+
+    /// Writes all that is in it.
+    fn write<T>(
+        &self,
+        fill: impl FnOnce(&mut BufWriter<crate::store::Sequential<'_>>) -> io::Result<T>,
+    ) -> Result<T, Failure> {
+        let mut to = BufWriter::with_capacity(BUFFER_BYTES, self.file.sequential());
+        fill(&mut to)
+            .and_then(|filled| to.flush().map(|()| filled))
+            .map_err(|error| cannot("be written", &self.path, &error))
     }
 
     /// The drop has these bytes already.
@@ -62,7 +74,7 @@ impl Staging {
     ) -> Result<(Header, Option<Staged>), Failure> {
         let (header, file) = source.open()?;
         match file {
-            Some(file) => self.copy(header, source.is_zstd(), file, key).await,
+            Some(file) => self.copy(header, source.compress(), file, key).await,
             None => Ok((header, None)),
         }
     }
@@ -74,35 +86,52 @@ impl Staging {
         bytes: Vec<u8>,
         key: Option<Secret>,
     ) -> Result<(Header, Option<Staged>), Failure> {
-        self.copy(header, false, io::Cursor::new(bytes), key).await
+        self.copy(header, Compress::Never, io::Cursor::new(bytes), key).await
     }
 
-    async fn copy<R: Read + Send + 'static>(
+    async fn copy<R: Read + Seek + Send + 'static>(
         &self,
         header: Header,
-        zstd: bool,
-        from: R,
+        compress: Compress,
+        mut from: R,
         key: Option<Secret>,
     ) -> Result<(Header, Option<Staged>), Failure> {
         let directory = self.directory.clone();
         let copied = tokio::task::spawn_blocking(move || {
-            let staged = create(&directory, key.as_ref().map(Secret::expose))?;
-            let failed = |error| cannot("be written", &staged.path, &error);
-            let mut from = BufReader::new(from);
-            let mut to = BufWriter::with_capacity(BUFFER_BYTES, staged.file.sequential());
-            let header = if zstd {
-                let packed = pack(&mut from, &mut to).map_err(failed)?;
-                let digest = Some(packed.digest);
-                let raw = Some(Raw { name: None, size: packed.raw_size });
-                Header { name: format!("{}.zst", header.name), size: packed.size, digest, raw, ..header }
-            } else {
-                let mut hashing = Hashing { to: &mut to, hash: blake3::Hasher::new() };
-                let size = io::copy(&mut from, &mut hashing).map_err(failed)?;
-                let digest = Some(*hashing.hash.finalize().as_bytes());
-                Header { size, digest, ..header }
+            let make = || create(&directory, key.as_ref().map(Secret::expose));
+            let mut staged = make()?;
+            let tried = match compress {
+                Compress::Never => false,
+                Compress::Always => true,
+                Compress::Auto => {
+                    let worth = is_worth_trying(&mut from).and_then(|worth| from.rewind().map(|()| worth));
+                    worth.map_err(|error| cannot("be read", Path::new(&header.name), &error))?
+                }
             };
-            to.flush().map_err(failed)?;
-            drop(to);
+            let mut packed = None;
+            if tried {
+                packed = Some(staged.write(|to| pack(&mut BufReader::new(&mut from), to))?);
+                if compress == Compress::Auto && packed.is_some_and(|packed| !packed.is_worth_it()) {
+                    // As it is, into another file: what was written may be longer.
+                    from.rewind().map_err(|error| cannot("be read", Path::new(&header.name), &error))?;
+                    (staged, packed) = (make()?, None);
+                }
+            }
+            let header = match packed {
+                Some(packed) => {
+                    let raw = Some(Raw { name: None, size: packed.raw_size });
+                    let (name, digest) = (format!("{}.zst", header.name), Some(packed.digest));
+                    Header { name, size: packed.size, digest, raw, ..header }
+                }
+                None => {
+                    let (size, digest) = staged.write(|to| {
+                        let mut hashing = Hashing { to, hash: blake3::Hasher::new() };
+                        let size = io::copy(&mut BufReader::new(&mut from), &mut hashing)?;
+                        Ok((size, *hashing.hash.finalize().as_bytes()))
+                    })?;
+                    Header { size, digest: Some(digest), ..header }
+                }
+            };
             Ok((header, Some(staged)))
         });
         copied.await.map_err(|error| Failure::new(FailureKind::Failed, error.to_string()))?

@@ -26,7 +26,7 @@ use zeroize::Zeroizing;
 
 pub(super) use convert::{BETWEEN, settle};
 pub use convert::{seal, unseal};
-pub use file::StagedFile;
+pub use file::{Sequential, StagedFile};
 pub(super) use header::FILE as SEAL;
 pub use header::{MAX_PASSPHRASE_BYTES, Passphrase, SealError, SealHeader};
 
