@@ -24,8 +24,8 @@ pub use self::core::{PerKind, Stats};
 pub use faults::Faults;
 pub use profile::Profile;
 pub use shell::{
-    Answer, ClockShown, Command, CommandError, Console, InMemory, Listen, Localnet, LocalnetError, Options, Settings,
-    ask,
+    Answer, ClockShown, Command, CommandError, Console, InMemory, Listen, Localnet, LocalnetError, MAX_DAEMONS,
+    Options, Settings, ask,
 };
 
 use crate::thin::message::RequestFrame;

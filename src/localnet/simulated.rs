@@ -65,6 +65,7 @@ impl Simulated {
             couriers: courier_hashes(&identity, profile.couriers),
             profile,
             faults: Faults::default(),
+            daemons: 1,
             grace: GRACE,
             echoes: Vec::new(),
             seed,
@@ -90,7 +91,7 @@ impl Simulated {
 
     /// A client connects; its session is the one of the token, or a new one.
     pub(crate) fn connect(&mut self, wall: Duration, conn: Conn, token: u64) -> Vec<Heard> {
-        let mut heard = self.event(wall, Event::Connected(conn));
+        let mut heard = self.event(wall, Event::Connected(conn, 0));
         heard.extend(self.event(wall, Event::Request(conn, Request::Token(id(token)))));
         heard
     }

@@ -39,6 +39,13 @@ pub fn eventually<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     }
 }
 
+/// Whether whoever serves this directory answers. What the kernel has of a mount that died in the last tick of its clock says
+/// nothing.
+pub fn is_served(path: &Path) -> bool {
+    use rustix::fs::{AtFlags, CWD, StatxFlags, statx};
+    statx(CWD, path, AtFlags::STATX_FORCE_SYNC, StatxFlags::TYPE).is_ok()
+}
+
 /// Bytes that look random and are the same in every run.
 pub fn bytes(count: usize, seed: u64) -> Vec<u8> {
     let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
@@ -247,7 +254,7 @@ impl Work {
                 panic!("the mount ended with {status}:\n{}", mount.log());
             }
             // A dead mount is in the table too, until the new one has cleared it.
-            (is_mounted(&mount.path) && std::fs::metadata(&mount.path).is_ok()).then_some(())
+            (is_mounted(&mount.path) && is_served(&mount.path)).then_some(())
         });
         mount
     }

@@ -49,6 +49,7 @@ impl Plan {
         let max_plaintext = dice.random_range(600..1600);
         let faults = if dice.random_bool(0.5) { faults(&mut dice, foreign) } else { Faults::default() };
         let settings = Settings {
+            daemons: 1,
             profile,
             faults,
             session_grace: Duration::from_secs(dice.random_range(1..600)),

@@ -6,10 +6,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use pigeonfs::bacap::WriteCap;
-use pigeonfs::localnet::{Answer, Command, CommandError, Faults, InMemory, Localnet, Options, Profile, Settings, ask};
+use pigeonfs::localnet::{
+    Answer, Command, CommandError, Faults, InMemory, Listen, Localnet, Options, Profile, Settings, ask,
+};
 use pigeonfs::thin::message::{RequestFrame, ResponseFrame, SessionToken};
 use pigeonfs::thin::{
-    Client, ClientOptions, Dial, ErrorKind, Link, Missing, ReadOutcome, WriteMode, WriteOutcome, frame,
+    Client, ClientOptions, Config, Dial, ErrorKind, Link, Missing, ReadOutcome, WriteMode, WriteOutcome, frame,
 };
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
@@ -288,4 +290,119 @@ fn a_daemon_without_a_document_greets_one_client_after_the_other_and_sessions_wa
         assert_eq!(dialled.load(Ordering::Relaxed), 2, "no connection was given up");
         network.shutdown().await;
     });
+}
+
+/// Two daemons of one network: each client reads what the other has written, a session is known to its own daemon only, and
+/// each daemon sends at its own pace, however much waits at the other.
+#[test]
+fn the_daemons_of_a_network_share_its_boxes_and_nothing_else() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build();
+    runtime.expect("a runtime").block_on(async {
+        // One daemon's ticks bound the writes; the second one's come on top.
+        let took = async |daemons: usize| {
+            let settings = Settings { profile: Profile::docker(), daemons, seed: Some(5), ..Settings::default() };
+            let network = InMemory::start(settings).expect("started");
+            let start = |at: usize| Client::over(At(network.clone(), at % daemons), ClientOptions::default());
+            let clients: Vec<_> = (0..2).map(|at| Arc::new(start(at))).collect();
+            let deadline = || Instant::now() + Duration::from_secs(36_000);
+            let begin = Instant::now();
+            let mut writes = tokio::task::JoinSet::new();
+            for (client, seed) in clients.iter().zip([3, 4]) {
+                let cap = WriteCap::from_seed(&[seed; 32]);
+                let mut at = cap.index().clone();
+                for n in 0..60_u8 {
+                    let (client, cap, index) = (Arc::clone(client), cap.clone(), at.clone());
+                    writes.spawn(async move {
+                        let envelope =
+                            client.encrypt_write(&cap, &index, &[n + 1], deadline()).await.expect("encrypted");
+                        let written = client.start_write(&cap, &envelope, WriteMode::Strict, deadline()).await;
+                        assert_eq!(written.expect("written"), WriteOutcome::Done);
+                    });
+                    at = at.next().expect("a next one");
+                }
+            }
+            writes.join_all().await;
+            let took = begin.elapsed();
+            for (client, seed) in clients.iter().zip([4, 3]) {
+                let cap = WriteCap::from_seed(&[seed; 32]);
+                let found = client.read(cap.read_cap(), cap.index(), deadline()).await;
+                assert_eq!(found.expect("read"), ReadOutcome::Box(vec![1]), "what the other one wrote");
+            }
+            for client in clients {
+                Arc::into_inner(client).expect("nobody else has it").close().await;
+            }
+            network.shutdown().await;
+            took
+        };
+        let (one, two) = (took(1).await, took(2).await);
+        let ratio = one.as_secs_f64() / two.as_secs_f64();
+        assert!((1.6..2.4).contains(&ratio), "one daemon took {one:?}, two {two:?}");
+    });
+}
+
+/// The way to one daemon of a network.
+#[derive(Clone)]
+struct At(InMemory, usize);
+
+impl Dial for At {
+    type Stream = tokio::io::DuplexStream;
+
+    async fn dial(&self) -> std::io::Result<Self::Stream> {
+        self.0.connect_to(self.1)
+    }
+
+    fn name(&self) -> String {
+        format!("daemon {}", self.1)
+    }
+}
+
+/// Each has its own files: a client finds each of them by its configuration.
+#[tokio::test(flavor = "multi_thread")]
+async fn each_daemon_of_a_network_has_its_own_files() {
+    let root = tempfile::tempdir().expect("a directory");
+    let config = root.path().join("out/client.toml");
+    std::fs::create_dir(root.path().join("out")).expect("made");
+    let start = async |daemons: usize| {
+        let mut options = Options::new(root.path().join("net"));
+        options.settings.daemons = daemons;
+        options.listen = ["127.0.0.1:0", "127.0.0.1:0"].map(|at| Listen(at.parse().expect("an address"))).into();
+        options.config_out = Some(config.clone());
+        Localnet::start(options).await
+    };
+    let network = start(3).await.expect("started");
+    assert_eq!(network.configs().len(), 3);
+    let cap = WriteCap::from_seed(&[9; 32]);
+    let files = [
+        "net/thinclient.toml",
+        "net/thinclient-2.toml",
+        "net/thinclient-3.toml",
+        "out/client.toml",
+        "out/client-2.toml",
+        "out/client-3.toml",
+    ];
+    let mut dials = std::collections::BTreeSet::new();
+    for (n, file) in files.iter().enumerate() {
+        let config = Config::load(&root.path().join(file)).expect(file);
+        assert!(dials.insert(config.dial.to_string()) || n == 5, "{file}: the third daemon has no address of its own");
+        let client = Client::start(config, ClientOptions::default());
+        client.wait_connected(client.deadline_for(0)).await.expect("connected");
+        if n == 0 {
+            let envelope = client
+                .encrypt_write(&cap, cap.index(), b"one network", client.deadline_for(2))
+                .await
+                .expect("encrypted");
+            client.start_write(&cap, &envelope, WriteMode::Strict, client.deadline_for(2)).await.expect("written");
+        }
+        let found = client.read(cap.read_cap(), cap.index(), client.deadline_for(2)).await.expect("read");
+        assert_eq!(found, ReadOutcome::Box(b"one network".to_vec()), "{file}");
+        client.close().await;
+    }
+    network.shutdown().await;
+    let network = start(1).await.expect("started again");
+    assert!(!root.path().join("net/thinclient-2.toml").exists(), "it would lead nowhere");
+    network.shutdown().await;
+    for bad in [0, 17] {
+        let refused = start(bad).await.err().expect("refused").to_string();
+        assert!(refused.contains("from 1 to 16 daemons"), "{refused}");
+    }
 }

@@ -33,18 +33,19 @@ Examples:
   pigeonfs localnet --state /tmp/net --listen 127.0.0.1:0 --config-out thinclient.toml
   pigeonfs mount --config thinclient.toml ~/pigeons
   pigeonfs localnet --state /tmp/net --profile docker --time-scale 50 --loss 0.05
+  pigeonfs localnet --state /tmp/net --daemons 2 --profile docker
   pigeonfs localnet ctl --state /tmp/net stats"
 )]
 pub(super) struct Typed {
     #[command(subcommand)]
     sub: Option<Sub>,
-    /// An address besides the socket in the directory: HOST:PORT (loopback; port 0 takes a free one), a path, @NAME or ws://HOST:PORT; may repeat
+    /// An address besides the socket in the directory: HOST:PORT (loopback; port 0 takes a free one), a path, @NAME or ws://HOST:PORT; may repeat. With --daemons they are the daemons' in turn
     #[arg(long, value_name = "ADDR")]
     listen: Vec<Address>,
     /// Let --listen name addresses that other machines reach: anybody there can then use this network, unencrypted
     #[arg(long)]
     allow_non_loopback: bool,
-    /// Write a thinclient.toml that dials the first --listen
+    /// Write a thinclient.toml that dials the first --listen; with --daemons one more for each, FILE with -2, -3 in its name
     #[arg(long, value_name = "FILE")]
     config_out: Option<PathBuf>,
     #[command(flatten)]
@@ -67,6 +68,8 @@ pub(super) async fn run(context: &Context, typed: Typed) -> Result<(), Stop> {
 
 /// What a network keeps in its directory. An empty file system has `lost+found`.
 const FILES: &[&str] = &["lock", "kpclientd.sock", "ctl.sock", "thinclient.toml", "lost+found"];
+/// Those of further daemons have a number behind this.
+const NUMBERED: &[&str] = &["kpclientd-", "thinclient-"];
 /// Its database, by which a directory is known for a network's.
 const DATABASE: &str = "localnet.db";
 
@@ -84,7 +87,10 @@ fn check_place(directory: &Path, is_default: bool) -> Result<(), Failure> {
     if is_default || place.check_file(DATABASE).map_err(unusable)? {
         return Ok(());
     }
-    let is_foreign = |name: &&std::ffi::OsString| !FILES.iter().any(|file| name == file);
+    let is_foreign = |name: &&std::ffi::OsString| {
+        let is_numbered = |head: &&str| name.to_str().is_some_and(|name| name.starts_with(*head));
+        !FILES.iter().any(|file| name == file) && !NUMBERED.iter().any(is_numbered)
+    };
     match place.names().map_err(unusable)?.iter().find(is_foreign) {
         None => Ok(()),
         Some(found) => Err(refused(format!(
@@ -102,7 +108,7 @@ async fn serve(context: &Context, typed: Typed) -> Result<(), Stop> {
     check_place(&directory, context.state_is_default)?;
     let asked = typed.listen.len();
     let listen = typed.listen.into_iter().map(Listen).collect();
-    let profile = settings.profile.name;
+    let (profile, daemons) = (settings.profile.name, settings.daemons);
     let options = Options {
         state: directory.clone(),
         listen,
@@ -120,18 +126,22 @@ async fn serve(context: &Context, typed: Typed) -> Result<(), Stop> {
         for address in addresses {
             let _ = writeln!(stderr, "  at        {}", shown(&address.to_string()));
         }
-        let _ = writeln!(stderr, "  clients   {}", shown_path(&directory.join("thinclient.toml")));
+        for daemon in 1..=daemons {
+            let name = if daemon == 1 { "thinclient.toml".to_owned() } else { format!("thinclient-{daemon}.toml") };
+            let _ = writeln!(stderr, "  clients   {}", shown_path(&directory.join(name)));
+        }
         let _ = writeln!(stderr, "  commands  pigeonfs localnet ctl --state {} ...", shown_path(&directory));
     }
-    // The socket in the directory comes first; it is worth a line only where nothing else was asked for.
-    let told = if asked == 0 { addresses } else { &addresses[1..] };
-    for address in told {
+    // The sockets in the directory come first; they are worth a line only where nothing else was asked for.
+    let told = if asked == 0 { addresses } else { &addresses[daemons..] };
+    for (at, address) in told.iter().enumerate() {
         if context.json {
             output::json(&json!({
                 "listening": address.to_string(),
                 "localnet": true,
                 "anonymity": false,
                 "profile": profile,
+                "daemon": at % daemons + 1,
             }))?;
         } else {
             output::line(&format!("listening {address}"))?;

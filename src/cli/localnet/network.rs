@@ -66,6 +66,9 @@ pub(super) struct NetworkArgs {
     /// Length of a mixnet epoch, as 120, 20m or 1h
     #[arg(long, value_name = "TIME", value_parser = epoch)]
     epoch_duration: Option<Duration>,
+    /// Daemons of the one network, each with its own sockets and its own pace: thinclient.toml, thinclient-2.toml, ...
+    #[arg(long, value_name = "N", default_value = "1", value_parser = count::<u8>(1..=16))]
+    daemons: u8,
     /// Storage replicas
     #[arg(long, value_name = "N", value_parser = count::<u8>(2..=64))]
     replicas: Option<u8>,
@@ -152,6 +155,7 @@ impl NetworkArgs {
         Ok(Settings {
             profile: profile.scaled(self.pace.time_scale.unwrap_or(1.0)),
             faults: faults.meant(),
+            daemons: usize::from(self.daemons),
             session_grace: self.session_grace.unwrap_or(standard.session_grace),
             max_plaintext: self.max_plaintext,
             seed: self.seed,

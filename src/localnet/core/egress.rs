@@ -1,4 +1,4 @@
-//! The one sender of the daemon: a Poisson process whose every tick serves one connection, in turn
+//! The sender of each daemon: a Poisson process whose every tick serves one of its connections, in turn
 //! (`network-performance.md` A.1, `thin-client-protocol.md` §4.1).
 //!
 //! A tick sends what is to be sent again before what is new. While nothing waits no ticks are planned: the process has no
@@ -19,21 +19,37 @@ const RESENDS: usize = 8;
 /// The time between two such tries.
 const RETRY: Duration = Duration::from_millis(100);
 
+/// Which of the network's daemons, from 0.
+pub(in crate::localnet) type Daemon = usize;
+
+/// What leaves by the daemons. They lose and find the network together.
 pub(super) struct Egress {
     link_up: bool,
     consensus: bool,
-    /// Counts the daemon's links: what was sent by one is not answered by the next.
+    /// Counts the daemons' links: what was sent by one is not answered by the next.
     pub(super) link: u64,
+    daemons: Vec<Sender>,
+}
+
+/// What one of them sends by.
+#[derive(Default)]
+struct Sender {
     /// Connections with something to send, the next one first.
-    pub(super) rotation: VecDeque<Conn>,
+    rotation: VecDeque<Conn>,
     tick: Option<StepKey>,
     /// Since when ticks pass with nothing to send.
     idle_since: Option<Duration>,
 }
 
-impl Default for Egress {
-    fn default() -> Self {
-        Self { link_up: true, consensus: true, link: 0, rotation: VecDeque::new(), tick: None, idle_since: None }
+impl Egress {
+    pub(super) fn new(daemons: usize) -> Self {
+        let daemons = (0..daemons).map(|_| Sender::default()).collect();
+        Self { link_up: true, consensus: true, link: 0, daemons }
+    }
+
+    /// How many connections have something to send.
+    pub(super) fn waiting(&self) -> usize {
+        self.daemons.iter().map(|daemon| daemon.rotation.len()).sum()
     }
 }
 
@@ -61,48 +77,58 @@ impl<S: BoxStore> Core<S> {
     /// Something of this connection is to be sent.
     pub(super) fn enter_rotation(&mut self, conn: Conn) {
         let Some(connection) = self.clients.connections.get_mut(&conn) else { return };
+        let daemon = connection.daemon;
         if !std::mem::replace(&mut connection.in_rotation, true) {
-            self.egress.rotation.push_back(conn);
+            if let Some(sender) = self.egress.daemons.get_mut(daemon) {
+                sender.rotation.push_back(conn);
+            }
             self.stop_or_go();
         }
     }
 
     pub(super) fn leave_rotation(&mut self, conn: Conn) {
-        self.egress.rotation.retain(|other| *other != conn);
+        for daemon in &mut self.egress.daemons {
+            daemon.rotation.retain(|other| *other != conn);
+        }
         self.stop_or_go();
     }
 
-    /// Plans the next tick where there is something to send, and withdraws it where there is not.
+    /// Plans each daemon's next tick where there is something to send, and withdraws it where there is not.
     pub(super) fn stop_or_go(&mut self) {
         let now = self.timeline.now();
         let open = self.egress.link_up && self.egress.consensus;
         self.count_idle_ticks();
-        if open && !self.egress.rotation.is_empty() {
-            self.egress.idle_since = None;
-            if self.egress.tick.is_none() {
-                let delay = self.mixnet.until_next(self.profile.tick);
-                self.egress.tick = Some(self.timeline.plan(now + delay, Step::Tick));
+        for (daemon, sender) in self.egress.daemons.iter_mut().enumerate() {
+            if open && !sender.rotation.is_empty() {
+                sender.idle_since = None;
+                if sender.tick.is_none() {
+                    let delay = self.mixnet.until_next(self.profile.tick);
+                    sender.tick = Some(self.timeline.plan(now + delay, Step::Tick(daemon)));
+                }
+                continue;
             }
-            return;
+            if let Some(tick) = sender.tick.take() {
+                self.timeline.withdraw(tick);
+            }
+            sender.idle_since = open.then_some(now);
         }
-        if let Some(tick) = self.egress.tick.take() {
-            self.timeline.withdraw(tick);
-        }
-        self.egress.idle_since = open.then_some(now);
     }
 
     pub(super) fn count_idle_ticks(&mut self) {
         let now = self.timeline.now();
-        if let Some(since) = &mut self.egress.idle_since {
-            self.counted.ticks += self.mixnet.idle_ticks(now - *since, self.profile.tick);
-            *since = now;
+        for sender in &mut self.egress.daemons {
+            if let Some(since) = &mut sender.idle_since {
+                self.counted.ticks += self.mixnet.idle_ticks(now - *since, self.profile.tick);
+                *since = now;
+            }
         }
     }
 
     /// One packet, or none where the request is for none.
-    pub(super) fn tick(&mut self) {
-        self.egress.tick = None;
-        let sent = match self.egress.rotation.pop_front() {
+    pub(super) fn tick(&mut self, daemon: Daemon) {
+        let Some(sender) = self.egress.daemons.get_mut(daemon) else { return };
+        sender.tick = None;
+        let sent = match sender.rotation.pop_front() {
             Some(conn) => self.serve(conn),
             None => false,
         };

@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use super::egress::Daemon;
 use crate::bacap::{SealedBox, WriteCap};
 use crate::localnet::envelope::Query;
 use crate::localnet::faults::Faults;
@@ -14,6 +15,8 @@ use crate::thin::message::{ID_BYTES, ResponseFrame};
 pub(in crate::localnet) struct Setup {
     pub(in crate::localnet) profile: Profile,
     pub(in crate::localnet) faults: Faults,
+    /// How many daemons there are, each with its own clients and its own pace.
+    pub(in crate::localnet) daemons: usize,
     /// How long a session outlives its connection.
     pub(in crate::localnet) grace: Duration,
     /// The identity hashes of the couriers' nodes; their place here is their number.
@@ -38,7 +41,7 @@ pub(in crate::localnet) type Conn = u64;
 /// What happens.
 pub(in crate::localnet) enum Event {
     /// A client has been greeted.
-    Connected(Conn),
+    Connected(Conn, Daemon),
     /// A frame of this connection, understood. Two may be outstanding: the one at work and one that was read ahead
     /// (`thin-client-protocol.md` §4.1); each is given back by an [`Action::Read`].
     Request(Conn, Request),

@@ -5,7 +5,7 @@
 //! sockets, no other randomness, no order of a hash map may enter.
 //!
 //! `event` is what goes in and out; `session` keeps clients and their connections apart; `worker` handles a connection's
-//! requests in their order; `egress` is the one sender, a packet a tick; `operation` is what a started operation goes
+//! requests in their order; `egress` is the sender of each daemon, a packet a tick; `operation` is what a started operation goes
 //! through, `legacy` what a message does; `mixnet` is the way to the couriers and back; `stats` counts.
 
 mod egress;
@@ -22,6 +22,7 @@ mod worker;
 
 use std::time::Duration;
 
+pub(super) use self::egress::Daemon;
 use self::egress::Egress;
 pub(super) use self::event::{Action, Conn, Control, Echo, Event, Legacy, Reply, Request, Setup, Started, StartedCopy};
 use self::mixnet::Mixnet;
@@ -35,8 +36,8 @@ use super::profile::Profile;
 
 /// Something that happens at its time.
 enum Step {
-    /// The daemon sends.
-    Tick,
+    /// A daemon sends.
+    Tick(Daemon),
     /// A packet is at its courier.
     AtCourier(Box<Packet>),
     /// A courier's answer is at the daemon.
@@ -67,7 +68,7 @@ struct Packet {
     load: Load,
 }
 
-/// The daemon, the mixnet and what is behind it.
+/// The daemons, the mixnet and what is behind it.
 pub(super) struct Core<S> {
     backend: Backend<S>,
     profile: Profile,
@@ -85,7 +86,7 @@ pub(super) struct Core<S> {
 }
 
 impl<S: BoxStore> Core<S> {
-    /// A daemon without clients, its link up and its document there.
+    /// Daemons without clients, their links up and their document there.
     ///
     /// # Panics
     /// If the setup has no courier, or more than the profile.
@@ -100,7 +101,7 @@ impl<S: BoxStore> Core<S> {
             mixnet: Mixnet::new(&setup.profile, setup.faults, setup.seed),
             profile: setup.profile,
             timeline: Timeline::default(),
-            egress: Egress::default(),
+            egress: Egress::new(setup.daemons),
             clients: Clients::default(),
             operations: Operations::default(),
             counted: Stats::default(),
@@ -130,7 +131,7 @@ impl<S: BoxStore> Core<S> {
         self.run_until(wall);
         self.timeline.reach(wall);
         match event {
-            Event::Connected(conn) => self.connected(conn),
+            Event::Connected(conn, daemon) => self.connected(conn, daemon),
             Event::Request(conn, request) => self.requested(conn, request),
             Event::Disconnected(conn) => self.disconnected(conn),
             Event::Closed(conn) => self.closed(conn),
@@ -177,7 +178,7 @@ impl<S: BoxStore> Core<S> {
             outgoing: connections.map(|connection| connection.outgoing.len()).sum(),
             resends: sessions.clone().map(|session| session.resends.len() + session.overflow.len()).sum(),
             away: sessions.map(|session| session.away.len()).sum(),
-            rotation: self.egress.rotation.len(),
+            rotation: self.egress.waiting(),
             steps: self.timeline.len(),
             backend: self.backend.census(),
         }
@@ -203,7 +204,7 @@ impl<S: BoxStore> Core<S> {
 
     fn step(&mut self, step: Step) {
         match step {
-            Step::Tick => self.tick(),
+            Step::Tick(daemon) => self.tick(daemon),
             Step::AtCourier(packet) => self.at_courier(*packet),
             Step::Answered { op, surb, link, answer } => self.answered(op, surb, link, answer),
             Step::Overdue(op) => self.overdue(op),

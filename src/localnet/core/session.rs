@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use tracing::{debug, warn};
 
+use super::egress::Daemon;
 use super::event::{Action, Conn, Reply};
 use super::operation::OpId;
 use super::timeline::StepKey;
@@ -28,11 +29,13 @@ pub(super) type SessionId = u64;
 pub(super) struct Clients {
     pub(super) connections: BTreeMap<Conn, Connection>,
     pub(super) sessions: BTreeMap<SessionId, Session>,
-    pub(super) tokens: BTreeMap<[u8; ID_BYTES], SessionId>,
+    /// By the daemon too: a token says nothing to another one.
+    pub(super) tokens: BTreeMap<(Daemon, [u8; ID_BYTES]), SessionId>,
 }
 
 #[derive(Default)]
 pub(super) struct Session {
+    pub(super) daemon: Daemon,
     pub(super) conn: Option<Conn>,
     pub(super) token: Option<[u8; ID_BYTES]>,
     pub(super) app_id: [u8; ID_BYTES],
@@ -47,18 +50,19 @@ pub(super) struct Session {
 }
 
 impl<S: BoxStore> Core<S> {
-    pub(super) fn connected(&mut self, conn: Conn) {
+    pub(super) fn connected(&mut self, conn: Conn, daemon: Daemon) {
         let id = self.next_serial();
-        let session = Session { conn: Some(conn), app_id: self.mixnet.id(), ..Session::default() };
+        let session = Session { daemon, conn: Some(conn), app_id: self.mixnet.id(), ..Session::default() };
         self.clients.sessions.insert(id, session);
-        self.clients.connections.insert(conn, Connection::new(id));
+        self.clients.connections.insert(conn, Connection::new(id, daemon));
         self.stop_or_go();
     }
 
     /// A token that is known brings its session back, with the replies that came meanwhile behind the token's own.
     pub(super) fn register(&mut self, conn: Conn, token: [u8; ID_BYTES]) {
-        let Some(fresh) = self.clients.connections.get(&conn).map(|connection| connection.session) else { return };
-        let known = self.clients.tokens.get(&token).copied();
+        let Some(connection) = self.clients.connections.get(&conn) else { return };
+        let (fresh, daemon) = (connection.session, connection.daemon);
+        let known = self.clients.tokens.get(&(daemon, token)).copied();
         let id = known.unwrap_or(fresh);
         if id != fresh {
             // A second live connection takes the session over, and the first one is hung up on.
@@ -76,9 +80,9 @@ impl<S: BoxStore> Core<S> {
         if let Some(old) = session.token.replace(token)
             && old != token
         {
-            self.clients.tokens.remove(&old);
+            self.clients.tokens.remove(&(daemon, old));
         }
-        self.clients.tokens.insert(token, id);
+        self.clients.tokens.insert((daemon, token), id);
         if let Some(expiry) = session.expiry.take() {
             self.timeline.withdraw(expiry);
         }
@@ -198,7 +202,7 @@ impl<S: BoxStore> Core<S> {
         }
         let Some(session) = self.clients.sessions.remove(&id) else { return };
         if let Some(token) = session.token {
-            self.clients.tokens.remove(&token);
+            self.clients.tokens.remove(&(session.daemon, token));
         }
         for step in session.expiry.into_iter().chain(session.rearm) {
             self.timeline.withdraw(step);

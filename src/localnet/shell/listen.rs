@@ -18,7 +18,7 @@ use tokio::time::timeout;
 use tracing::{debug, warn};
 
 use super::serve::{serve, stopped};
-use super::{Front, LocalnetError};
+use super::{Daemon, Front, LocalnetError};
 use crate::thin::Address;
 use crate::thin::web_host_port;
 use crate::thin::websocket::WebSocket;
@@ -38,11 +38,11 @@ const PARTING: Duration = Duration::from_secs(2);
 pub(super) async fn listen(
     address: &Address,
     everywhere: bool,
-    front: &Arc<Front>,
+    (front, daemon): (&Arc<Front>, Daemon),
     acceptors: &mut JoinSet<()>,
 ) -> Result<Address, LocalnetError> {
     let told = |error| LocalnetError::Listen { address: address.to_string(), error };
-    let front = Arc::clone(front);
+    let front = (Arc::clone(front), daemon);
     match address {
         Address::Tcp { host_port, network } => {
             let (listener, bound) = bind_tcp(host_port, everywhere, address).await?;
@@ -129,7 +129,7 @@ async fn accept_tcp(listener: &TcpListener) -> io::Result<TcpStream> {
 
 /// Takes connections until the network stops, and ends when they have. What `next` accepted becomes a stream in the
 /// connection's own time.
-async fn accept<S, F>(front: Arc<Front>, next: impl AsyncFn() -> io::Result<F>)
+async fn accept<S, F>((front, daemon): (Arc<Front>, Daemon), next: impl AsyncFn() -> io::Result<F>)
 where
     F: Future<Output = io::Result<S>> + Send + 'static,
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
@@ -146,7 +146,7 @@ where
                     let front = Arc::clone(&front);
                     connections.spawn(async move {
                         match stream.await {
-                            Ok(stream) => serve(front, stream).await,
+                            Ok(stream) => serve(front, daemon, stream).await,
                             Err(error) => debug!(%error, "a connection did not become a client's"),
                         }
                     });

@@ -71,11 +71,22 @@ impl InMemory {
     /// # Errors
     /// `ConnectionRefused` once it was shut down.
     pub fn connect(&self) -> io::Result<DuplexStream> {
+        self.connect_to(0)
+    }
+
+    /// The same to one of its daemons, from 0.
+    ///
+    /// # Errors
+    /// `ConnectionRefused` once it was shut down, and where there is no such daemon.
+    pub fn connect_to(&self, daemon: usize) -> io::Result<DuplexStream> {
         let mut running = self.0.running.lock().unwrap_or_else(PoisonError::into_inner);
         let running = running.as_mut().ok_or(io::ErrorKind::ConnectionRefused)?;
+        if daemon >= running.front.doors.len() {
+            return Err(io::ErrorKind::ConnectionRefused.into());
+        }
         while running.tasks.try_join_next().is_some() {}
         let (ours, theirs) = tokio::io::duplex(PIPE_BYTES);
-        running.tasks.spawn(serve(Arc::clone(&running.front), ours));
+        running.tasks.spawn(serve(Arc::clone(&running.front), daemon, ours));
         Ok(theirs)
     }
 

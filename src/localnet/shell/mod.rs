@@ -19,7 +19,7 @@ mod serve;
 mod state;
 
 use std::fs::File;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -32,7 +32,7 @@ use tokio::time::timeout;
 use tracing::{debug, warn};
 
 use super::backend::{Backend, Disk};
-use super::core::{Core, Setup};
+use super::core::{Core, Daemon, Setup};
 use super::document;
 use super::faults::Faults;
 use super::profile::Profile;
@@ -54,6 +54,8 @@ use state::{lock, write_config};
 const DEFAULT_MAX_PLAINTEXT: usize = 1549;
 /// An envelope and a copy stream's element need some room, and a frame must hold several boxes.
 const MAX_PLAINTEXT: std::ops::RangeInclusive<usize> = 64..=1_000_000;
+/// Most daemons of one network.
+pub const MAX_DAEMONS: usize = 16;
 /// Inputs that wait for the core; a connection with more waits for room.
 const INPUTS: usize = 1024;
 /// How long a client is not spoken to while there is no PKI document (§2.4).
@@ -73,6 +75,9 @@ pub struct Settings {
     pub profile: Profile,
     /// What goes wrong from the start.
     pub faults: Faults,
+    /// Daemons of the network, up to [`MAX_DAEMONS`]. Each sends at the profile's pace and has its own sessions; what is behind
+    /// them is one network.
+    pub daemons: usize,
     /// How long a session outlives its connection, in real time.
     pub session_grace: Duration,
     /// M, the longest plaintext of a box in bytes. `None`: the network's own, which is that of the public network for one
@@ -88,6 +93,7 @@ impl Default for Settings {
         Self {
             profile: Profile::instant(),
             faults: Faults::default(),
+            daemons: 1,
             session_grace: SESSION_GRACE,
             max_plaintext: None,
             seed: None,
@@ -98,6 +104,12 @@ impl Default for Settings {
 impl Settings {
     fn check(&self) -> Result<(), LocalnetError> {
         self.faults.check().map_err(LocalnetError::Setting)?;
+        if !(1..=MAX_DAEMONS).contains(&self.daemons) {
+            let daemons = self.daemons;
+            return Err(LocalnetError::Setting(format!(
+                "a network has from 1 to {MAX_DAEMONS} daemons, and not {daemons}"
+            )));
+        }
         match self.max_plaintext {
             Some(asked) if !MAX_PLAINTEXT.contains(&asked) => Err(LocalnetError::Setting(format!(
                 "a box holds from {} to {} bytes, and not {asked}",
@@ -114,11 +126,12 @@ impl Settings {
 pub struct Options {
     /// Its directory, made where it is missing.
     pub state: PathBuf,
-    /// Further addresses.
+    /// Further addresses: the first is the first daemon's, the next one the next daemon's, in turn.
     pub listen: Vec<Listen>,
     /// Whether they may be such as other machines reach.
     pub allow_non_loopback: bool,
-    /// Where a configuration for clients goes, besides the one in the directory. It dials the first of `listen`.
+    /// Where a configuration for clients goes, besides the one in the directory. It dials the first of `listen`. That of a
+    /// second daemon goes beside it: `name-2.toml` beside `name.toml`.
     pub config_out: Option<PathBuf>,
     /// What the network is like.
     pub settings: Settings,
@@ -141,6 +154,7 @@ impl Options {
 pub struct Localnet {
     state: PathBuf,
     addresses: Vec<Address>,
+    daemons: usize,
     console: Console,
     stop: watch::Sender<bool>,
     acceptors: JoinSet<()>,
@@ -179,8 +193,8 @@ struct Front {
     /// Whether there is a PKI document.
     consensus: watch::Receiver<bool>,
     connections: AtomicU64,
-    /// Held by the client that is being let in.
-    door: tokio::sync::Mutex<()>,
+    /// One for each daemon, held by the client that it is letting in.
+    doors: Vec<tokio::sync::Mutex<()>>,
     /// Decides, with a connection's number, what is random in its answers.
     seed: u64,
 }
@@ -188,8 +202,11 @@ struct Front {
 impl Front {
     /// Lets a client in. While there is no PKI document one is let in after the other, each after its own wait, as
     /// upstream's daemon accepts them; one that has hung up meanwhile keeps its place.
-    async fn admit(&self, consensus: &mut watch::Receiver<bool>) {
-        let _door = self.door.lock().await;
+    async fn admit(&self, daemon: Daemon, consensus: &mut watch::Receiver<bool>) {
+        let _door = match self.doors.get(daemon) {
+            Some(door) => Some(door.lock().await),
+            None => None,
+        };
         let _ = timeout(CONSENSUS_WAIT, consensus.wait_for(|&there| there)).await;
     }
 
@@ -209,11 +226,12 @@ struct Parts<S> {
 
 fn parts<S: Ledger>(store: S, network: Network, clock: Clock, settings: Settings) -> Parts<S> {
     let mut seeds = StdRng::seed_from_u64(settings.seed.unwrap_or_else(rand::random));
-    let Settings { profile, faults, session_grace, .. } = settings;
+    let Settings { profile, faults, daemons, session_grace, .. } = settings;
     let backend = Backend::new(store, network.max_plaintext, &profile, &network.identity, seeds.random());
     let setup = Setup {
         profile,
         faults: faults.clone(),
+        daemons,
         grace: session_grace,
         couriers: network.couriers.clone(),
         echoes: document::echoes(&network.couriers),
@@ -239,7 +257,7 @@ fn parts<S: Ledger>(store: S, network: Network, clock: Clock, settings: Settings
         stop: stopped,
         consensus: there,
         connections: AtomicU64::default(),
-        door: tokio::sync::Mutex::default(),
+        doors: (0..daemons).map(|_| tokio::sync::Mutex::default()).collect(),
         seed,
     });
     Parts { front, runner, inbox, stop, console }
@@ -263,14 +281,18 @@ impl Localnet {
             return Err(LocalnetError::MaxPlaintext { path: state, kept, asked });
         }
         let network = Network::new(identity, kept, options.settings.profile.clone());
+        let daemons = options.settings.daemons;
         let Parts { front, runner, inbox, stop, console } = parts(disk, network, Clock::of_machine(), options.settings);
 
         let mut acceptors = JoinSet::new();
-        let mut listening = vec![Address::Unix(state.join("kpclientd.sock"))];
-        listening.extend(options.listen.iter().map(|listen| listen.0.clone()));
+        let sockets = (0..daemons).map(|daemon| Address::Unix(numbered(&state.join("kpclientd.sock"), daemon)));
+        let mut listening: Vec<_> = sockets.enumerate().collect();
+        let asked = options.listen.iter().map(|listen| listen.0.clone());
+        listening.extend(asked.enumerate().map(|(at, address)| (at % daemons, address)));
         let mut addresses = Vec::new();
-        for address in listening {
-            addresses.push(listen(&address, options.allow_non_loopback, &front, &mut acceptors).await?);
+        for (daemon, address) in listening {
+            let everywhere = options.allow_non_loopback;
+            addresses.push(listen(&address, everywhere, (&front, daemon), &mut acceptors).await?);
         }
         acceptors.spawn(ctl::serve(listen::bind(&state.join(ctl::SOCKET))?, console.clone(), front.stop.clone()));
         let runtime = tokio::runtime::Handle::current();
@@ -278,23 +300,36 @@ impl Localnet {
             .name("localnet".to_owned())
             .spawn(move || runtime.block_on(runner.run(inbox)))
             .map_err(state_error)?;
-        write_config(&state.join("thinclient.toml"), &addresses[0]).map_err(state_error)?;
-        if let Some(path) = &options.config_out {
-            let address = addresses.get(1).unwrap_or(&addresses[0]);
-            write_config(path, address).map_err(|error| LocalnetError::State { path: path.clone(), error })?;
+        let config = state.join("thinclient.toml");
+        for daemon in 0..daemons {
+            write_config(&numbered(&config, daemon), &addresses[daemon]).map_err(state_error)?;
+            if let Some(path) = &options.config_out {
+                let path = numbered(path, daemon);
+                let address = addresses.get(daemons + daemon).unwrap_or(&addresses[daemon]);
+                write_config(&path, address).map_err(|error| LocalnetError::State { path: path.clone(), error })?;
+            }
+        }
+        // Those of a run with more daemons lead nowhere.
+        for daemon in daemons..MAX_DAEMONS {
+            let _ = std::fs::remove_file(numbered(&config, daemon));
         }
         warn!("this is localnet, an embedded network: it gives NO ANONYMITY");
-        Ok(Self { state, addresses, console, stop, acceptors, core: Some(core), _lock: lock })
+        Ok(Self { state, addresses, daemons, console, stop, acceptors, core: Some(core), _lock: lock })
     }
 
-    /// Where it listens: the socket in its directory first, then what was asked for, with real ports.
+    /// Where it listens: the sockets in its directory first, one for each daemon, then what was asked for, with real ports.
     pub fn addresses(&self) -> &[Address] {
         &self.addresses
     }
 
-    /// The configuration by which a client on this machine reaches it.
+    /// The configuration by which a client on this machine reaches it, by its first daemon.
     pub fn config(&self) -> Config {
         Config::new(self.addresses[0].clone())
+    }
+
+    /// The same for each of its daemons.
+    pub fn configs(&self) -> Vec<Config> {
+        self.addresses[..self.daemons].iter().cloned().map(Config::new).collect()
     }
 
     /// Where it takes commands; they also come by the control socket in its directory.
@@ -320,4 +355,18 @@ impl Localnet {
             }
         }
     }
+}
+
+/// The file of a daemon: `name.ext` is the first one's, `name-2.ext` the second one's.
+fn numbered(path: &Path, daemon: Daemon) -> PathBuf {
+    if daemon == 0 {
+        return path.to_owned();
+    }
+    let mut name = path.file_stem().unwrap_or_default().to_owned();
+    name.push(format!("-{}", daemon + 1));
+    if let Some(extension) = path.extension() {
+        name.push(".");
+        name.push(extension);
+    }
+    path.with_file_name(name)
 }

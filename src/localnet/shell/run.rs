@@ -21,7 +21,7 @@ use super::command::{Answer, ClockShown, Command, changed};
 use super::ledger::Ledger;
 use super::reply::{self, Standing};
 use crate::localnet::Faults;
-use crate::localnet::core::{Action, Conn, Control, Core, Event, Reply, Request};
+use crate::localnet::core::{Action, Conn, Control, Core, Daemon, Event, Reply, Request};
 use crate::localnet::document::{Style, mixnet_epoch};
 use crate::localnet::replica::{EPOCH_ZERO, replica_epoch};
 use crate::thin::frame;
@@ -35,7 +35,7 @@ const LOOK: Duration = Duration::from_secs(30);
 /// What goes into the loop.
 pub(super) enum Input {
     /// A client has come: it is to be greeted.
-    Arrived(Conn, Client),
+    Arrived(Conn, Daemon, Client),
     /// What a client asks, in its order.
     Requests(Conn, Vec<Request>),
     /// Anything else.
@@ -179,10 +179,10 @@ impl<S: Ledger> Runner<S> {
         turn.inputs += group.len();
         for input in group.drain(..) {
             match input {
-                Input::Arrived(conn, client) => {
+                Input::Arrived(conn, daemon, client) => {
                     self.greet(&client);
                     self.clients.insert(conn, client);
-                    self.handle(Event::Connected(conn), &mut turn.effects);
+                    self.handle(Event::Connected(conn, daemon), &mut turn.effects);
                 }
                 Input::Requests(conn, requests) => {
                     for request in requests {

@@ -15,10 +15,10 @@ use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::time::timeout;
 use tracing::debug;
 
-use super::Front;
 use super::cut::Cut;
 use super::reply;
 use super::run::{Client, Input, Out};
+use super::{Daemon, Front};
 use crate::localnet::core::{Conn, Control, Event, Reply, Request};
 use crate::localnet::wire::{self, Answer, Made, Meaning, Network, Present};
 use crate::thin::frame;
@@ -41,14 +41,14 @@ const WRITE_BYTES: usize = 64 * 1024;
 const READ_BUFFER: usize = 16 * 1024;
 
 /// One client, from its handshake to its end.
-pub(super) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(front: Arc<Front>, stream: S) {
+pub(super) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(front: Arc<Front>, daemon: Daemon, stream: S) {
     let (shared, conn) = (&front.shared, front.next_conn());
     let mut stop = front.stop.clone();
     let mut consensus = front.consensus.clone();
     tokio::select! {
         biased;
         () = stopped(&mut stop) => return,
-        () = front.admit(&mut consensus) => {}
+        () = front.admit(daemon, &mut consensus) => {}
     }
     let (read, write) = tokio::io::split(Cut::new(stream, Arc::clone(&shared.cuts)));
     let (out, outgoing) = mpsc::channel(REPLIES);
@@ -56,7 +56,7 @@ pub(super) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(front: Arc<Front>, 
     let turns = Arc::new(Semaphore::new(TURNS));
     let backlog = Semaphore::new(BACKLOG_KIB);
     let client = Client { out: out.clone(), turns: Arc::clone(&turns), _cut: kept };
-    if front.inputs.send(Input::Arrived(conn, client)).await.is_err() {
+    if front.inputs.send(Input::Arrived(conn, daemon, client)).await.is_err() {
         return;
     }
     let reader = Reader { front: &front, conn, turns: &turns, backlog: &backlog, out };

@@ -27,7 +27,7 @@ fn what_ended_while_a_client_was_away_follows_its_token() {
     world.event(Event::Disconnected(1));
     world.pass(60 * SECOND);
     assert!(world.told.is_empty() && world.core.census().away == 1);
-    world.event(Event::Connected(2));
+    world.event(Event::Connected(2, 0));
     world.ask(2, Request::Token(TOKEN));
     let told = world.drain();
     assert!(matches!(told[..], [(2, Reply::Token { resumed: true, .. }), (2, Reply::Ended { code: 0, .. })]));
@@ -47,7 +47,7 @@ fn what_was_to_be_sent_again_is_sent_when_the_client_is_back() {
     world.event(Event::Disconnected(1));
     world.pass(300 * SECOND);
     assert_eq!(world.core.counted.packets.strict_write, 1, "nothing is sent for a client that is away");
-    world.event(Event::Connected(2));
+    world.event(Event::Connected(2, 0));
     world.ask(2, Request::Token(TOKEN));
     let told = world.replies(2);
     assert!(matches!(told[..], [(2, Reply::Token { resumed: true, .. }), (2, Reply::Ended { code: 0, .. })]));
@@ -62,7 +62,7 @@ fn what_was_never_sent_is_lost_with_its_connection() {
     world.ask(1, start(write));
     world.event(Event::Disconnected(1));
     world.control(Control::Link(true));
-    world.event(Event::Connected(2));
+    world.event(Event::Connected(2, 0));
     world.ask(2, Request::Token(TOKEN));
     world.pass(300 * SECOND);
     assert_eq!((world.core.counted.packets.write, world.core.census().operations), (0, 0));
@@ -84,7 +84,7 @@ fn a_thousand_replies_wait_and_no_more() {
     world.event(Event::Disconnected(1));
     world.pass(500 * SECOND);
     assert_eq!((world.core.census().away, world.core.census().operations), (1000, 0));
-    world.event(Event::Connected(2));
+    world.event(Event::Connected(2, 0));
     world.ask(2, Request::Token(TOKEN));
     assert_eq!(world.drain().len(), 1001);
     world.end();
@@ -96,13 +96,13 @@ fn a_session_outlives_its_connection_by_the_grace_period_and_not_longer() {
     world.event(Event::Disconnected(1));
     assert_eq!(world.core.next_deadline(), Some(T0 + GRACE));
     world.pass(GRACE - SECOND);
-    world.event(Event::Connected(2));
+    world.event(Event::Connected(2, 0));
     world.ask(2, Request::Token(TOKEN));
     assert_eq!(names(&world.drain()), ["2: token true"]);
     world.event(Event::Disconnected(2));
     world.pass(GRACE);
     assert!(world.core.census().is_empty());
-    world.event(Event::Connected(3));
+    world.event(Event::Connected(3, 0));
     world.ask(3, Request::Token(TOKEN));
     assert_eq!(names(&world.drain()), ["3: token false"]);
     world.end();
@@ -113,7 +113,7 @@ fn of_too_many_clients_that_are_away_the_longest_is_given_up() {
     use super::super::session::AWAY;
     let mut world = World::new(Profile::docker());
     for conn in 2..=AWAY as u64 + 3 {
-        world.event(Event::Connected(conn));
+        world.event(Event::Connected(conn, 0));
         world.ask(conn, Request::Token(id(conn)));
         world.event(Event::Disconnected(conn));
         world.now += Duration::from_millis(1);
@@ -122,7 +122,7 @@ fn of_too_many_clients_that_are_away_the_longest_is_given_up() {
     world.drain();
     for (token, known) in [(2, false), (3, false), (5, true)] {
         let conn = 10_000 + token;
-        world.event(Event::Connected(conn));
+        world.event(Event::Connected(conn, 0));
         world.ask(conn, Request::Token(id(token)));
         assert_eq!(names(&world.drain()), [format!("{conn}: token {known}")]);
         world.event(Event::Closed(conn));
@@ -134,7 +134,7 @@ fn of_too_many_clients_that_are_away_the_longest_is_given_up() {
 #[test]
 fn a_client_that_says_goodbye_or_never_had_a_token_leaves_nothing() {
     let mut world = registered(Profile::docker());
-    world.event(Event::Connected(2));
+    world.event(Event::Connected(2, 0));
     for conn in [1, 2] {
         for number in 0..10 {
             let read = world.read(number, false);
@@ -146,7 +146,7 @@ fn a_client_that_says_goodbye_or_never_had_a_token_leaves_nothing() {
     world.event(Event::Disconnected(2));
     let census = world.core.census();
     assert_eq!((census.sessions, census.tokens, census.operations, census.rotation), (0, 0, 0, 0));
-    world.event(Event::Connected(3));
+    world.event(Event::Connected(3, 0));
     world.ask(3, Request::Token(TOKEN));
     assert_eq!(names(&world.drain()), ["3: token false"]);
     world.end();
@@ -159,7 +159,7 @@ fn a_second_connection_takes_a_session_over() {
     let write = world.write(1, 1, true);
     world.ask(1, start(write));
     world.pass(SECOND);
-    world.event(Event::Connected(2));
+    world.event(Event::Connected(2, 0));
     world.ask(2, Request::Token(TOKEN));
     assert_eq!((names(&world.drain()), &world.hangups[..]), (vec!["2: token true".to_owned()], &[1][..]));
     world.event(Event::Disconnected(1));
@@ -176,7 +176,7 @@ fn a_second_connection_takes_a_session_over() {
 fn what_was_started_before_the_token_belongs_to_the_session_that_comes_back() {
     let mut world = registered(Profile::docker());
     world.event(Event::Disconnected(1));
-    world.event(Event::Connected(2));
+    world.event(Event::Connected(2, 0));
     let write = world.write(1, 1, true);
     world.ask(2, start(write));
     world.pass(3 * SECOND);
@@ -184,7 +184,7 @@ fn what_was_started_before_the_token_belongs_to_the_session_that_comes_back() {
     assert_eq!(names(&world.drain()), ["2: token true"]);
     world.event(Event::Disconnected(2));
     world.pass(30 * SECOND);
-    world.event(Event::Connected(3));
+    world.event(Event::Connected(3, 0));
     world.ask(3, Request::Token(TOKEN));
     let told = world.replies(2);
     assert!(matches!(told[..], [(3, Reply::Token { resumed: true, .. }), (3, Reply::Ended { code: 0, .. })]));
@@ -197,7 +197,7 @@ fn a_client_that_changes_its_token_is_known_by_the_new_one_only() {
     world.ask(1, Request::Token([8; ID_BYTES]));
     assert_eq!(world.core.census().tokens, 1);
     world.event(Event::Disconnected(1));
-    world.event(Event::Connected(2));
+    world.event(Event::Connected(2, 0));
     world.ask(2, Request::Token([8; ID_BYTES]));
     assert_eq!(names(&world.drain()), ["1: token false", "2: token true"]);
     world.end();
@@ -216,7 +216,7 @@ fn a_restart_forgets_the_clients_and_not_the_boxes() {
     assert_eq!(world.hangups, [1]);
     world.pass(30 * SECOND);
     assert!(world.core.census().is_empty());
-    world.event(Event::Connected(2));
+    world.event(Event::Connected(2, 0));
     world.ask(2, Request::Token(TOKEN));
     assert_eq!(names(&world.drain()), ["2: token false"]);
     let read = world.read(1, true);
@@ -243,7 +243,7 @@ fn a_daemon_whose_boxes_could_not_be_kept_starts_anew() {
 fn every_client_is_told_how_the_network_is_and_only_its_own_answers() {
     let mut world = World::new(Profile::docker());
     for conn in 2..=5 {
-        world.event(Event::Connected(conn));
+        world.event(Event::Connected(conn, 0));
     }
     let mut asked = std::collections::BTreeMap::new();
     for number in 0..20 {
@@ -269,7 +269,7 @@ fn every_client_is_told_how_the_network_is_and_only_its_own_answers() {
 fn a_day_of_clients_that_come_and_go_leaves_nothing() {
     let mut world = World::new(Profile::docker());
     for conn in 2..2000 {
-        world.event(Event::Connected(conn));
+        world.event(Event::Connected(conn, 0));
         let token = id(conn % 50);
         world.ask(conn, Request::Token(token));
         for number in 0..3 {

@@ -151,8 +151,8 @@ fn live(profile: Profile, seed: u64, life: &[Happening]) -> (World, Vec<String>)
     let mut world = World::with(profile, Faults::default(), seed);
     let mut conns = [1, 2, 3];
     let mut fresh = 3;
-    world.event(Event::Connected(2));
-    world.event(Event::Connected(3));
+    world.event(Event::Connected(2, 0));
+    world.event(Event::Connected(3, 0));
     for happening in life {
         let at = |conn: Conn| conns[usize::try_from(conn).expect("few") - 1];
         let mut over = None;
@@ -202,7 +202,7 @@ fn live(profile: Profile, seed: u64, life: &[Happening]) -> (World, Vec<String>)
             if over == Some(place as u64 + 1) || hung_up.contains(conn) {
                 fresh += 1;
                 *conn = fresh;
-                world.event(Event::Connected(fresh));
+                world.event(Event::Connected(fresh, 0));
             }
         }
     }

@@ -54,6 +54,7 @@ impl World {
             couriers: (0..profile.couriers).map(|courier| [u8::try_from(courier).expect("few"); 32]).collect(),
             profile,
             faults,
+            daemons: 1,
             grace: GRACE,
             echoes: vec![Echo { node: ECHO.0, queue: ECHO.1.to_vec() }],
             seed,
@@ -68,7 +69,7 @@ impl World {
             cap: WriteCap::from_seed(&[1; 32]),
             serial: 0,
         };
-        world.event(Event::Connected(1));
+        world.event(Event::Connected(1, 0));
         world
     }
 

@@ -189,7 +189,7 @@ fn a_cancel_does_not_find_what_was_not_sent_yet() {
 #[test]
 fn a_cancel_by_another_client_is_told_to_that_client() {
     let mut world = World::new(Profile::docker());
-    world.event(Event::Connected(2));
+    world.event(Event::Connected(2, 0));
     let read = world.read(1, false);
     let hash = read.hash;
     world.ask(1, start(read));

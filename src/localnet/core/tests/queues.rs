@@ -11,7 +11,7 @@ fn a_connection_s_local_requests_are_answered_in_their_order_and_take_their_time
     world.pass(SECOND);
     assert!(world.told.iter().all(|(at, ..)| *at == T0 + SECOND) && world.told.len() == 2);
     assert_eq!(world.reads, [1, 1]);
-    world.event(Event::Connected(2));
+    world.event(Event::Connected(2, 0));
     world.ask(1, local(9 * SECOND));
     world.ask(2, local(SECOND));
     world.pass(SECOND);
@@ -101,7 +101,7 @@ fn connections_take_turns() {
     let windows = [16, 6, 6];
     for (conn, window) in (1..).zip(windows) {
         if conn > 1 {
-            world.event(Event::Connected(conn));
+            world.event(Event::Connected(conn, 0));
         }
         for _ in 0..window {
             let write = world.write(world.serial, 1, false);
