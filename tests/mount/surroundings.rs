@@ -335,7 +335,7 @@ fn a_copy_of_the_mount_elsewhere_keeps_neither_process_nor_state() {
                 $user pigeonfs umount mnt 2>said
                 grep -q "a copy of the mount is in another mount namespace.* process [0-9]* (sleep)" said || { cat said; exit 98; }
                 gone $state/control.sock
-                flock -n $state/lock true
+                flock -w 20 $state/lock true || { echo "the state is held"; exit 97; }
                 pkill -P $copy || kill $copy; wait $copy || true
             done
             # Taken out lazily, with a file that is open: it stays usable until it is closed.
@@ -343,7 +343,7 @@ fn a_copy_of_the_mount_elsewhere_keeps_neither_process_nor_state() {
             $user bash -c 'exec 4<mnt/f; pigeonfs umount --lazy mnt; sleep 3; [ "$(cat <&4)" = kept ]'
             gone $state/control.sock
         done
-        [ -z "$(ours)" ]
+        [ -z "$(ours)" ] || { ours; exit 96; }
         "#,
     );
 }
