@@ -393,6 +393,22 @@ class Peer:
         assert (await self.read(read_cap, read_cap[-INDEX:]))[0].plaintext == b"hello"
         done("vouchers: mint, derive, induct, open")
 
+    async def reads_over(self, words: list[str], announced: int) -> None:
+        client = self.client
+        pair = await self.pair()
+        asked = await client.encrypt_read(pair.read_cap, pair.first_message_index)
+        waiting = asyncio.create_task(self.started(asked, pair.read_cap, None, pair.first_message_index))
+        # The next answer comes after the read was sent.
+        await self.pair()
+        tokens, shutdowns = len(client.told("session_token_reply")), len(client.told("shutdown_event"))
+        await self.ctl(*words)
+        await self.event("disconnected")
+        await self.back(tokens)
+        # Its `is_graceful` depends on which of its tasks runs first; the event itself came or not.
+        assert len(client.told("shutdown_event")) - shutdowns == announced, words
+        await self.write(b"after the break", pair.write_cap, pair.first_message_index)
+        assert (await asyncio.wait_for(waiting, 10)).plaintext == b"after the break"
+
     async def breaks(self) -> None:
         client = self.client
         await self.ctl("link", "down")
@@ -411,19 +427,15 @@ class Peer:
         done("offline and back")
 
         for words, announced in ((["disconnect"], 0), (["restart"], 1), (["restart", "--killed"], 0)):
-            pair = await self.pair()
-            asked = await client.encrypt_read(pair.read_cap, pair.first_message_index)
-            waiting = asyncio.create_task(self.started(asked, pair.read_cap, None, pair.first_message_index))
-            # The next answer comes after the read was sent.
-            await self.pair()
-            tokens, shutdowns = len(client.told("session_token_reply")), len(client.told("shutdown_event"))
-            await self.ctl(*words)
-            await self.event("disconnected")
-            await self.back(tokens)
-            # Its `is_graceful` depends on which of its tasks runs first; the event itself came or not.
-            assert len(client.told("shutdown_event")) - shutdowns == announced, words
-            await self.write(b"after the break", pair.write_cap, pair.first_message_index)
-            assert (await waiting).plaintext == b"after the break"
+            # A courier asks for a read again within a second, and answers from its cache from then on. Where the break took
+            # longer, on a busy machine, that is no fault of a client's: once more.
+            for left in reversed(range(4)):
+                try:
+                    await self.reads_over(words, announced)
+                    break
+                except asyncio.TimeoutError:
+                    if not left:
+                        raise
             done(f"a read over: {' '.join(words)}")
 
         # Malformed capabilities end a daemon's connection; the call that sent one hangs.
