@@ -292,10 +292,27 @@ fn a_daemon_without_a_document_greets_one_client_after_the_other_and_sessions_wa
     });
 }
 
-/// Two daemons of one network: each client reads what the other has written, a session is known to its own daemon only, and
-/// each daemon sends at its own pace, however much waits at the other.
+/// A session is found by its token at the daemon that it began at, and at no other.
+#[tokio::test]
+async fn a_session_is_known_to_its_own_daemon_only() {
+    let network = InMemory::start(Settings { daemons: 2, ..Settings::default() }).expect("started");
+    let resumed = async |daemon: usize| {
+        let mut client = network.connect_to(daemon).expect("connected");
+        greeted(&mut client).await;
+        let token = SessionToken { client_instance_token: Some([7; 16].to_vec().into()) };
+        client.write_all(&frame::encode(&RequestFrame::from(token)).expect("short")).await.expect("written");
+        next(&mut client).await.session_token_reply.expect("an answer").resumed
+    };
+    assert!(!resumed(0).await, "it is new");
+    assert!(!resumed(1).await, "the other daemon has not heard of it");
+    assert!(resumed(0).await && resumed(1).await, "each has one of its own by now");
+    assert!(network.connect_to(2).is_err(), "there are two");
+    network.shutdown().await;
+}
+
+/// Two daemons of one network: each client reads what the other has written, and both together send twice as fast as one.
 #[test]
-fn the_daemons_of_a_network_share_its_boxes_and_nothing_else() {
+fn the_daemons_of_a_network_share_its_boxes_and_each_sends_at_the_whole_pace() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build();
     runtime.expect("a runtime").block_on(async {
         // One daemon's ticks bound the writes; the second one's come on top.
