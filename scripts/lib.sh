@@ -57,6 +57,15 @@ int main(void) { return EVP_aes_256_cbc() == 0; }' | cc -x c - -o "$program" -lc
     rm -f "$program"
 }
 
+# venv_with DIRECTORY PACKAGE...: a Python environment with these packages of PyPI, made anew.
+venv_with() {
+    local root=$1
+    shift
+    rm -rf "$root"
+    { python3 -m venv "$root" && "$root/bin/python" -m pip install --quiet --disable-pip-version-check "$@"; } >&2 ||
+        die "$* could not be installed"
+}
+
 need_rust() {
     # cargo fetches with them.
     [ -e /etc/ssl/certs/ca-certificates.crt ] || [ ! -e /etc/debian_version ] || need_packages ca-certificates

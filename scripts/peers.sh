@@ -25,9 +25,7 @@ python_peer() {
     PIGEONFS_TEST_PYTHON=$root/bin/python
     "$PIGEONFS_TEST_PYTHON" -c 'import katzenpost_thinclient, pytest' 2>/dev/null && return
     say "installing upstream's Python client"
-    rm -rf "$root"
-    { python3 -m venv "$root" && "$PIGEONFS_TEST_PYTHON" -m pip install --quiet --disable-pip-version-check \
-        "katzenpost_thinclient==$thin_client" pytest; } >&2 || die "katzenpost_thinclient could not be installed"
+    venv_with "$root" "katzenpost_thinclient==$thin_client" pytest
 }
 
 mkdir -p "$peers"

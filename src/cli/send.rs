@@ -3,12 +3,13 @@
 mod source;
 pub(super) mod staging;
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
+use clap::builder::{OsStringValueParser, TypedValueParser};
 use serde_json::json;
 use tokio::time::{Instant, sleep};
 use zeroize::Zeroizing;
@@ -80,8 +81,8 @@ pub(super) struct Typed {
     #[arg(long, value_name = "NAME")]
     name: Option<String>,
     /// Compress: `always`, or with `auto` only files that get shorter by it. pigeonhole-cp will receive NAME.zst
-    #[arg(long, value_name = "WHEN", num_args = 0..=1, default_missing_value = "always")]
-    zstd: Option<OsString>,
+    #[arg(long, value_name = "WHEN", num_args = 0..=1, default_missing_value = "always", value_parser = zstd())]
+    zstd: Option<Zstd>,
     /// Tell the reader the permission bits
     #[arg(long)]
     with_mode: bool,
@@ -134,22 +135,29 @@ enum Compress {
     Auto,
 }
 
-impl Typed {
-    /// What was typed behind `--zstd`, where that is a word for when: else it is a file.
-    fn compress(&self) -> Compress {
-        match self.zstd.as_deref().map(OsStr::to_str) {
-            None | Some(Some("never")) => Compress::Never,
-            Some(Some("auto")) => Compress::Auto,
-            Some(_) => Compress::Always,
-        }
-    }
+/// What was typed behind `--zstd`.
+#[derive(Clone, Debug)]
+enum Zstd {
+    When(Compress),
+    /// No word for when: `--zstd FILE` is `--zstd` and a file.
+    File(PathBuf),
+}
 
-    /// `--zstd FILE` is `--zstd` and a file.
-    fn take_file_behind_zstd(&mut self) {
-        let is_word = |word: &OsString| ["always", "auto", "never"].iter().any(|known| word == known);
-        if let Some(file) = self.zstd.take_if(|word| !is_word(word)) {
-            self.files.insert(0, file.into());
-            self.zstd = Some("always".into());
+fn zstd() -> impl TypedValueParser<Value = Zstd> {
+    OsStringValueParser::new().map(|word| match word.to_str() {
+        Some("always") => Zstd::When(Compress::Always),
+        Some("auto") => Zstd::When(Compress::Auto),
+        Some("never") => Zstd::When(Compress::Never),
+        _ => Zstd::File(word.into()),
+    })
+}
+
+impl Typed {
+    fn compress(&self) -> Compress {
+        match self.zstd {
+            None => Compress::Never,
+            Some(Zstd::When(compress)) => compress,
+            Some(Zstd::File(_)) => Compress::Always,
         }
     }
 }
@@ -161,7 +169,9 @@ pub(super) async fn run(context: &Context, mut typed: Typed) -> Result<(), Stop>
         return finish(context, &typed.finish).await;
     }
     typed.files.extend(typed.file.take());
-    typed.take_file_behind_zstd();
+    if let Some(Zstd::File(file)) = &typed.zstd {
+        typed.files.insert(0, file.clone());
+    }
     if typed.files.is_empty() {
         return Err(Failure::new(FailureKind::Usage, "say which files are to be sent").hint("`-` is stdin").into());
     }

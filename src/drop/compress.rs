@@ -1,7 +1,7 @@
 //! Compressed bodies: one zstd frame. A frame may claim anything, so the reader of one is bounded by what the record
 //! promises and by what its caller has room for.
 
-use std::io::{self, BufReader, Read, Write};
+use std::io::{self, BufReader, Read, Seek, Write};
 
 use super::Digest;
 
@@ -53,10 +53,12 @@ const TRIED_BYTES: usize = 64 << 10;
 const LEAST_SAVED: u64 = 1536;
 const LEAST_SHARE: usize = 20;
 
-/// Whether the beginning of a file gets so much smaller that all of it is worth trying. Reads up to 64 KiB.
-pub fn is_worth_trying(from: &mut impl Read) -> io::Result<bool> {
+/// Whether the beginning of a file, up to 64 KiB, gets so much smaller that all of it is worth trying. It is at its
+/// beginning afterwards.
+pub fn is_worth_trying(from: &mut (impl Read + Seek)) -> io::Result<bool> {
     let mut tried = Vec::with_capacity(TRIED_BYTES);
     from.take(TRIED_BYTES as u64).read_to_end(&mut tried)?;
+    from.rewind()?;
     let packed = zstd::bulk::compress(&tried, 0)?;
     Ok(packed.len() + tried.len() / LEAST_SHARE < tried.len())
 }

@@ -7,7 +7,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use rusqlite::config::DbConfig;
-use rusqlite::{Connection, OpenFlags, OptionalExtension};
+use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension};
 use rustix::fs::OFlags;
 
 use super::StoreError;
@@ -55,7 +55,7 @@ impl Place {
 
     /// Opens the database for the one who writes, made where it is missing, and brings it to the newest schema.
     pub(super) fn open(&self) -> Result<Connection, StoreError> {
-        let db = self.set_up(self.make()?).map_err(|error| self.told_of_the_seal(error))?;
+        let db = self.set_up(self.make()?)?;
         if let Some(database) = self.identity()?.database {
             let _ = self.first.set(database);
         }
@@ -68,15 +68,15 @@ impl Place {
     }
 
     /// SQLite says of a file that needs another key, or none, only that it is no database.
-    fn told_of_the_seal(&self, error: StoreError) -> StoreError {
-        if !matches!(error, StoreError::Corrupt { .. }) || self.vfs.is_some() {
-            return error;
+    fn unreadable(&self, error: rusqlite::Error) -> StoreError {
+        if error.sqlite_error_code() != Some(ErrorCode::NotADatabase) || self.vfs.is_some() {
+            return error.into();
         }
         let mut head = [0; SQLITE_HEAD.len()];
         let read = self.dir().file(DATABASE, OFlags::RDONLY).map(|file| file.read_exact_at(&mut head, 0).is_ok());
         let is_plain = read.unwrap_or(false) && head == *SQLITE_HEAD;
         let reason = match (self.sealing.is_sealed(), is_plain) {
-            (false, true) => return error,
+            (false, true) => return error.into(),
             (false, false) => {
                 format!(
                     "{DATABASE} is sealed, or is damaged; and {SEAL}, which alone has the key of a sealed one, is missing"
@@ -143,7 +143,9 @@ impl Place {
             // Before the first table, or never: lets what was forgotten be given back to the disk.
             db.pragma_update(None, "auto_vacuum", "INCREMENTAL")?;
         }
-        let journal: String = db.pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get(0))?;
+        // The first that is read of it.
+        let journal = db.pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get::<_, String>(0));
+        let journal = journal.map_err(|error| self.unreadable(error))?;
         if journal != "wal" {
             return Err(StoreError::Io {
                 reason: format!("the file system allows no write-ahead log (it offers {journal})"),

@@ -66,10 +66,8 @@ pub(super) async fn run(context: &Context, typed: Typed) -> Result<(), Stop> {
     }
 }
 
-/// What a network keeps in its directory. An empty file system has `lost+found`.
-const FILES: &[&str] = &["lock", "kpclientd.sock", "ctl.sock", "thinclient.toml", "lost+found"];
-/// Those of further daemons have a number behind this.
-const NUMBERED: &[&str] = &["kpclientd-", "thinclient-"];
+/// What a network keeps in its directory beside its daemons' files. An empty file system has `lost+found`.
+const FILES: &[&str] = &["lock", "ctl.sock", "lost+found"];
 /// Its database, by which a directory is known for a network's.
 const DATABASE: &str = "localnet.db";
 
@@ -88,8 +86,7 @@ fn check_place(directory: &Path, is_default: bool) -> Result<(), Failure> {
         return Ok(());
     }
     let is_foreign = |name: &&std::ffi::OsString| {
-        let is_numbered = |head: &&str| name.to_str().is_some_and(|name| name.starts_with(*head));
-        !FILES.iter().any(|file| name == file) && !NUMBERED.iter().any(is_numbered)
+        !FILES.iter().any(|file| name == file) && !Localnet::daemon_files().any(|file| file == Path::new(name))
     };
     match place.names().map_err(unusable)?.iter().find(is_foreign) {
         None => Ok(()),
@@ -126,9 +123,8 @@ async fn serve(context: &Context, typed: Typed) -> Result<(), Stop> {
         for address in addresses {
             let _ = writeln!(stderr, "  at        {}", shown(&address.to_string()));
         }
-        for daemon in 1..=daemons {
-            let name = if daemon == 1 { "thinclient.toml".to_owned() } else { format!("thinclient-{daemon}.toml") };
-            let _ = writeln!(stderr, "  clients   {}", shown_path(&directory.join(name)));
+        for file in localnet.config_files() {
+            let _ = writeln!(stderr, "  clients   {}", shown_path(&file));
         }
         let _ = writeln!(stderr, "  commands  pigeonfs localnet ctl --state {} ...", shown_path(&directory));
     }

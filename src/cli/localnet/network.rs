@@ -5,7 +5,7 @@ use std::time::Duration;
 use clap::Args;
 
 use crate::engine::control::{Failure, FailureKind};
-use crate::localnet::{Faults, Profile, Settings};
+use crate::localnet::{Faults, MAX_DAEMONS, Profile, Settings};
 use crate::units::{count, size, span, span_ms};
 
 /// The pace that any verb with `--localnet` can choose.
@@ -67,8 +67,8 @@ pub(super) struct NetworkArgs {
     #[arg(long, value_name = "TIME", value_parser = epoch)]
     epoch_duration: Option<Duration>,
     /// Daemons of the one network, each with its own sockets and its own pace: thinclient.toml, thinclient-2.toml, ...
-    #[arg(long, value_name = "N", default_value = "1", value_parser = count::<u8>(1..=16))]
-    daemons: u8,
+    #[arg(long, value_name = "N", default_value = "1", value_parser = count::<usize>(1..=MAX_DAEMONS as u64))]
+    daemons: usize,
     /// Storage replicas
     #[arg(long, value_name = "N", value_parser = count::<u8>(2..=64))]
     replicas: Option<u8>,
@@ -155,7 +155,7 @@ impl NetworkArgs {
         Ok(Settings {
             profile: profile.scaled(self.pace.time_scale.unwrap_or(1.0)),
             faults: faults.meant(),
-            daemons: usize::from(self.daemons),
+            daemons: self.daemons,
             session_grace: self.session_grace.unwrap_or(standard.session_grace),
             max_plaintext: self.max_plaintext,
             seed: self.seed,

@@ -99,21 +99,19 @@ impl Staging {
         let directory = self.directory.clone();
         let copied = tokio::task::spawn_blocking(move || {
             let make = || create(&directory, key.as_ref().map(Secret::expose));
+            let unreadable = |error| cannot("be read", Path::new(&header.name), &error);
             let mut staged = make()?;
             let tried = match compress {
                 Compress::Never => false,
                 Compress::Always => true,
-                Compress::Auto => {
-                    let worth = is_worth_trying(&mut from).and_then(|worth| from.rewind().map(|()| worth));
-                    worth.map_err(|error| cannot("be read", Path::new(&header.name), &error))?
-                }
+                Compress::Auto => is_worth_trying(&mut from).map_err(unreadable)?,
             };
             let mut packed = None;
             if tried {
                 packed = Some(staged.write(|to| pack(&mut BufReader::new(&mut from), to))?);
                 if compress == Compress::Auto && packed.is_some_and(|packed| !packed.is_worth_it()) {
                     // As it is, into another file: what was written may be longer.
-                    from.rewind().map_err(|error| cannot("be read", Path::new(&header.name), &error))?;
+                    from.rewind().map_err(unreadable)?;
                     (staged, packed) = (make()?, None);
                 }
             }

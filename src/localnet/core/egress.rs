@@ -77,11 +77,9 @@ impl<S: BoxStore> Core<S> {
     /// Something of this connection is to be sent.
     pub(super) fn enter_rotation(&mut self, conn: Conn) {
         let Some(connection) = self.clients.connections.get_mut(&conn) else { return };
-        let daemon = connection.daemon;
+        let Some(session) = self.clients.sessions.get(&connection.session) else { return };
         if !std::mem::replace(&mut connection.in_rotation, true) {
-            if let Some(sender) = self.egress.daemons.get_mut(daemon) {
-                sender.rotation.push_back(conn);
-            }
+            self.egress.daemons[session.daemon].rotation.push_back(conn);
             self.stop_or_go();
         }
     }
@@ -126,7 +124,7 @@ impl<S: BoxStore> Core<S> {
 
     /// One packet, or none where the request is for none.
     pub(super) fn tick(&mut self, daemon: Daemon) {
-        let Some(sender) = self.egress.daemons.get_mut(daemon) else { return };
+        let sender = &mut self.egress.daemons[daemon];
         sender.tick = None;
         let sent = match sender.rotation.pop_front() {
             Some(conn) => self.serve(conn),

@@ -54,14 +54,14 @@ impl<S: BoxStore> Core<S> {
         let id = self.next_serial();
         let session = Session { daemon, conn: Some(conn), app_id: self.mixnet.id(), ..Session::default() };
         self.clients.sessions.insert(id, session);
-        self.clients.connections.insert(conn, Connection::new(id, daemon));
+        self.clients.connections.insert(conn, Connection::new(id));
         self.stop_or_go();
     }
 
     /// A token that is known brings its session back, with the replies that came meanwhile behind the token's own.
     pub(super) fn register(&mut self, conn: Conn, token: [u8; ID_BYTES]) {
-        let Some(connection) = self.clients.connections.get(&conn) else { return };
-        let (fresh, daemon) = (connection.session, connection.daemon);
+        let Some(fresh) = self.clients.connections.get(&conn).map(|connection| connection.session) else { return };
+        let Some(daemon) = self.clients.sessions.get(&fresh).map(|session| session.daemon) else { return };
         let known = self.clients.tokens.get(&(daemon, token)).copied();
         let id = known.unwrap_or(fresh);
         if id != fresh {

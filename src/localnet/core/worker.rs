@@ -5,7 +5,6 @@
 
 use std::collections::VecDeque;
 
-use super::egress::Daemon;
 use super::event::{Action, Conn, Legacy, Reply, Request, Started, StartedCopy};
 use super::session::SessionId;
 use super::timeline::StepKey;
@@ -35,8 +34,6 @@ enum Worker {
 pub(super) struct Connection {
     pub(super) session: SessionId,
     pub(super) outgoing: VecDeque<Outgoing>,
-    /// The daemon that it is a connection to.
-    pub(super) daemon: Daemon,
     pub(super) in_rotation: bool,
     worker: Worker,
     /// Requests behind the one at work; the shell lets no more than one in.
@@ -44,15 +41,8 @@ pub(super) struct Connection {
 }
 
 impl Connection {
-    pub(super) fn new(session: SessionId, daemon: Daemon) -> Self {
-        Self {
-            session,
-            daemon,
-            outgoing: VecDeque::new(),
-            in_rotation: false,
-            worker: Worker::Idle,
-            behind: VecDeque::new(),
-        }
+    pub(super) fn new(session: SessionId) -> Self {
+        Self { session, outgoing: VecDeque::new(), in_rotation: false, worker: Worker::Idle, behind: VecDeque::new() }
     }
 
     /// How many requests are not done with.

@@ -54,6 +54,9 @@ use state::{lock, write_config};
 const DEFAULT_MAX_PLAINTEXT: usize = 1549;
 /// An envelope and a copy stream's element need some room, and a frame must hold several boxes.
 const MAX_PLAINTEXT: std::ops::RangeInclusive<usize> = 64..=1_000_000;
+/// The socket of a daemon, and the configuration for its clients; those of others than the first are numbered.
+const SOCKET: &str = "kpclientd.sock";
+const CONFIG: &str = "thinclient.toml";
 /// Most daemons of one network.
 pub const MAX_DAEMONS: usize = 16;
 /// Inputs that wait for the core; a connection with more waits for room.
@@ -203,10 +206,7 @@ impl Front {
     /// Lets a client in. While there is no PKI document one is let in after the other, each after its own wait, as
     /// upstream's daemon accepts them; one that has hung up meanwhile keeps its place.
     async fn admit(&self, daemon: Daemon, consensus: &mut watch::Receiver<bool>) {
-        let _door = match self.doors.get(daemon) {
-            Some(door) => Some(door.lock().await),
-            None => None,
-        };
+        let _door = self.doors[daemon].lock().await;
         let _ = timeout(CONSENSUS_WAIT, consensus.wait_for(|&there| there)).await;
     }
 
@@ -285,7 +285,7 @@ impl Localnet {
         let Parts { front, runner, inbox, stop, console } = parts(disk, network, Clock::of_machine(), options.settings);
 
         let mut acceptors = JoinSet::new();
-        let sockets = (0..daemons).map(|daemon| Address::Unix(numbered(&state.join("kpclientd.sock"), daemon)));
+        let sockets = (0..daemons).map(|daemon| Address::Unix(numbered(&state.join(SOCKET), daemon)));
         let mut listening: Vec<_> = sockets.enumerate().collect();
         let asked = options.listen.iter().map(|listen| listen.0.clone());
         listening.extend(asked.enumerate().map(|(at, address)| (at % daemons, address)));
@@ -300,7 +300,7 @@ impl Localnet {
             .name("localnet".to_owned())
             .spawn(move || runtime.block_on(runner.run(inbox)))
             .map_err(state_error)?;
-        let config = state.join("thinclient.toml");
+        let config = state.join(CONFIG);
         for daemon in 0..daemons {
             write_config(&numbered(&config, daemon), &addresses[daemon]).map_err(state_error)?;
             if let Some(path) = &options.config_out {
@@ -330,6 +330,16 @@ impl Localnet {
     /// The same for each of its daemons.
     pub fn configs(&self) -> Vec<Config> {
         self.addresses[..self.daemons].iter().cloned().map(Config::new).collect()
+    }
+
+    /// The files in its directory that say so, in the same order.
+    pub fn config_files(&self) -> Vec<PathBuf> {
+        (0..self.daemons).map(|daemon| numbered(&self.state.join(CONFIG), daemon)).collect()
+    }
+
+    /// The names that its daemons' files have in its directory, however many daemons it has.
+    pub fn daemon_files() -> impl Iterator<Item = PathBuf> {
+        (0..MAX_DAEMONS).flat_map(|daemon| [SOCKET, CONFIG].map(|name| numbered(Path::new(name), daemon)))
     }
 
     /// Where it takes commands; they also come by the control socket in its directory.

@@ -23,6 +23,16 @@ fn ends() -> Ends {
     Ends { relay, device, fuser, heard }
 }
 
+/// The same with two requests, 2 and 4, that fuser has and nobody has answered.
+fn with_two_due() -> Ends {
+    let ends = ends();
+    for unique in [2, 4] {
+        put(&ends.device, &request(15, unique, b""));
+        take(&ends.fuser);
+    }
+    ends
+}
+
 fn request(opcode: u32, unique: u64, body: &[u8]) -> Vec<u8> {
     let length = u32::try_from(40 + body.len()).expect("short");
     let mut bytes = [length, opcode].map(u32::to_ne_bytes).concat();
@@ -93,11 +103,7 @@ fn a_request_that_cannot_be_passed_on_is_answered() {
 
 #[test]
 fn an_answer_that_fuser_could_not_send_is_given_in_its_place() {
-    let ends = ends();
-    for unique in [2, 4] {
-        put(&ends.device, &request(15, unique, b""));
-        take(&ends.fuser);
-    }
+    let ends = with_two_due();
     assert!(!ends.relay.settle(2, Ok(b"read")));
     assert_eq!(take(&ends.device), answer(2, b"read"));
     assert!(!ends.relay.settle(4, Err(libc::ENOSPC)));
@@ -106,11 +112,7 @@ fn an_answer_that_fuser_could_not_send_is_given_in_its_place() {
 
 #[test]
 fn data_goes_past_fuser_once() {
-    let ends = ends();
-    for unique in [2, 4] {
-        put(&ends.device, &request(15, unique, b""));
-        take(&ends.fuser);
-    }
+    let ends = with_two_due();
     assert!(ends.relay.answer_past_fuser(2, b"bytes of a file"));
     // What fuser says of it then is heard by nobody; nor is a second answer.
     put(&ends.fuser, &message::answer_head(2, libc::EIO, 0).expect("short"));
