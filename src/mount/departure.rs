@@ -13,14 +13,15 @@ use tokio::task::spawn_blocking;
 use tokio::time::sleep;
 use tracing::{info, warn};
 
-use super::{holders, mounts};
+use super::holders::{self, Holders};
+use super::mounts;
 
 /// How often it is looked whether files are still open, after the mount has left the tree.
 const LOOK: Duration = Duration::from_secs(1);
 
 /// Resolves when the mount is in no place of this namespace any more and it is time to end: no file of it is open, or
-/// what keeps it is a copy in another namespace. Files that are open where it was taken out lazily stay usable: the
-/// kernel then tells of the end when they are closed.
+/// what keeps it is a copy in another namespace. Files that are open here where it was taken out lazily stay usable until
+/// they are closed, whether there is such a copy or not.
 pub(super) async fn departed(device: String, is_in_use: impl Fn() -> bool) {
     let table = match Changes::watch() {
         Ok(table) => table,
@@ -35,7 +36,11 @@ pub(super) async fn departed(device: String, is_in_use: impl Fn() -> bool) {
                 return;
             }
             let asked = device.clone();
-            let copies = spawn_blocking(move || holders::in_other_namespaces(&asked)).await.unwrap_or_default();
+            let copies = spawn_blocking(move || {
+                let copies = holders::in_other_namespaces(&asked);
+                if copies.0.is_empty() || holders::has_files_here(&asked) { Holders::default() } else { copies }
+            });
+            let copies = copies.await.unwrap_or_default();
             if !copies.0.is_empty() {
                 info!("a copy of the mount is in the mount namespace of {copies}: it ends with this process");
                 return;

@@ -8,6 +8,8 @@ use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
+use rustix::fs::{AtFlags, CWD, StatxFlags, statx};
+
 use super::mounts;
 
 /// Processes that an error names at most.
@@ -50,9 +52,23 @@ pub(super) fn with_files_below(point: &Path) -> Holders {
     Holders(processes().filter(|(_, path)| uses(path)).map(|(process, path)| holder(process, &path)).collect())
 }
 
+/// Whether a process of this mount namespace has a file of the device open, or mapped. The device is not asked: it need
+/// not be mounted any more, and may be served by this process.
+pub(super) fn has_files_here(device: &str) -> bool {
+    let is_of_device = |link: PathBuf| {
+        let found = statx(CWD, link, AtFlags::STATX_DONT_SYNC, StatxFlags::TYPE);
+        found.is_ok_and(|found| format!("{}:{}", found.stx_dev_major, found.stx_dev_minor) == device)
+    };
+    let has_file = |process: &Path| {
+        let open = ["fd", "map_files"].map(|name| fs::read_dir(process.join(name)).into_iter().flatten().flatten());
+        open.into_iter().flatten().any(|entry| is_of_device(entry.path()))
+    };
+    let Some(ours) = namespace(Path::new("/proc/self")) else { return false };
+    processes().any(|(_, path)| namespace(&path).is_some_and(|theirs| theirs == ours) && has_file(&path))
+}
+
 /// One process of each other mount namespace that has a mount of this device.
 pub(super) fn in_other_namespaces(device: &str) -> Holders {
-    let namespace = |process: &Path| fs::read_link(process.join("ns/mnt")).ok();
     let Some(ours) = namespace(Path::new("/proc/self")) else { return Holders::default() };
     let mut seen = vec![ours];
     let mut holders = Vec::new();
@@ -65,6 +81,10 @@ pub(super) fn in_other_namespaces(device: &str) -> Holders {
         seen.push(theirs);
     }
     Holders(holders)
+}
+
+fn namespace(process: &Path) -> Option<PathBuf> {
+    fs::read_link(process.join("ns/mnt")).ok()
 }
 
 fn processes() -> impl Iterator<Item = (u32, PathBuf)> {
@@ -88,6 +108,15 @@ mod tests {
         let _open = fs::File::create(dir.path().join("f")).expect("made");
         let found = with_files_below(dir.path());
         assert!(found.0.iter().any(|holder| holder.process == std::process::id()), "{found}");
+    }
+
+    #[test]
+    fn what_is_open_or_mapped_is_found_by_its_device() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let file = fs::File::create(dir.path().join("f")).expect("made");
+        let found = statx(&file, "", AtFlags::EMPTY_PATH, StatxFlags::TYPE).expect("a file");
+        assert!(has_files_here(&format!("{}:{}", found.stx_dev_major, found.stx_dev_minor)));
+        assert!(!has_files_here("4095:1048575"));
     }
 
     #[test]

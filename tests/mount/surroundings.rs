@@ -342,6 +342,15 @@ fn a_copy_of_the_mount_elsewhere_keeps_neither_process_nor_state() {
             $user pigeonfs mount --daemonize --state $state mnt
             $user bash -c 'exec 4<mnt/f; pigeonfs umount --lazy mnt; sleep 3; [ "$(cat <&4)" = kept ]'
             gone $state/control.sock
+            # And so it does while another namespace has a copy, which keeps nothing once the file is closed.
+            $user pigeonfs mount --daemonize --state $state mnt
+            mkfifo there$user; chmod 666 there$user
+            $user unshare --map-root-user --mount --propagation private bash -c "echo >there$user; exec sleep 1000" &
+            copy=$!
+            read _ <there$user; rm there$user
+            $user bash -c 'exec 4<mnt/f; pigeonfs umount --lazy mnt; sleep 3; [ "$(cat <&4)" = kept ]' 2>said || { cat said; exit 95; }
+            gone $state/control.sock
+            pkill -P $copy || kill $copy; wait $copy || true
         done
         [ -z "$(ours)" ] || { ours; exit 96; }
         "#,
