@@ -65,7 +65,7 @@ pub(super) async fn run(context: &Context, typed: Typed) -> Result<(), Stop> {
     let content = if typed.drop { Content::Drop { allow_delete: false } } else { Content::Stream };
     let timeout_ms = typed.timeout.map(milliseconds);
     context
-        .with_state(typed.daemon.meant()?, async |link: &mut Link| {
+        .with_state(typed.daemon.meant()?, async |link: &Link| {
             let code = Secret::new(text.to_vec());
             link.request(Request::AcceptCode { theirs: theirs.clone(), ours: give.to_string(), content, code }).await?;
             let wait = Request::WaitContact { name: theirs.clone(), accepting: true, for_code: false, timeout_ms };

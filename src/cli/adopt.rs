@@ -39,7 +39,7 @@ pub(super) struct Typed {
 
 pub(super) async fn run(context: &Context, typed: Typed) -> Result<(), Stop> {
     let request = Request::Adopt { name: typed.name.to_string(), timeout_ms: typed.timeout.map(milliseconds) };
-    let answer = context.with_state(typed.daemon.meant()?, async |link: &mut Link| {
+    let answer = context.with_state(typed.daemon.meant()?, async |link: &Link| {
         Ok(beside(context, typed.name.as_str(), None, link.request(request)).await?)
     });
     let Response::Adopted { foreign_boxes, foreign_bytes, replanned_boxes, replanned_bytes } = answer.await? else {

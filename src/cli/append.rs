@@ -50,13 +50,13 @@ pub(super) async fn run(context: &Context, typed: Typed) -> Result<(), Stop> {
         return estimate(context, &name, daemon).await;
     }
     context
-        .with_state(daemon.meant()?, async |link: &mut Link| {
+        .with_state(daemon.meant()?, async |link: &Link| {
             let name = name.to_string();
             // Asked before stdin is read: a channel that takes nothing should not cost a pipeline its output.
             link.request(Request::Append { name: name.clone(), bytes: Vec::new() }).await?;
             let mut channel = channel_of(link.request(Request::Status { name: Some(name.clone()) }).await?)?;
             let mut chunks = stdin_chunks();
-            while let Some(chunk) = link.meanwhile(chunks.recv()).await {
+            while let Some(chunk) = chunks.recv().await {
                 let bytes = chunk.map_err(|error| {
                     Failure::new(FailureKind::Failed, format!("standard input cannot be read: {error}"))
                         .hint("what was read before is appended")
@@ -84,8 +84,8 @@ pub(super) async fn run(context: &Context, typed: Typed) -> Result<(), Stop> {
 
 async fn estimate(context: &Context, name: &ChannelName, daemon: DaemonArgs) -> Result<(), Stop> {
     context
-        .with_state(daemon.meant()?, async |link: &mut Link| {
-            let bytes = counted(link).await?;
+        .with_state(daemon.meant()?, async |link: &Link| {
+            let bytes = counted().await?;
             let estimate = Estimate::of(link, name.as_str(), vec![(0, bytes)]).await?;
             estimate.print(context, name.as_str(), None, bytes)
         })
@@ -93,9 +93,9 @@ async fn estimate(context: &Context, name: &ChannelName, daemon: DaemonArgs) -> 
 }
 
 /// How many bytes come on standard input.
-pub(super) async fn counted(link: &mut Link) -> Result<u64, Stop> {
+pub(super) async fn counted() -> Result<u64, Stop> {
     let (mut bytes, mut chunks) = (0, stdin_chunks());
-    while let Some(chunk) = link.meanwhile(chunks.recv()).await {
+    while let Some(chunk) = chunks.recv().await {
         let chunk = chunk
             .map_err(|error| Failure::new(FailureKind::Failed, format!("standard input cannot be read: {error}")))?;
         bytes += chunk.len() as u64;

@@ -71,7 +71,7 @@ fn names(words: &[OsString]) -> Option<Vec<String>> {
     runtime.block_on(async {
         let look = async {
             let opening = Opening { making: Making::Never, ..Opening::new(state, Daemon::Unneeded) };
-            let mut link = Link::open(opening).await.ok()?;
+            let link = Link::open(opening).await.ok()?;
             let answer = link.request(Request::Status { name: None }).await;
             link.close().await;
             match answer {

@@ -83,7 +83,7 @@ impl Context {
     pub(super) async fn with_state<T>(
         &self,
         daemon: DaemonChoice,
-        act: impl AsyncFnOnce(&mut Link) -> Result<T, Stop>,
+        act: impl AsyncFnOnce(&Link) -> Result<T, Stop>,
     ) -> Result<T, Stop> {
         self.check_state()?;
         if self.is_sealed() && !is_owned(&self.state) {
@@ -97,9 +97,9 @@ impl Context {
             ..Opening::new(self.state.clone(), chosen.engine.clone())
         };
         let result = match Link::open(opening).await {
-            Ok(mut link) => {
+            Ok(link) => {
                 let result = tokio::select! {
-                    result = act(&mut link) => result,
+                    result = act(&link) => result,
                     () = signals.came() => Err(self.interrupted()),
                 };
                 let closed = link.finish().await;
@@ -118,7 +118,7 @@ impl Context {
 
     /// Puts one question that needs no network.
     pub(super) async fn ask(&self, request: Request) -> Result<Response, Stop> {
-        self.with_state(DaemonChoice::Unneeded, async |link: &mut Link| Ok(link.request(request).await?)).await
+        self.with_state(DaemonChoice::Unneeded, async |link: &Link| Ok(link.request(request).await?)).await
     }
 }
 

@@ -20,7 +20,7 @@ pub(super) struct Estimate {
 
 impl Estimate {
     /// Of files with headers of so many bytes, and contents of so many; a stream has no header.
-    pub(super) async fn of(link: &mut Link, name: &str, lengths: Vec<(u64, u64)>) -> Result<Self, Stop> {
+    pub(super) async fn of(link: &Link, name: &str, lengths: Vec<(u64, u64)>) -> Result<Self, Stop> {
         match link.request(Request::Estimate { name: name.to_owned(), lengths }).await? {
             Response::Estimated {
                 boxes,

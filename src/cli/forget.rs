@@ -35,14 +35,14 @@ pub(super) struct Typed {
 
 pub(super) async fn run(context: &Context, typed: Typed) -> Result<(), Stop> {
     context
-        .with_state(DaemonChoice::Unneeded, async |link: &mut Link| {
+        .with_state(DaemonChoice::Unneeded, async |link: &Link| {
             let name = typed.name.to_string();
             if !typed.force {
                 let channel = channel_of(link.request(Request::Status { name: Some(name.clone()) }).await?)?;
                 let lost = lost(&channel);
                 if !lost.is_empty() {
                     let asked = tokio::task::spawn_blocking(move || confirmed(&channel.name, &lost));
-                    link.meanwhile(asked).await.map_err(|error| {
+                    asked.await.map_err(|error| {
                         Failure::new(FailureKind::Failed, format!("nothing was forgotten: {error}"))
                     })??;
                 }

@@ -72,7 +72,7 @@ pub(super) async fn run(context: &Context, typed: Typed) -> Result<(), Stop> {
     }
     let timeout_ms = typed.timeout.map(milliseconds);
     context
-        .with_state(typed.daemon.meant()?, async |link: &mut Link| {
+        .with_state(typed.daemon.meant()?, async |link: &Link| {
             if !typed.again {
                 let content = if typed.drop { Content::Drop { allow_delete: false } } else { Content::Stream };
                 link.request(Request::Invite {

@@ -65,7 +65,7 @@ pub(super) async fn run(context: &Context, typed: Typed) -> Result<(), Stop> {
     let (Some(name), Some(time)) = (&typed.name, typed.time) else {
         let request = Request::KeepRun { timeout_ms: typed.timeout.map(milliseconds) };
         let daemon = typed.daemon.meant()?;
-        context.with_state(daemon, async |link: &mut Link| Ok(link.request(request).await?)).await?;
+        context.with_state(daemon, async |link: &Link| Ok(link.request(request).await?)).await?;
         return Ok(());
     };
     let until = end_of(time)?;

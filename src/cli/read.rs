@@ -48,7 +48,7 @@ pub(super) async fn run(context: &Context, typed: Typed) -> Result<(), Stop> {
     let timeout_ms = milliseconds(timeout.unwrap_or(PATIENCE));
     let follow_ms = if follow { BEAT_MS } else { 0 };
     context
-        .with_state(daemon.meant()?, async |link: &mut Link| {
+        .with_state(daemon.meant()?, async |link: &Link| {
             loop {
                 let question = Request::Read { name: name.clone(), offset, follow_ms, timeout_ms };
                 // Where something comes at once, nothing is shown beside it.
@@ -58,7 +58,7 @@ pub(super) async fn run(context: &Context, typed: Typed) -> Result<(), Stop> {
                         offset += bytes.len() as u64;
                         // Whoever reads our output may take its time.
                         let written = tokio::task::spawn_blocking(move || output::bytes(&bytes));
-                        link.meanwhile(written).await.map_err(|error| {
+                        written.await.map_err(|error| {
                             Failure::new(FailureKind::Failed, format!("what was read could not be written: {error}"))
                         })??;
                     }

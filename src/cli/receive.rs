@@ -126,7 +126,7 @@ pub(super) async fn run(context: &Context, typed: Typed) -> Result<(), Stop> {
         None => Target::of_the_drop(typed.name.as_str(), policy)?,
     };
     context
-        .with_state(typed.daemon.meant()?, async |link: &mut Link| {
+        .with_state(typed.daemon.meant()?, async |link: &Link| {
             let mut receiving = Receiving {
                 link,
                 drop: typed.name.to_string(),
@@ -148,7 +148,7 @@ pub(super) async fn run(context: &Context, typed: Typed) -> Result<(), Stop> {
 }
 
 struct Receiving<'a> {
-    link: &'a mut Link,
+    link: &'a Link,
     drop: String,
     target: &'a Target,
     progress: Progress,

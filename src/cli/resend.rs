@@ -39,7 +39,7 @@ pub(super) async fn run(context: &Context, typed: Typed) -> Result<(), Stop> {
     let name = typed.name.to_string();
     let timeout_ms = typed.timeout.map(milliseconds);
     let request = Request::Verify { name: name.clone(), sample: None, repair: Some(typed.from), timeout_ms };
-    let answer = context.with_state(typed.daemon.meant()?, async |link: &mut Link| Ok(link.request(request).await?));
+    let answer = context.with_state(typed.daemon.meant()?, async |link: &Link| Ok(link.request(request).await?));
     let Response::Verified { there, gone, sent_again, not_held, unanswered, .. } = answer.await? else {
         return Err(misunderstood());
     };

@@ -203,7 +203,7 @@ pub(super) async fn run(context: &Context, mut typed: Typed) -> Result<(), Stop>
     };
     let daemon = typed.daemon.clone().meant()?;
     context
-        .with_state(daemon, async |link: &mut Link| {
+        .with_state(daemon, async |link: &Link| {
             if typed.dry_run {
                 return estimate(context, link, drop.as_str(), &sources).await;
             }
@@ -223,9 +223,9 @@ pub(super) async fn run(context: &Context, mut typed: Typed) -> Result<(), Stop>
 }
 
 /// Says what sending takes.
-async fn estimate(context: &Context, link: &mut Link, drop: &str, sources: &[Source]) -> Result<(), Stop> {
+async fn estimate(context: &Context, link: &Link, drop: &str, sources: &[Source]) -> Result<(), Stop> {
     let lengths = if sources.is_empty() {
-        let bytes = counted(link).await?;
+        let bytes = counted().await?;
         source::part_lengths(bytes)
     } else {
         sources.iter().filter_map(Source::lengths).collect()
@@ -270,7 +270,7 @@ pub(super) fn index_from(path: &Path) -> Result<Zeroizing<String>, Failure> {
 }
 
 struct Sending<'a> {
-    link: &'a mut Link,
+    link: &'a Link,
     drop: String,
     progress: Progress,
     staging: Staging,

@@ -66,7 +66,7 @@ pub(super) async fn run(context: &Context, typed: Typed) -> Result<(), Stop> {
 
 async fn search(context: &Context, typed: Typed) -> Result<(), Stop> {
     let request = Request::Search { name: typed.name.to_string(), timeout_ms: typed.timeout.map(milliseconds) };
-    let answer = context.with_state(typed.daemon.meant()?, async |link: &mut Link| {
+    let answer = context.with_state(typed.daemon.meant()?, async |link: &Link| {
         Ok(beside(context, typed.name.as_str(), None, link.request(request)).await?)
     });
     let Response::Searched { lost_boxes } = answer.await? else {

@@ -39,7 +39,7 @@ pub(super) async fn run(context: &Context, typed: Typed) -> Result<(), Stop> {
     let name = typed.name.to_string();
     let timeout_ms = typed.timeout.map(milliseconds);
     let request = Request::Verify { name: name.clone(), sample: typed.sample, repair: None, timeout_ms };
-    let answer = context.with_state(typed.daemon.meant()?, async |link: &mut Link| Ok(link.request(request).await?));
+    let answer = context.with_state(typed.daemon.meant()?, async |link: &Link| Ok(link.request(request).await?));
     let Response::Verified { there, gone, first_gone, unanswered, not_asked, .. } = answer.await? else {
         return Err(misunderstood());
     };

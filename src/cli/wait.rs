@@ -46,7 +46,7 @@ pub(super) async fn run(context: &Context, typed: Typed) -> Result<(), Stop> {
         timeout_ms: typed.timeout.map(milliseconds),
         level: typed.level.into(),
     };
-    let answer = context.with_state(typed.daemon.meant()?, async |link: &mut Link| {
+    let answer = context.with_state(typed.daemon.meant()?, async |link: &Link| {
         Ok(beside(context, &name, typed.bytes, link.request(request)).await?)
     });
     let channel = channel_of(answer.await?)?;

@@ -24,6 +24,8 @@ pub enum OwnerKind {
     Mount,
     /// A verb, for its own run: it gives the state up to a mount that asks.
     Verb,
+    /// A program that uses the library, for as long as it runs: it gives the state up to a mount that asks too.
+    Program,
 }
 
 /// The owner of a state directory. Dropping it without [`Owner::close`] releases the lock with the process only.
@@ -76,7 +78,7 @@ impl Owner {
         unlock.open(&state)?;
         let (store, choices) = Store::open_choosing(&state, choices)?;
         let Choices { linger, probe_share, .. } = choices;
-        let engine = Engine::start(store.clone(), daemon, linger, kind == OwnerKind::Verb, probe_share);
+        let engine = Engine::start(store.clone(), daemon, linger, kind != OwnerKind::Mount, probe_share);
         let dir = state.dir().clone();
         let owner = Arc::new(Self {
             store,
@@ -85,7 +87,7 @@ impl Owner {
             opened: SystemTime::now(),
             yielded: watch::Sender::new(false),
             mounted: std::sync::OnceLock::new(),
-            leaving: AtomicBool::new(kind == OwnerKind::Verb),
+            leaving: AtomicBool::new(kind != OwnerKind::Mount),
             dir,
             server: std::sync::Mutex::new(None),
             state: std::sync::Mutex::new(Some(state)),

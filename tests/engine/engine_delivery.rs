@@ -65,14 +65,14 @@ pub(crate) fn pattern(bytes: usize, salt: u64) -> Vec<u8> {
     (0..bytes as u64).map(|at| (at.wrapping_mul(2_654_435_761).wrapping_add(salt) >> 7) as u8).collect()
 }
 
-pub(crate) async fn append(link: &mut Link, name: &str, bytes: &[u8]) -> Result<(), Failure> {
+pub(crate) async fn append(link: &Link, name: &str, bytes: &[u8]) -> Result<(), Failure> {
     for chunk in bytes.chunks(100_000) {
         link.request(Request::Append { name: name.into(), bytes: chunk.to_vec() }).await?;
     }
     Ok(())
 }
 
-pub(crate) async fn wait(link: &mut Link, name: &str, bytes: Option<u64>) -> Result<ChannelStatus, Failure> {
+pub(crate) async fn wait(link: &Link, name: &str, bytes: Option<u64>) -> Result<ChannelStatus, Failure> {
     let request =
         Request::Wait { name: name.into(), bytes, timeout_ms: Some(PATIENCE_MS), level: DurabilityStatus::Stored };
     match link.request(request).await? {
@@ -81,14 +81,14 @@ pub(crate) async fn wait(link: &mut Link, name: &str, bytes: Option<u64>) -> Res
     }
 }
 
-pub(crate) async fn share(link: &mut Link, name: &str, write: bool) -> Secret {
+pub(crate) async fn share(link: &Link, name: &str, write: bool) -> Secret {
     match link.request(Request::Share { name: name.into(), write, from_here: false }).await.expect("shared") {
         Response::Capability(text) => text,
         other => panic!("a capability: {other:?}"),
     }
 }
 
-pub(crate) async fn read_all(link: &mut Link, name: &str) -> Vec<u8> {
+pub(crate) async fn read_all(link: &Link, name: &str) -> Vec<u8> {
     let mut all = Vec::new();
     loop {
         let offset = all.len() as u64;
@@ -101,12 +101,12 @@ pub(crate) async fn read_all(link: &mut Link, name: &str) -> Vec<u8> {
     }
 }
 
-pub(crate) async fn new(link: &mut Link, name: &str) {
+pub(crate) async fn new(link: &Link, name: &str) {
     let request = Request::New { name: name.into(), durability: DurabilityStatus::Stored, content: Content::Stream };
     link.request(request).await.expect("a free name");
 }
 
-pub(crate) async fn add(link: &mut Link, name: &str, capability: Secret) {
+pub(crate) async fn add(link: &Link, name: &str, capability: Secret) {
     link.request(Request::Add {
         name: name.into(),
         capability,
@@ -121,16 +121,16 @@ pub(crate) async fn add(link: &mut Link, name: &str, capability: Secret) {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_one_state_appends_another_reads() {
     let world = World::new().await;
-    let (mut alice, mut bob) = (world.link("alice").await, world.link("bob").await);
+    let (alice, bob) = (world.link("alice").await, world.link("bob").await);
     for (name, bytes) in [("none", 0), ("one", 1), ("under", 1548), ("even", 1549), ("over", 1550), ("many", 300_000)] {
-        new(&mut alice, name).await;
+        new(&alice, name).await;
         let sent = pattern(bytes, 7);
-        append(&mut alice, name, &sent).await.expect("accepted");
-        let stored = wait(&mut alice, name, None).await.expect("stored");
+        append(&alice, name, &sent).await.expect("accepted");
+        let stored = wait(&alice, name, None).await.expect("stored");
         assert_eq!((stored.size, stored.stored_bytes), (bytes as u64, bytes as u64), "{name}");
-        add(&mut bob, name, share(&mut alice, name, false).await).await;
-        wait(&mut bob, name, Some(bytes as u64)).await.expect("arrived");
-        assert!(read_all(&mut bob, name).await == sent, "{name}: other bytes");
+        add(&bob, name, share(&alice, name, false).await).await;
+        wait(&bob, name, Some(bytes as u64)).await.expect("arrived");
+        assert!(read_all(&bob, name).await == sent, "{name}: other bytes");
     }
     alice.close().await;
     bob.close().await;
@@ -139,15 +139,15 @@ async fn what_one_state_appends_another_reads() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_verb_that_reads_alone_trusts_no_end_that_an_earlier_run_found() {
     let world = World::new().await;
-    let (mut alice, mut bob) = (world.link("alice").await, world.link("bob").await);
-    new(&mut alice, "log").await;
-    add(&mut bob, "log", share(&mut alice, "log", false).await).await;
-    assert!(read_all(&mut bob, "log").await.is_empty(), "the end of a stream that has nothing yet");
+    let (alice, bob) = (world.link("alice").await, world.link("bob").await);
+    new(&alice, "log").await;
+    add(&bob, "log", share(&alice, "log", false).await).await;
+    assert!(read_all(&bob, "log").await.is_empty(), "the end of a stream that has nothing yet");
     bob.close().await;
-    append(&mut alice, "log", b"since then").await.expect("accepted");
-    wait(&mut alice, "log", None).await.expect("stored");
-    let mut bob = world.link("bob").await;
-    assert_eq!(read_all(&mut bob, "log").await, b"since then");
+    append(&alice, "log", b"since then").await.expect("accepted");
+    wait(&alice, "log", None).await.expect("stored");
+    let bob = world.link("bob").await;
+    assert_eq!(read_all(&bob, "log").await, b"since then");
     alice.close().await;
     bob.close().await;
 }
@@ -156,20 +156,20 @@ async fn a_verb_that_reads_alone_trusts_no_end_that_an_earlier_run_found() {
 async fn a_restart_of_the_writer_and_of_the_network_loses_and_doubles_nothing() {
     let mut world = World::new().await;
     let sent = pattern(400_000, 3);
-    let mut alice = world.link("alice").await;
-    new(&mut alice, "log").await;
-    append(&mut alice, "log", &sent[..150_000]).await.expect("accepted");
+    let alice = world.link("alice").await;
+    new(&alice, "log").await;
+    append(&alice, "log", &sent[..150_000]).await.expect("accepted");
     alice.close().await;
-    let mut alice = world.link("alice").await;
-    append(&mut alice, "log", &sent[150_000..300_000]).await.expect("accepted");
+    let alice = world.link("alice").await;
+    append(&alice, "log", &sent[150_000..300_000]).await.expect("accepted");
     world.stop_network().await;
-    append(&mut alice, "log", &sent[300_000..]).await.expect("accepted with no network at hand");
+    append(&alice, "log", &sent[300_000..]).await.expect("accepted with no network at hand");
     world.start_network().await;
-    wait(&mut alice, "log", None).await.expect("stored by the network that came back");
-    let mut bob = world.link("bob").await;
-    add(&mut bob, "log", share(&mut alice, "log", false).await).await;
-    wait(&mut bob, "log", Some(400_000)).await.expect("arrived");
-    assert!(read_all(&mut bob, "log").await == sent);
+    wait(&alice, "log", None).await.expect("stored by the network that came back");
+    let bob = world.link("bob").await;
+    add(&bob, "log", share(&alice, "log", false).await).await;
+    wait(&bob, "log", Some(400_000)).await.expect("arrived");
+    assert!(read_all(&bob, "log").await == sent);
     alice.close().await;
     bob.close().await;
 }
@@ -182,15 +182,15 @@ async fn a_channel_that_was_made_while_the_daemon_was_away_fits_the_network_that
     let mut options = Options::new(world.path("net"));
     options.settings.max_plaintext = Some(500);
     world.network = Some(Localnet::start(options).await.expect("a network of small boxes"));
-    let mut alice = world.link("alice").await;
-    new(&mut alice, "before").await;
-    append(&mut alice, "before", b"the network was seen").await.expect("accepted");
-    wait(&mut alice, "before", None).await.expect("stored");
+    let alice = world.link("alice").await;
+    new(&alice, "before").await;
+    append(&alice, "before", b"the network was seen").await.expect("accepted");
+    wait(&alice, "before", None).await.expect("stored");
     world.stop_network().await;
-    new(&mut alice, "log").await;
-    append(&mut alice, "log", &pattern(3000, 5)).await.expect("accepted with no network at hand");
+    new(&alice, "log").await;
+    append(&alice, "log", &pattern(3000, 5)).await.expect("accepted with no network at hand");
     world.start_network().await;
-    let stored = wait(&mut alice, "log", None).await.expect("stored in boxes of the network's length");
+    let stored = wait(&alice, "log", None).await.expect("stored in boxes of the network's length");
     assert_eq!((stored.boxes, stored.fenced), (6, None));
     alice.close().await;
 }
@@ -198,19 +198,19 @@ async fn a_channel_that_was_made_while_the_daemon_was_away_fits_the_network_that
 #[tokio::test(flavor = "multi_thread")]
 async fn a_second_writer_is_met_with_a_fence_and_keeps_its_bytes() {
     let world = World::new().await;
-    let (mut alice, mut mallory) = (world.link("alice").await, world.link("mallory").await);
-    new(&mut alice, "log").await;
-    let capability = share(&mut alice, "log", true).await;
-    add(&mut mallory, "log", capability).await;
-    append(&mut alice, "log", b"the first word").await.expect("accepted");
-    wait(&mut alice, "log", None).await.expect("stored");
-    append(&mut mallory, "log", b"another word").await.expect("accepted: nobody can know yet");
-    let fenced = wait(&mut mallory, "log", None).await.expect_err("the index holds other bytes");
+    let (alice, mallory) = (world.link("alice").await, world.link("mallory").await);
+    new(&alice, "log").await;
+    let capability = share(&alice, "log", true).await;
+    add(&mallory, "log", capability).await;
+    append(&alice, "log", b"the first word").await.expect("accepted");
+    wait(&alice, "log", None).await.expect("stored");
+    append(&mallory, "log", b"another word").await.expect("accepted: nobody can know yet");
+    let fenced = wait(&mallory, "log", None).await.expect_err("the index holds other bytes");
     assert_eq!(fenced.kind, FailureKind::Refused, "{fenced}");
     assert!(fenced.message.contains("another writer"), "{fenced}");
-    let refused = append(&mut mallory, "log", b"more").await.expect_err("fenced");
+    let refused = append(&mallory, "log", b"more").await.expect_err("fenced");
     assert_eq!(refused.kind, FailureKind::Refused, "{refused}");
-    assert_eq!(read_all(&mut mallory, "log").await, b"another word", "the bytes stay");
+    assert_eq!(read_all(&mallory, "log").await, b"another word", "the bytes stay");
     alice.close().await;
     mallory.close().await;
 }
@@ -218,10 +218,10 @@ async fn a_second_writer_is_met_with_a_fence_and_keeps_its_bytes() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_same_bytes_by_a_copied_state_are_no_conflict() {
     let world = World::new().await;
-    let (mut alice, mut twin) = (world.link("alice").await, world.link("twin").await);
-    new(&mut alice, "log").await;
-    add(&mut twin, "log", share(&mut alice, "log", true).await).await;
-    for link in [&mut alice, &mut twin] {
+    let (alice, twin) = (world.link("alice").await, world.link("twin").await);
+    new(&alice, "log").await;
+    add(&twin, "log", share(&alice, "log", true).await).await;
+    for link in [&alice, &twin] {
         append(link, "log", b"the same word").await.expect("accepted");
         wait(link, "log", None).await.expect("stored, or found to be stored");
     }
@@ -232,22 +232,22 @@ async fn the_same_bytes_by_a_copied_state_are_no_conflict() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_channel_of_another_network_is_refused_in_words() {
     let world = World::new().await;
-    let mut alice = world.link("alice").await;
-    new(&mut alice, "log").await;
-    append(&mut alice, "log", b"here").await.expect("accepted");
-    wait(&mut alice, "log", None).await.expect("stored");
+    let alice = world.link("alice").await;
+    new(&alice, "log").await;
+    append(&alice, "log", b"here").await.expect("accepted");
+    wait(&alice, "log", None).await.expect("stored");
     alice.close().await;
     let elsewhere = network(&world.path("elsewhere")).await;
     let opening = Opening::new(world.path("alice"), daemon(&world.path("elsewhere")));
-    let mut alice = Link::open(opening).await.expect("the state is free");
+    let alice = Link::open(opening).await.expect("the state is free");
     // Whether the daemon was met before the append decides who refuses first; the wait always does.
-    let _ = append(&mut alice, "log", b"there").await;
-    let refused = wait(&mut alice, "log", Some(1)).await.err();
+    let _ = append(&alice, "log", b"there").await;
+    let refused = wait(&alice, "log", Some(1)).await.err();
     assert!(refused.is_some(), "--bytes is for readers");
     let refused = loop {
-        match wait(&mut alice, "log", None).await {
+        match wait(&alice, "log", None).await {
             // All of it was stored in the other life and nothing was appended: ask again with something to send.
-            Ok(_) => drop(append(&mut alice, "log", b"there").await),
+            Ok(_) => drop(append(&alice, "log", b"there").await),
             Err(failure) => break failure,
         }
     };
@@ -261,16 +261,16 @@ async fn a_channel_of_another_network_is_refused_in_words() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_under_way_does_not_go_to_a_daemon_of_another_network() {
     let mut world = World::new().await;
-    let mut alice = world.link("alice").await;
-    new(&mut alice, "log").await;
-    append(&mut alice, "log", b"here").await.expect("accepted");
-    wait(&mut alice, "log", None).await.expect("stored");
+    let alice = world.link("alice").await;
+    new(&alice, "log").await;
+    append(&alice, "log", b"here").await.expect("accepted");
+    wait(&alice, "log", None).await.expect("stored");
     let console = |world: &World| world.network.as_ref().expect("it runs").console().clone();
     let loss = Faults { loss: 1.0, ..Faults::default() };
     console(&world).set_faults(&loss).await.expect("set");
     let before = console(&world).stats().await.expect("counted").lost;
     let rest = pattern(20_000, 6);
-    append(&mut alice, "log", &rest).await.expect("accepted");
+    append(&alice, "log", &rest).await.expect("accepted");
     while console(&world).stats().await.expect("counted").lost == before {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
@@ -279,7 +279,7 @@ async fn what_is_under_way_does_not_go_to_a_daemon_of_another_network() {
     std::fs::rename(world.path("net"), world.path("net-before")).expect("moved");
     world.start_network().await;
     let refused = loop {
-        if let Err(failure) = wait(&mut alice, "log", None).await {
+        if let Err(failure) = wait(&alice, "log", None).await {
             break failure;
         }
     };
@@ -292,13 +292,13 @@ async fn what_is_under_way_does_not_go_to_a_daemon_of_another_network() {
     std::fs::rename(world.path("net-before"), world.path("net")).expect("moved back");
     world.start_network().await;
     // Until the daemon is met, what was said of the other one stands.
-    while let Err(failure) = wait(&mut alice, "log", None).await {
+    while let Err(failure) = wait(&alice, "log", None).await {
         assert!(failure.message.contains("another network"), "{failure}");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    let mut bob = world.link("bob").await;
-    add(&mut bob, "log", share(&mut alice, "log", false).await).await;
-    assert!(read_all(&mut bob, "log").await == [b"here", &rest[..]].concat());
+    let bob = world.link("bob").await;
+    add(&bob, "log", share(&alice, "log", false).await).await;
+    assert!(read_all(&bob, "log").await == [b"here", &rest[..]].concat());
     alice.close().await;
     bob.close().await;
 }
@@ -306,13 +306,13 @@ async fn what_is_under_way_does_not_go_to_a_daemon_of_another_network() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_mount_that_comes_takes_the_state_over_from_a_verb_in_the_middle_of_its_wait() {
     let world = World::new().await;
-    let mut alice = world.link("alice").await;
-    new(&mut alice, "log").await;
-    let mut bob = world.link("bob").await;
-    add(&mut bob, "log", share(&mut alice, "log", false).await).await;
+    let alice = world.link("alice").await;
+    new(&alice, "log").await;
+    let bob = world.link("bob").await;
+    add(&bob, "log", share(&alice, "log", false).await).await;
     assert!(bob.is_owner());
     let waiting = tokio::spawn(async move {
-        let arrived = wait(&mut bob, "log", Some(5)).await;
+        let arrived = wait(&bob, "log", Some(5)).await;
         (arrived, bob)
     });
     let opening = Opening::new(world.path("bob"), world.daemon());
@@ -321,7 +321,7 @@ async fn a_mount_that_comes_takes_the_state_over_from_a_verb_in_the_middle_of_it
             .await
             .expect("the verb yields")
             .expect("the state is free then");
-    append(&mut alice, "log", b"hello").await.expect("accepted");
+    append(&alice, "log", b"hello").await.expect("accepted");
     let (arrived, bob) = waiting.await.expect("the verb goes on");
     assert_eq!(arrived.expect("served by the mount").size, 5);
     assert!(!bob.is_owner(), "it became a client");
@@ -341,9 +341,9 @@ async fn without_a_daemon_bytes_are_accepted_and_a_wait_says_what_is_missing() {
     let daemon = Daemon::Fixed(Config::load(&config).expect("a sound configuration"));
     let owner = Owner::open(&root.path().join("state"), daemon.clone(), OwnerKind::Verb).expect("a fresh state");
     owner.close().await;
-    let mut link = Link::open(Opening::new(root.path().join("state"), daemon)).await.expect("free again");
-    new(&mut link, "log").await;
-    append(&mut link, "log", b"store and forward").await.expect("accepted");
+    let link = Link::open(Opening::new(root.path().join("state"), daemon)).await.expect("free again");
+    new(&link, "log").await;
+    append(&link, "log", b"store and forward").await.expect("accepted");
     let request =
         Request::Wait { name: "log".into(), bytes: None, timeout_ms: Some(300), level: DurabilityStatus::Stored };
     let failure = link.request(request).await.expect_err("nobody is there");
@@ -355,20 +355,20 @@ async fn without_a_daemon_bytes_are_accepted_and_a_wait_says_what_is_missing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_reader_whose_cache_is_full_pauses_and_goes_on_when_it_is_trimmed() {
     let world = World::new().await;
-    let mut alice = world.link("alice").await;
-    new(&mut alice, "flood").await;
+    let alice = world.link("alice").await;
+    new(&alice, "flood").await;
     let sent = pattern(600_000, 3);
-    append(&mut alice, "flood", &sent).await.expect("accepted");
-    let cap = share(&mut alice, "flood", false).await;
-    wait(&mut alice, "flood", None).await.expect("stored");
+    append(&alice, "flood", &sent).await.expect("accepted");
+    let cap = share(&alice, "flood", false).await;
+    wait(&alice, "flood", None).await.expect("stored");
 
     let mut opening = Opening::new(world.path("bob"), world.daemon());
     // What may still be under way when the limit is reached: less than this.
     let window_bytes = 60 * 1549;
     let limits = Limits { cache_channel_bytes: 2 * window_bytes, ..Limits::default() };
     opening.choices = Some(Choices { limits, ..Choices::default() });
-    let mut bob = Link::open(opening).await.expect("a fresh state");
-    add(&mut bob, "flood", cap).await;
+    let bob = Link::open(opening).await.expect("a fresh state");
+    add(&bob, "flood", cap).await;
     let mut got = Vec::new();
     let mut pauses = 0;
     while got.len() < sent.len() {
@@ -403,20 +403,20 @@ async fn a_reader_whose_cache_is_full_pauses_and_goes_on_when_it_is_trimmed() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_courier_has_is_confirmed_afterwards_and_arrives() {
     let world = World::new().await;
-    let (mut alice, mut bob) = (world.link("alice").await, world.link("bob").await);
+    let (alice, bob) = (world.link("alice").await, world.link("bob").await);
     let new = Request::New { name: "log".into(), durability: DurabilityStatus::Couriered, content: Content::Stream };
     alice.request(new).await.expect("a free name");
     let sent = pattern(40_000, 3);
-    append(&mut alice, "log", &sent).await.expect("accepted");
+    append(&alice, "log", &sent).await.expect("accepted");
     let (name, timeout_ms) = ("log".to_owned(), Some(PATIENCE_MS));
     let wait_for = Request::Wait { name, bytes: None, timeout_ms, level: DurabilityStatus::Couriered };
     let Response::Channel(told) = alice.request(wait_for).await.expect("couriers have it") else { panic!("a channel") };
     assert_eq!((told.durability, told.queued_boxes), (Some(DurabilityStatus::Couriered), 0));
-    let told = wait(&mut alice, "log", None).await.expect("replicas have it");
+    let told = wait(&alice, "log", None).await.expect("replicas have it");
     assert_eq!((told.stored_bytes, told.couriered_boxes, told.couriered_bytes), (40_000, 0, 0));
-    add(&mut bob, "log", share(&mut alice, "log", false).await).await;
-    wait(&mut bob, "log", Some(40_000)).await.expect("arrived");
-    assert!(read_all(&mut bob, "log").await == sent);
+    add(&bob, "log", share(&alice, "log", false).await).await;
+    wait(&bob, "log", Some(40_000)).await.expect("arrived");
+    assert!(read_all(&bob, "log").await == sent);
     alice.close().await;
     bob.close().await;
 }

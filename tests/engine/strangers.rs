@@ -48,27 +48,27 @@ impl Stranger {
 #[tokio::test(flavor = "multi_thread")]
 async fn somebody_elses_tombstones_ahead_of_us_are_not_our_boxes() {
     let world = World::new().await;
-    let (mut alice, mut bob) = (world.link("alice").await, world.link("bob").await);
-    new(&mut alice, "log").await;
-    append(&mut alice, "log", b"the first message\n").await.expect("accepted");
-    wait(&mut alice, "log", None).await.expect("stored");
-    let stranger = Stranger::new(&world.path("net"), share(&mut alice, "log", true).await.expose());
+    let (alice, bob) = (world.link("alice").await, world.link("bob").await);
+    new(&alice, "log").await;
+    append(&alice, "log", b"the first message\n").await.expect("accepted");
+    wait(&alice, "log", None).await.expect("stored");
+    let stranger = Stranger::new(&world.path("net"), share(&alice, "log", true).await.expose());
     for seq in 1..3 {
         stranger.delete(seq).await;
     }
-    append(&mut alice, "log", b"the second message, which nobody must lose").await.expect("nobody can know yet");
-    let refused = wait(&mut alice, "log", None).await.expect_err("it is not there");
+    append(&alice, "log", b"the second message, which nobody must lose").await.expect("nobody can know yet");
+    let refused = wait(&alice, "log", None).await.expect_err("it is not there");
     assert_eq!(refused.kind, FailureKind::Refused, "{refused}");
     assert!(refused.message.contains("deleted by another writer"), "{refused}");
 
     // Adopted, it goes behind them, and arrives.
     let adopted = alice.request(Request::Adopt { name: "log".into(), timeout_ms: Some(90_000) }).await;
     assert!(adopted.is_ok(), "{adopted:?}");
-    wait(&mut alice, "log", None).await.expect("stored behind the tombstones");
-    crate::engine_delivery::add(&mut bob, "log", share(&mut alice, "log", false).await).await;
+    wait(&alice, "log", None).await.expect("stored behind the tombstones");
+    crate::engine_delivery::add(&bob, "log", share(&alice, "log", false).await).await;
     let all = b"the first message\nthe second message, which nobody must lose";
-    wait(&mut bob, "log", Some(all.len() as u64)).await.expect("arrived");
-    assert_eq!(read_all(&mut bob, "log").await, all);
+    wait(&bob, "log", Some(all.len() as u64)).await.expect("arrived");
+    assert_eq!(read_all(&bob, "log").await, all);
     alice.close().await;
     bob.close().await;
 }
@@ -99,18 +99,18 @@ fn copy(from: &Path, to: &Path) {
 async fn a_restored_backup_publishes_nothing_of_what_was_taken_back() {
     let mut world = World::new().await;
     world.stop_network().await;
-    let mut alice = world.link("alice").await;
-    new(&mut alice, "log").await;
-    append(&mut alice, "log", &pattern(5 * 1549, 1)).await.expect("accepted with no network at hand");
+    let alice = world.link("alice").await;
+    new(&alice, "log").await;
+    append(&alice, "log", &pattern(5 * 1549, 1)).await.expect("accepted with no network at hand");
     alice.close().await;
     copy(&world.path("alice"), &world.path("backup"));
     take_all_back(&world.path("alice")).await;
     world.start_network().await;
 
-    let mut alice = world.link("alice").await;
-    append(&mut alice, "log", &pattern(2 * 1549, 2)).await.expect("accepted");
-    wait(&mut alice, "log", None).await.expect("stored");
-    let stranger = Stranger::new(&world.path("net"), share(&mut alice, "log", true).await.expose());
+    let alice = world.link("alice").await;
+    append(&alice, "log", &pattern(2 * 1549, 2)).await.expect("accepted");
+    wait(&alice, "log", None).await.expect("stored");
+    let stranger = Stranger::new(&world.path("net"), share(&alice, "log", true).await.expose());
     alice.close().await;
 
     let mut backup = world.link("backup").await;
@@ -121,16 +121,16 @@ async fn a_restored_backup_publishes_nothing_of_what_was_taken_back() {
         assert!(matches!(found, ReadOutcome::NotFound), "box {seq} was published: {found:?}");
     }
     backup.close().await;
-    let mut alice = world.link("alice").await;
-    append(&mut alice, "log", b"more").await.expect("accepted");
-    wait(&mut alice, "log", None).await.expect("the first life goes on");
+    let alice = world.link("alice").await;
+    append(&alice, "log", b"more").await.expect("accepted");
+    wait(&alice, "log", None).await.expect("the first life goes on");
     alice.close().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_status_says_that_all_of_the_engine_runs() {
     let world = World::new().await;
-    let mut alice = world.link("alice").await;
+    let alice = world.link("alice").await;
     match alice.request(Request::Status { name: None }).await.expect("told") {
         Response::Status(status) => assert_eq!(status.engine_error, None),
         other => panic!("a status: {other:?}"),

@@ -45,7 +45,7 @@ pub(super) async fn send(
     let began = Instant::now();
     let secret = Secret::new(cap.to_bytes().to_vec());
     let record = place
-        .with_state(daemon, async |link: &mut Link| {
+        .with_state(daemon, async |link: &Link| {
             open(link, secret).await?;
             let id = accept(link, &place.state, header, file).await?;
             let mut waiting = Waiting::new();
@@ -78,7 +78,7 @@ pub(super) async fn receive(
 ) -> Result<Received, Stop> {
     let secret = Secret::new(cap.to_bytes().to_vec());
     place
-        .with_state(daemon, async |link: &mut Link| {
+        .with_state(daemon, async |link: &Link| {
             open(link, secret).await?;
             let mut waiting = Waiting::new();
             loop {
@@ -113,7 +113,7 @@ pub(super) async fn receive(
 }
 
 /// The drop is there: made now, or by a run that was cut off.
-async fn open(link: &mut Link, capability: Secret) -> Result<(), Stop> {
+async fn open(link: &Link, capability: Secret) -> Result<(), Stop> {
     let there = link.request(Request::Status { name: Some(DROP.to_owned()) }).await;
     if there.is_ok() {
         return Ok(());
@@ -125,7 +125,7 @@ async fn open(link: &mut Link, capability: Secret) -> Result<(), Stop> {
 }
 
 /// Hands the file over, unless an earlier run has.
-async fn accept(link: &mut Link, state: &Path, header: Header, mut file: File) -> Result<i64, Stop> {
+async fn accept(link: &Link, state: &Path, header: Header, mut file: File) -> Result<i64, Stop> {
     let request = Request::Records { name: DROP.to_owned(), after: 0, limit: 1 };
     let Response::Records(records) = link.request(request).await? else { return Err(misunderstood()) };
     if let Some(record) = records.first() {
@@ -151,7 +151,7 @@ async fn accept(link: &mut Link, state: &Path, header: Header, mut file: File) -
     Ok(record.record)
 }
 
-async fn record(link: &mut Link, id: i64) -> Result<RecordStatus, Stop> {
+async fn record(link: &Link, id: i64) -> Result<RecordStatus, Stop> {
     match link.request(Request::Record { name: DROP.to_owned(), record: id }).await? {
         Response::Record(record) => Ok(record),
         _ => Err(misunderstood()),
@@ -159,7 +159,7 @@ async fn record(link: &mut Link, id: i64) -> Result<RecordStatus, Stop> {
 }
 
 /// Writes the file under the name that its sender gave, and never over another.
-async fn bring_out(link: &mut Link, record: RecordStatus, into: &Path) -> Result<Received, Stop> {
+async fn bring_out(link: &Link, record: RecordStatus, into: &Path) -> Result<Received, Stop> {
     let name = record.name.as_str();
     let sound = !name.is_empty() && name.len() <= LONGEST_NAME && !matches!(name, "." | "..");
     if !sound || name.contains(['/', '\\']) || name.chars().any(char::is_control) {
@@ -202,7 +202,7 @@ impl Waiting {
     }
 
     /// Shows the progress, and fails where no daemon has been there for long.
-    async fn look(&mut self, link: &mut Link, record: Option<&RecordStatus>) -> Result<(), Stop> {
+    async fn look(&mut self, link: &Link, record: Option<&RecordStatus>) -> Result<(), Stop> {
         let Response::Status(status) = link.request(Request::Status { name: None }).await? else {
             return Err(misunderstood());
         };

@@ -137,7 +137,7 @@ impl Staging {
 }
 
 /// How one more file is to be written: the state may be sealed.
-pub(in crate::cli) async fn key(link: &mut Link) -> Result<Option<Secret>, Stop> {
+pub(in crate::cli) async fn key(link: &Link) -> Result<Option<Secret>, Stop> {
     match link.request(Request::StagingKey).await? {
         Response::StagingKey(key) => Ok(key),
         _ => Err(misunderstood()),

@@ -67,7 +67,7 @@ pub(super) async fn keep(
         packets_per_two_weeks: counts.boxes.saturating_mul(4),
         gap_s: gap(owner, channel.id, share)?.as_secs(),
         first_expires_at: counts.oldest_epoch.map(|epoch| unix_seconds(replica_epoch_begins(epoch + 2))),
-        sending: owner.kind == OwnerKind::Mount,
+        sending: owner.kind != OwnerKind::Verb,
     })
 }
 

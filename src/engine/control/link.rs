@@ -1,13 +1,14 @@
-//! A verb's end: the owner's socket where there is an owner, and the owner itself where there is none.
+//! The asker's end: the owner's socket where there is an owner, and the owner itself where there is none.
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::AsyncWriteExt;
 use tokio::net::UnixStream;
+use tokio::sync::{RwLock, RwLockReadGuard, watch};
+use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
 use tracing::{debug, warn};
 use zeroize::Zeroizing;
@@ -21,6 +22,10 @@ use crate::thin::frame;
 const PATIENCE: Duration = Duration::from_secs(20);
 /// The longest pause between two tries.
 const PAUSE: Duration = Duration::from_millis(50);
+/// How often a program that cannot own the state looks again, where there is nobody to hear from.
+const AGAIN: Duration = Duration::from_secs(1);
+/// Connections to another owner that are kept for the next questions.
+const IDLE: usize = 4;
 
 /// Pauses before the next try. Each time for another while: verbs that come and go in step, as from a script, would
 /// otherwise meet whoever waits for the state at the same point of their way, each time.
@@ -28,7 +33,7 @@ async fn pause() {
     sleep(PAUSE.mul_f64(rand::random_range(0.1..=1.0))).await;
 }
 
-/// What a verb needs to open a state.
+/// What a verb, or a program, needs to open a state.
 #[derive(Clone, Debug)]
 pub struct Opening {
     /// The state directory.
@@ -41,13 +46,16 @@ pub struct Opening {
     pub choices: Option<Choices>,
     /// The key of a sealed state, should the verb become the owner.
     pub unlock: Unlock,
+    /// What kind of owner it would be.
+    pub kind: OwnerKind,
 }
 
 impl Opening {
     /// By what the last mount was told.
     pub fn new(state: PathBuf, daemon: Daemon) -> Self {
         let making = Making::IfEmpty;
-        Self { state, making, daemon, choices: None, unlock: Unlock::default() }
+        let kind = OwnerKind::Verb;
+        Self { state, making, daemon, choices: None, unlock: Unlock::default(), kind }
     }
 
     fn owner(&self, kind: OwnerKind) -> Result<Arc<Owner>, Failure> {
@@ -55,93 +63,118 @@ impl Opening {
     }
 }
 
-/// A verb's hold on a state.
-pub struct Link {
-    opening: Opening,
-    end: End,
+/// A way to a state: to its owner's socket where another process owns it, and the owner itself where none does. Clones are
+/// the same way: requests of one wait for none of another, and when the last is gone, or one was closed, so is the owner.
+#[derive(Clone)]
+pub struct Link(Arc<Handle>);
+
+struct Handle {
+    hold: Arc<Hold>,
+    keeper: std::sync::Mutex<Option<JoinHandle<()>>>,
 }
 
-enum End {
-    Owner(Arc<Owner>),
+impl Drop for Handle {
+    fn drop(&mut self) {
+        self.hold.closing.send_replace(true);
+    }
+}
+
+/// What this process has of a state. Whoever needs the owner to stay holds the lock for reading.
+struct Hold {
+    opening: Opening,
+    owner: RwLock<Option<Arc<Owner>>>,
+    owns: watch::Sender<bool>,
+    closing: watch::Sender<bool>,
+    /// Connections to another owner that wait for their next question.
+    idle: std::sync::Mutex<Vec<UnixStream>>,
+    /// How the owner was closed.
+    ended: std::sync::Mutex<Result<(), Failure>>,
+}
+
+/// Where a question goes.
+enum Way<'a> {
+    Owner(RwLockReadGuard<'a, Option<Arc<Owner>>>),
     Client(UnixStream),
-    /// Between the two: the next request opens anew.
-    None,
 }
 
 impl Link {
     /// Connects to the owner of the state, or becomes it.
     pub async fn open(opening: Opening) -> Result<Self, Failure> {
-        let end = Self::reach(&opening).await?;
-        Ok(Self { opening, end })
+        let hold = Arc::new(Hold {
+            opening,
+            owner: RwLock::new(None),
+            owns: watch::Sender::new(false),
+            closing: watch::Sender::new(false),
+            idle: std::sync::Mutex::default(),
+            ended: std::sync::Mutex::new(Ok(())),
+        });
+        if let Way::Client(stream) = hold.way().await? {
+            hold.put_back(stream);
+        }
+        let keeper = tokio::spawn(Arc::clone(&hold).keep());
+        Ok(Self(Arc::new(Handle { hold, keeper: std::sync::Mutex::new(Some(keeper)) })))
     }
 
-    /// Whether this process owns the state for the verb's run: what is queued then leaves only while it runs.
+    /// Whether this process owns the state: what is queued then leaves only while it runs.
     pub fn is_owner(&self) -> bool {
-        matches!(self.end, End::Owner(_))
+        *self.0.hold.owns.borrow()
     }
 
     /// Asks. Where the owner changes meanwhile, the question is put to the new one under the same number: what was done
     /// is not done again.
-    pub async fn request(&mut self, request: Request) -> Result<Response, Failure> {
+    pub async fn request(&self, request: Request) -> Result<Response, Failure> {
+        let hold = &self.0.hold;
         let asked = Asked::new(request)?;
         // Patience counts from the first try that failed: an owner may have been asked for hours when it goes.
         let mut failing = None;
         loop {
-            match &mut self.end {
-                End::None => self.end = Self::reach(&self.opening).await?,
-                End::Owner(owner) => {
-                    let owner = Arc::clone(owner);
-                    let answered = if may_be_cut_short(&asked.request) {
-                        tokio::select! {
-                            answer = dispatch::dispatch(&owner, asked.clone()) => Some(answer),
-                            () = owner.asked_to_yield() => None,
-                        }
-                    } else {
-                        Some(dispatch::dispatch(&owner, asked.clone()).await)
-                    };
-                    match answered {
-                        Some(answer) => return answer,
-                        None => self.give_up().await,
+            match hold.way().await? {
+                Way::Owner(owner) => {
+                    let Some(owner) = owner.as_ref() else { continue };
+                    if !may_be_cut_short(&asked.request) {
+                        return dispatch::dispatch(owner, asked).await;
+                    }
+                    tokio::select! {
+                        answer = dispatch::dispatch(owner, asked.clone()) => return answer,
+                        () = owner.asked_to_yield() => {}
+                        () = hold.closes() => return Err(closed()),
                     }
                 }
-                End::Client(stream) => {
+                Way::Client(mut stream) => {
                     let put = Instant::now();
-                    match ask(stream, &asked).await {
-                        Ok(Answer::Ok(response)) => return Ok(*response),
-                        Ok(Answer::Err(failure)) => return Err(failure),
+                    let answer = tokio::select! {
+                        answer = ask(&mut stream, &asked) => answer,
+                        () = hold.closes() => return Err(closed()),
+                    };
+                    match answer {
+                        Ok(answer) => {
+                            hold.put_back(stream);
+                            return match answer {
+                                Answer::Ok(response) => Ok(*response),
+                                Answer::Err(failure) => Err(failure),
+                            };
+                        }
                         Err(error) => {
-                            self.end = End::None;
+                            lock(&hold.idle).clear();
                             let worked_on_it = put.elapsed() > PATIENCE;
                             let since = failing.filter(|_| !worked_on_it).unwrap_or_else(Instant::now);
                             failing = Some(since);
                             if since.elapsed() > PATIENCE {
-                                return Err(unreachable(&self.opening.state, &error));
+                                return Err(unreachable(&hold.opening.state, &error));
                             }
                             debug!(%error, "the owner of the state went away; looking for the next");
                             pause().await;
+                            continue;
                         }
                     }
                 }
             }
+            // The keeper gives it to whoever asked.
+            let _ = hold.owns.subscribe().wait_for(|&owns| !owns).await;
         }
     }
 
-    /// Waits for something that is not the state's, such as standard input. Where this process owns the state and a mount
-    /// asks for it meanwhile, it gets it.
-    pub async fn meanwhile<T>(&mut self, wait: impl Future<Output = T>) -> T {
-        let mut wait = pin!(wait);
-        if let End::Owner(owner) = &self.end {
-            let owner = Arc::clone(owner);
-            tokio::select! {
-                came = &mut wait => return came,
-                () = owner.asked_to_yield() => {}
-            }
-            self.give_up().await;
-        }
-        wait.await
-    }
-
-    /// Ends the verb's hold; an owner closes in order.
+    /// Ends this process's hold; an owner closes in order.
     pub async fn close(self) {
         if let Err(error) = self.finish().await {
             warn!(%error, "what was asked for may not be on the disk");
@@ -151,32 +184,38 @@ impl Link {
     /// The same, and says how it ended.
     ///
     /// # Errors
-    /// The verb owned the state, and what was asked for may not be on the disk.
+    /// This process owned the state, and what was asked for may not be on the disk.
     pub async fn finish(self) -> Result<(), Failure> {
-        let End::Owner(owner) = self.end else { return Ok(()) };
-        owner.close().await;
-        owner.check()
-    }
-
-    async fn give_up(&mut self) {
-        if let End::Owner(owner) = std::mem::replace(&mut self.end, End::None) {
-            owner.close().await;
+        self.0.hold.closing.send_replace(true);
+        let keeper = lock(&self.0.keeper).take();
+        if let Some(keeper) = keeper {
+            let _ = keeper.await;
         }
-        // The mount that asked takes the lock next; it is looked for with patience.
-        pause().await;
+        lock(&self.0.hold.ended).clone()
     }
+}
 
-    async fn reach(opening: &Opening) -> Result<End, Failure> {
+impl Hold {
+    async fn way(&self) -> Result<Way<'_>, Failure> {
         let until = Instant::now() + PATIENCE;
         loop {
-            match opening.owner(OwnerKind::Verb) {
-                Ok(owner) => return Ok(End::Owner(owner)),
+            let owner = self.owner.read().await;
+            if owner.is_some() {
+                return Ok(Way::Owner(owner));
+            }
+            drop(owner);
+            let idle = lock(&self.idle).pop();
+            if let Some(stream) = idle {
+                return Ok(Way::Client(stream));
+            }
+            match self.take().await {
+                Ok(()) => continue,
                 Err(failure) if failure.kind != FailureKind::Busy => return Err(failure),
                 Err(_) => {}
             }
-            match connect(&StateDir::find(&opening.state)?) {
-                Ok(stream) => return Ok(End::Client(stream)),
-                Err(error) if Instant::now() > until => return Err(unreachable(&opening.state, &error)),
+            match connect(&StateDir::find(&self.opening.state)?) {
+                Ok(stream) => return Ok(Way::Client(stream)),
+                Err(error) if Instant::now() > until => return Err(unreachable(&self.opening.state, &error)),
                 Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
                     return Err(Failure::new(FailureKind::Refused, error.to_string()));
                 }
@@ -184,6 +223,94 @@ impl Link {
             }
         }
     }
+
+    /// Becomes the owner.
+    async fn take(&self) -> Result<(), Failure> {
+        let mut owner = self.owner.write().await;
+        if *self.closing.borrow() {
+            return Err(closed());
+        }
+        if owner.is_none() {
+            *owner = Some(self.opening.owner(self.opening.kind)?);
+            self.owns.send_replace(true);
+        }
+        Ok(())
+    }
+
+    /// Gives the state to a mount that asks for it, and where a program is to have it for long, takes it again when its
+    /// owner has gone; until this is closed.
+    async fn keep(self: Arc<Self>) {
+        let goes_on = async {
+            loop {
+                self.owned().await;
+                let owner = self.owner.read().await.clone();
+                if let Some(owner) = owner {
+                    owner.asked_to_yield().await;
+                    self.give_up().await;
+                }
+            }
+        };
+        tokio::select! {
+            () = goes_on => {}
+            () = self.closes() => {}
+        }
+        lock(&self.idle).clear();
+        let owner = self.owner.write().await.take();
+        if let Some(owner) = owner {
+            owner.close().await;
+            *lock(&self.ended) = owner.check();
+            self.owns.send_replace(false);
+        }
+    }
+
+    /// Resolves once this process owns the state.
+    async fn owned(&self) {
+        if self.opening.kind != OwnerKind::Program {
+            let _ = self.owns.subscribe().wait_for(|&owns| owns).await;
+            return;
+        }
+        while let Err(failure) = self.take().await {
+            debug!(%failure, "another process owns the state");
+            match StateDir::find(&self.opening.state).map_err(io::Error::other).and_then(|state| connect(&state)) {
+                // Nothing comes before it goes.
+                Ok(owner) => drop(owner.readable().await),
+                Err(_) => sleep(AGAIN).await,
+            }
+            pause().await;
+        }
+    }
+
+    /// Whoever has no owner meanwhile waits: the mount that asked takes the lock next.
+    async fn give_up(&self) {
+        let mut held = self.owner.write().await;
+        if let Some(owner) = held.take() {
+            // It is closed whole, whoever ends meanwhile.
+            let closing = tokio::spawn(async move { owner.close().await });
+            let _ = closing.await;
+            self.owns.send_replace(false);
+        }
+        pause().await;
+    }
+
+    async fn closes(&self) {
+        let _ = self.closing.subscribe().wait_for(|&closing| closing).await;
+    }
+
+    fn put_back(&self, stream: UnixStream) {
+        let mut idle = lock(&self.idle);
+        if idle.len() < IDLE && !*self.closing.borrow() {
+            idle.push(stream);
+        }
+    }
+}
+
+fn lock<T>(mutex: &std::sync::Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    // Nothing panics while it is held.
+    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+fn closed() -> Failure {
+    Failure::new(FailureKind::Interrupted, "the state was closed here meanwhile")
 }
 
 /// Asks the owner of a state where one is running, and never becomes it: for looks beside a longer request.
@@ -231,6 +358,7 @@ fn may_be_cut_short(request: &Request) -> bool {
             | Request::Records { .. }
             | Request::WaitContact { .. }
             | Request::KeepRun { .. }
+            | Request::Accept { .. }
             | Request::Verify { .. }
     )
 }
