@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The modules from the ground up, each with those below it that it may import.
-const BELOW: [(&str, &[&str]); 14] = [
+const BELOW: [(&str, &[&str]); 15] = [
     ("bacap", &[]),
     ("text", &[]),
     ("units", &[]),
@@ -15,11 +15,15 @@ const BELOW: [(&str, &[&str]); 14] = [
     ("localnet", &["bacap", "thin"]),
     ("store", &["bacap", "channel", "drop", "model", "text"]),
     ("engine", &["bacap", "channel", "drop", "model", "store", "text", "thin", "units"]),
+    ("state", &["bacap", "drop", "engine", "model", "store", "text", "thin"]),
     ("fs", &["bacap", "channel", "drop", "engine", "model", "store", "text", "units"]),
     ("mount", &["fs", "model", "store", "text"]),
     (
         "cli",
-        &["bacap", "channel", "drop", "engine", "fs", "localnet", "model", "mount", "store", "text", "thin", "units"],
+        &[
+            "bacap", "channel", "drop", "engine", "fs", "localnet", "model", "mount", "state", "store", "text", "thin",
+            "units",
+        ],
     ),
     ("main", &["cli"]),
 ];

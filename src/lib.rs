@@ -31,6 +31,8 @@
 //! # fn main() {}
 //! ```
 //!
+//! Whole streams and files, with a state on the disk that goes on where it was, are in `state` (feature `engine`).
+//!
 //! Cargo features choose the parts: `thin` (capabilities and the thin client, without SQLite or a command line),
 //! `websocket`, `localnet`, `engine`, `mount`, and `cli`, which is all of it and the default.
 #![doc = include_str!("ARCHITECTURE.md")]
@@ -57,6 +59,8 @@ pub mod model;
 #[cfg(feature = "mount")]
 #[doc(hidden)] // No part of the interface: the program, its tests and its benchmarks use it.
 pub mod mount;
+#[cfg(feature = "engine")]
+pub mod state;
 #[cfg(feature = "engine")]
 #[doc(hidden)] // No part of the interface: the program, its tests and its benchmarks use it.
 pub mod store;

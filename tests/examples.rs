@@ -4,7 +4,7 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
@@ -21,39 +21,55 @@ const PATIENCE: Duration = Duration::from_secs(120);
 /// An example that runs, and the lines that it has printed. Dropping it ends it.
 struct Example {
     child: Child,
+    stdin: Option<ChildStdin>,
     lines: Receiver<String>,
     name: &'static str,
 }
 
 impl Example {
-    fn start(name: &'static str, config: &Path, stdin: &str) -> Self {
+    /// Starts one with all that it is to read.
+    fn start(name: &'static str, args: &[&Path], stdin: &str) -> Self {
+        let mut example = Self::open(name, args);
+        example.say(stdin);
+        example.stdin = None;
+        example
+    }
+
+    /// Starts one that goes on reading.
+    fn open(name: &'static str, args: &[&Path]) -> Self {
         let own = std::env::current_exe().expect("our own path");
         let program = own.ancestors().nth(2).expect("target/PROFILE/deps/examples").join("examples").join(name);
         assert!(program.exists(), "{} is not built: run `cargo build --examples`", program.display());
         let starting = STARTING.blocking_lock();
         let mut child = Command::new(&program)
-            .arg(config)
+            .args(args)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
             .expect("started");
         drop(starting);
-        child.stdin.take().expect("piped").write_all(stdin.as_bytes()).expect("taken");
+        let stdin = child.stdin.take();
         let (told, lines) = channel();
         let stdout = BufReader::new(child.stdout.take().expect("piped"));
         std::thread::spawn(move || stdout.lines().map_while(Result::ok).try_for_each(|line| told.send(line)));
-        Self { child, lines, name }
+        Self { child, stdin, lines, name }
     }
 
-    /// Waits for a line that holds `text`.
-    fn until(&self, text: &str) {
-        let line = std::iter::from_fn(|| self.lines.recv_timeout(PATIENCE).ok()).find(|line| line.contains(text));
-        assert!(line.is_some(), "{}: {text:?} does not come", self.name);
+    fn say(&mut self, text: &str) {
+        self.stdin.as_mut().expect("open").write_all(text.as_bytes()).expect("taken");
+    }
+
+    /// Waits for a line that holds `text`; what follows in it.
+    fn until(&self, text: &str) -> String {
+        let line = std::iter::from_fn(|| self.lines.recv_timeout(PATIENCE).ok())
+            .find_map(|line| line.split_once(text).map(|(_, behind)| behind.to_owned()));
+        line.unwrap_or_else(|| panic!("{}: {text:?} does not come", self.name))
     }
 
     /// Waits for its end, which must be a success; gives what it has printed.
     fn end(mut self) -> String {
+        self.stdin = None;
         let lines: Vec<_> = std::iter::from_fn(|| self.lines.recv_timeout(PATIENCE).ok()).collect();
         // Its stdout is at its end, or it has hung: then it is ended.
         let hung = matches!(self.lines.try_recv(), Err(std::sync::mpsc::TryRecvError::Empty));
@@ -90,7 +106,7 @@ impl Net {
 
     async fn run(&self, name: &'static str, stdin: &str) -> String {
         let (config, stdin) = (self.config.clone(), stdin.to_owned());
-        tokio::task::spawn_blocking(move || Example::start(name, &config, &stdin).end()).await.expect("ran")
+        tokio::task::spawn_blocking(move || Example::start(name, &[&config], &stdin).end()).await.expect("ran")
     }
 
     fn client(&self) -> Client {
@@ -192,7 +208,7 @@ async fn a_read_outlives_the_daemon() {
     let (cap, _) = channel_of(14);
     let read_cap = cap.read_cap().to_base64().to_string();
     let example = tokio::task::spawn_blocking(move || {
-        let example = Example::start("14_survive_a_restart", &config, &read_cap);
+        let example = Example::start("14_survive_a_restart", &[&config], &read_cap);
         example.until("waiting");
         example
     });
@@ -217,4 +233,107 @@ async fn a_read_outlives_the_daemon() {
     assert!(told.ends_with("read: Box(7 bytes)"), "{told}");
     client.close().await;
     localnet.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_chat_and_one_begins_anew_in_between() {
+    let net = Net::start().await;
+    let (config, [one, other]) = (net.config.clone(), ["one", "other"].map(|name| net.root.path().join(name)));
+    let chat = tokio::task::spawn_blocking(move || {
+        let mut alice = Example::open("15_chat", &[&one, &config]);
+        let mut bob = Example::open("15_chat", &[&other, &config]);
+        let (hers, his) = (alice.until("ours: ") + "\n", bob.until("ours: ") + "\n");
+        alice.say(&his);
+        bob.say(&hers);
+        alice.say("hello Bob\n");
+        bob.until("> hello Bob");
+        bob.say("hello Alice\n");
+        alice.until("> hello Alice");
+        // Killed and begun anew, she has the same channel, and reads all of it again.
+        drop(alice);
+        let mut alice = Example::open("15_chat", &[&one, &config]);
+        alice.say(&his);
+        alice.until("> hello Alice");
+        alice.say("where were we?\n");
+        bob.until("> where were we?");
+        alice.stdin = None;
+        bob.stdin = None;
+        alice.end();
+        bob.end();
+    });
+    chat.await.expect("they have talked");
+    net.localnet.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_is_shipped_line_by_line() {
+    let net = Net::start().await;
+    let (config, state) = (net.config.clone(), net.root.path().join("shipper"));
+    let ship = tokio::task::spawn_blocking(move || {
+        let mut shipper = Example::open("16_log_shipper", &[&state, &config]);
+        let capability = shipper.until("to read it: ");
+        shipper.say("first line\n");
+        shipper.until("11 of 11 bytes are stored");
+        shipper.say("second line\n");
+        assert!(shipper.end().ends_with("all is stored"));
+        capability
+    });
+    let capability = ship.await.expect("shipped");
+    let reader = pigeonfs::state::Options::new(net.root.path().join("reader")).daemon(net.localnet.config());
+    let reader = pigeonfs::state::State::open(reader).await.expect("opened");
+    let capability = capability.parse().expect("a capability");
+    let log = reader.add("log", &capability).await.expect("added").stream().expect("a stream");
+    log.wait_bytes(23, Some(PATIENCE)).await.expect("arrived");
+    let mut text = String::new();
+    tokio::io::AsyncReadExt::read_to_string(&mut log.reader(), &mut text).await.expect("read");
+    assert_eq!(text, "first line\nsecond line\n");
+    reader.close().await.expect("closed");
+    net.localnet.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_directory_is_backed_up_and_fetched_with_an_interruption_of_each() {
+    let net = Net::start().await;
+    let (config, at) = (net.config.clone(), |name: &str| net.root.path().join(name));
+    let (files, restored) = (at("files"), at("restored"));
+    std::fs::create_dir(&files).expect("made");
+    std::fs::create_dir(&restored).expect("made");
+    let contents: Vec<_> = (0..6_u32)
+        .map(|number| (format!("file{number}"), (0..9000 * number).flat_map(u32::to_le_bytes).collect::<Vec<u8>>()))
+        .collect();
+    for (name, bytes) in &contents {
+        std::fs::write(files.join(name), bytes).expect("written");
+    }
+    let (ours, theirs) = (at("ours"), at("theirs"));
+    let done = tokio::task::spawn_blocking({
+        let restored = restored.clone();
+        move || {
+            let backup = || Example::open("17_backup_of_a_directory", &[&ours, &files, &config]);
+            let fetch = |cap: &str| Example::start("18_fetcher_that_resumes", &[&theirs, &restored, &config], cap);
+            let first = backup();
+            let capability = first.until("to restore it: ");
+            first.until("file");
+            drop(first);
+            assert!(backup().end().ends_with("all is stored"));
+            // Nothing is new: nothing is sent.
+            let told = backup().end();
+            assert_eq!(told.lines().skip(1).collect::<Vec<_>>(), ["all is stored"]);
+            let first = fetch(&capability);
+            first.until("/file");
+            drop(first);
+            assert!(fetch("").end().ends_with("nothing more"));
+            assert_eq!(fetch("").end(), "nothing more", "each has come once");
+        }
+    });
+    done.await.expect("sent and fetched");
+    let mut there: Vec<_> = std::fs::read_dir(&restored)
+        .expect("a directory")
+        .map(|entry| entry.expect("an entry").file_name().into_string().expect("text"))
+        .collect();
+    there.sort();
+    assert_eq!(there, contents.iter().map(|(name, _)| name.clone()).collect::<Vec<_>>());
+    for (name, bytes) in contents {
+        assert!(std::fs::read(restored.join(&name)).expect("read") == bytes, "{name}");
+    }
+    net.localnet.shutdown().await;
 }

@@ -7,7 +7,7 @@ use std::pin::pin;
 use std::task::{Context, Poll, Waker};
 
 use bech32::{Bech32m, Hrp};
-use pigeonfs::bacap::{Found, ReadCap, WriteCap, looks_secret};
+use pigeonfs::bacap::{Capability, ReadCap, WriteCap, looks_secret};
 use pigeonfs::drop::{Assembler, Header, Input, MAX_FILE_NAME_BYTES, SafeName, SafePath, SyncKey};
 use pigeonfs::engine::control::{Answer, Request};
 use pigeonfs::localnet::{Command, decode_request};
@@ -144,10 +144,10 @@ pub fn texts(bytes: &[u8]) {
 }
 
 fn text(bytes: &[u8]) {
-    let found = Found::parse(bytes);
-    if let Ok(Found::Text(text)) = &found {
+    let found = Capability::parse(bytes);
+    if let Ok(Capability::Text(text)) = &found {
         for again in [text.encode(), text.encode_upper()] {
-            assert_eq!(Found::parse(again.as_bytes()).as_ref(), Ok(&Found::Text(text.clone())), "our own");
+            assert_eq!(Capability::parse(again.as_bytes()).as_ref(), Ok(&Capability::Text(text.clone())), "our own");
             assert!(looks_secret(&again));
         }
     }

@@ -15,7 +15,7 @@ mod text;
 pub use capability::{ParseError, ReadCap, WriteCap};
 pub use index::{BoxIndex, IndexError};
 pub use sealed::{BoxId, OpenError, Opened, SealError, SealedBox, verify_box};
-pub use text::{AnyCap, CapText, Found, TextError, TextKind, TextNetwork, looks_secret};
+pub use text::{AnyCap, CapText, Capability, TextError, TextKind, TextNetwork, looks_secret};
 
 /// Length of a `MessageBoxIndex`, in bytes.
 pub const INDEX_BYTES: usize = 104;

@@ -121,16 +121,17 @@ impl fmt::Debug for CapText {
     }
 }
 
-/// What was found in a text: one of ours, or upstream's base64, which says nothing but the capability.
+/// A capability as it goes from hand to hand: with what its text says of the channel; or alone, as upstream's base64 and the
+/// thin client have it. Shows nothing of itself; [`Capability::to_text`] does.
 #[derive(Clone, PartialEq, Eq)]
-pub enum Found {
+pub enum Capability {
     /// `pigeon-read1…` or `pigeon-write1…`.
     Text(CapText),
     /// Base64.
     Raw(AnyCap),
 }
 
-impl fmt::Debug for Found {
+impl fmt::Debug for Capability {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Text(text) => text.fmt(out),
@@ -310,7 +311,7 @@ fn wrong_letter(head: &str, data: &str) -> Option<usize> {
     None
 }
 
-impl Found {
+impl Capability {
     /// Reads a capability in any of its text forms. Quotes, mail's `>`, line breaks and other white space are passed over.
     ///
     /// # Errors
@@ -343,6 +344,41 @@ impl Found {
             Self::Text(text) => &text.cap,
             Self::Raw(cap) => cap,
         }
+    }
+
+    /// Its text, which [`Capability::parse`] reads: one of ours, or base64 where no more is known than the capability.
+    pub fn to_text(&self) -> Zeroizing<String> {
+        match self {
+            Self::Text(text) => text.encode(),
+            Self::Raw(AnyCap::Read(cap)) => cap.to_base64(),
+            Self::Raw(AnyCap::Write(cap)) => cap.to_base64(),
+        }
+    }
+}
+
+impl std::str::FromStr for Capability {
+    type Err = TextError;
+
+    fn from_str(text: &str) -> Result<Self, TextError> {
+        Self::parse(text.as_bytes())
+    }
+}
+
+impl From<CapText> for Capability {
+    fn from(text: CapText) -> Self {
+        Self::Text(text)
+    }
+}
+
+impl From<ReadCap> for Capability {
+    fn from(cap: ReadCap) -> Self {
+        Self::Raw(AnyCap::Read(cap))
+    }
+}
+
+impl From<WriteCap> for Capability {
+    fn from(cap: WriteCap) -> Self {
+        Self::Raw(AnyCap::Write(cap))
     }
 }
 

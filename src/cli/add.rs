@@ -9,7 +9,7 @@ use clap::Args;
 use super::context::{Context, misunderstood};
 
 use super::{Stop, failure, name, output, secret_input};
-use crate::bacap::{AnyCap, Found, INDEX_BYTES, TextKind};
+use crate::bacap::{AnyCap, Capability, INDEX_BYTES, TextKind};
 use crate::engine::control::{Failure, FailureKind, Request, Response, Secret};
 use crate::store::{ChannelName, Content};
 use crate::units::date;
@@ -80,32 +80,32 @@ pub(super) fn capability_from(path: &Path, index: Option<&str>) -> Result<Secret
         return Err(bad(format!("it has {} bytes, and {INDEX_BYTES} are expected", index.len())));
     }
     let index = crate::bacap::BoxIndex::from_bytes(&index).map_err(|error| bad(error.to_string()))?;
-    let found = Found::parse(secret.expose()).map_err(|error| not_a_capability(&error))?;
+    let found = Capability::parse(secret.expose()).map_err(|error| not_a_capability(&error))?;
     let cap = match found.cap() {
         AnyCap::Read(cap) => AnyCap::Read(cap.with_index(index)),
         AnyCap::Write(cap) => AnyCap::Write(cap.with_index(index)),
     };
     Ok(match found {
-        Found::Text(text) => Secret::new(crate::bacap::CapText { cap, ..text }.encode().as_bytes().to_vec()),
-        Found::Raw(_) => Secret::new(cap.to_bytes().to_vec()),
+        Capability::Text(text) => Secret::new(crate::bacap::CapText { cap, ..text }.encode().as_bytes().to_vec()),
+        Capability::Raw(_) => Secret::new(cap.to_bytes().to_vec()),
     })
 }
 
 /// The text, after a look at it: what is wrong with it is told before a state is opened. Nothing of it comes back in an
 /// error.
 fn capability(text: &[u8], wanted: Content) -> Result<Secret, Failure> {
-    let found = Found::parse(text).map_err(|error| not_a_capability(&error))?;
+    let found = Capability::parse(text).map_err(|error| not_a_capability(&error))?;
     let refused = |text: &str, hint: &str| Err(Failure::new(FailureKind::Usage, text).hint(hint));
     match found {
-        Found::Text(text) if text.kind == TextKind::Drop && !wanted.is_drop() => refused(
+        Capability::Text(text) if text.kind == TextKind::Drop && !wanted.is_drop() => refused(
             "this is the capability of a drop, which carries whole files, and a stream is wanted here",
             "`pigeonfs add --drop NAME` takes it in",
         ),
-        Found::Text(text) if text.kind == TextKind::Stream && wanted.is_drop() => refused(
+        Capability::Text(text) if text.kind == TextKind::Stream && wanted.is_drop() => refused(
             "this is the capability of a stream, which carries bytes, and a drop is wanted here",
             "`pigeonfs add NAME` takes it in, without --drop",
         ),
-        Found::Text(_) | Found::Raw(_) => Ok(Secret::new(text.to_vec())),
+        Capability::Text(_) | Capability::Raw(_) => Ok(Secret::new(text.to_vec())),
     }
 }
 

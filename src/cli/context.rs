@@ -124,9 +124,7 @@ impl Context {
 
 /// The answer was to another question: the owner is of a version that understands it otherwise.
 pub(super) fn misunderstood() -> Stop {
-    Failure::new(FailureKind::Failed, "the owner of the state answered another question than the one that was put")
-        .hint("it may be of another version: unmount it, and mount it again with this one")
-        .into()
+    crate::state::misunderstood().into()
 }
 
 /// The channel that an answer is about.

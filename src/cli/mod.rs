@@ -5,7 +5,6 @@ mod accept;
 mod add;
 mod adopt;
 mod append;
-mod beneath;
 #[cfg(test)]
 mod bounds;
 mod completions;

@@ -1,6 +1,5 @@
 //! `pigeonfs receive`
 
-mod place;
 mod target;
 
 use std::collections::BTreeSet;
@@ -23,7 +22,7 @@ use crate::engine::control::{Failure, FailureKind, Link, Request, Response, Secr
 use crate::engine::status::{ChannelStatus, LinkStatus, RecordStatus};
 use crate::store::{ChannelName, Content};
 use crate::text::shown_path;
-use target::{Policy, Target, Written};
+use target::{Target, Written};
 
 /// How often a wait looks.
 const LOOK: Duration = Duration::from_millis(250);
@@ -119,7 +118,7 @@ pub(super) async fn run(context: &Context, typed: Typed) -> Result<(), Stop> {
     let capability = typed.read_cap_file.as_deref().map(|path| capability_from(path, index));
     let capability = capability.transpose()?;
     let to_stdout = typed.output.as_deref().is_some_and(|path| path.as_os_str() == "-");
-    let policy = Policy { dotfiles: typed.dotfiles, keep_mode: typed.keep_mode };
+    let policy = target::policy(typed.dotfiles, typed.keep_mode);
     let target = match &typed.output {
         Some(_) if to_stdout => Target::Stdout,
         Some(path) => Target::chosen(path, policy)?,

@@ -1,7 +1,6 @@
 //! `pigeonfs send`
 
 mod source;
-pub(super) mod staging;
 
 use std::ffi::OsString;
 use std::io::Read;
@@ -26,11 +25,11 @@ use crate::drop::chain::part_name;
 use crate::drop::{Header, Part, Total};
 use crate::engine::control::{Failure, FailureKind, Link, Request, Response, Secret};
 use crate::engine::status::{DurabilityStatus, LinkStatus, RecordStatus};
+use crate::state::staging::{self, Compress, Staging};
 use crate::store::{ChannelName, Content};
 use crate::text::shown_path;
 use crate::units::show_date;
 use source::Source;
-use staging::Staging;
 
 /// Records that are looked up at once.
 const PAGE: u32 = 200;
@@ -124,15 +123,6 @@ pub(super) struct Typed {
     write_cap: Option<OsString>,
     #[command(flatten)]
     daemon: DaemonArgs,
-}
-
-/// Which files are compressed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Compress {
-    Never,
-    Always,
-    /// Those that get shorter.
-    Auto,
 }
 
 /// What was typed behind `--zstd`.
@@ -291,7 +281,11 @@ impl Sending<'_> {
         }
         for source in sources {
             let key = staging::key(self.link).await?;
-            let (header, staged) = self.staging.stage(source, key).await?;
+            let (header, file) = source.open()?;
+            let (header, staged) = match file {
+                Some(file) => self.staging.stage(header, source.compress(), file, key).await?,
+                None => (header, None),
+            };
             self.accept(header, staged).await?;
         }
         if typed.no_wait {
@@ -413,7 +407,8 @@ impl Sending<'_> {
             };
             let header = Header { name, part: of, ..Header::default() };
             let key = staging::key(self.link).await?;
-            let (header, staged) = self.staging.stage_bytes(header, part, key).await?;
+            let part = std::io::Cursor::new(part);
+            let (header, staged) = self.staging.stage(header, Compress::Never, part, key).await?;
             self.accept(header, staged).await?;
             if is_last {
                 return Ok(());

@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::context::{Context, misunderstood};
 use super::{Stop, failure, name, output, qr};
-use crate::bacap::{CapText, Found, ReadCap, WriteCap};
+use crate::bacap::{CapText, Capability, ReadCap, WriteCap};
 use crate::engine::control::{Request, Response};
 use crate::store::ChannelName;
 
@@ -56,7 +56,7 @@ pub(super) async fn run(context: &Context, typed: Typed) -> Result<(), Stop> {
     let Response::Capability(capability) = context.ask(request).await? else {
         return Err(misunderstood());
     };
-    let Ok(Found::Text(text)) = Found::parse(capability.expose()) else { return Err(misunderstood()) };
+    let Ok(Capability::Text(text)) = Capability::parse(capability.expose()) else { return Err(misunderstood()) };
     warn(&typed);
     if let Some(background) = typed.qr {
         return show_qr(&text, background);

@@ -362,6 +362,24 @@ pub enum DurabilityStatus {
 }
 
 impl ChannelStatus {
+    /// Stands for how it stands: the same while nothing changes but what goes with time alone.
+    pub(crate) fn mark(&self) -> u64 {
+        let (boxes_per_minute, eta_ms, oldest_unstored_ms) = (0.0, None, None);
+        let still = Self {
+            boxes_per_minute,
+            eta_ms,
+            oldest_unstored_ms,
+            next_probe_ms: None,
+            followed_ms: self.followed_ms.map(|left| u64::from(left > 0)),
+            not_there_yet_at: self.not_there_yet_at.map(|_| 0),
+            unfetched_until: None,
+            ..self.clone()
+        };
+        let text = serde_json::to_vec(&still).unwrap_or_default();
+        let hash = blake3::hash(&text);
+        u64::from_le_bytes(hash.as_bytes()[..8].try_into().unwrap_or_default())
+    }
+
     /// Writer: bytes accepted that no replica confirmed yet.
     pub fn unstored_bytes(&self) -> u64 {
         self.size.saturating_sub(self.stored_bytes)

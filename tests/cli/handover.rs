@@ -7,7 +7,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Stdio};
 
 use crate::common::{Kill, Localnet, Work, eventually, run};
-use pigeonfs::bacap::{CapText, Found, TextKind, TextNetwork};
+use pigeonfs::bacap::{CapText, Capability, TextKind, TextNetwork};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use serde_json::Value;
 
@@ -16,9 +16,9 @@ fn status(work: &Work, state: &str, name: &str) -> Value {
 }
 
 fn text(work: &Work, state: &str, name: &str) -> CapText {
-    match Found::parse(&work.verb(state, &["share", name]).ok().stdout).expect("a capability") {
-        Found::Text(text) => text,
-        Found::Raw(_) => panic!("a text"),
+    match Capability::parse(&work.verb(state, &["share", name]).ok().stdout).expect("a capability") {
+        Capability::Text(text) => text,
+        Capability::Raw(_) => panic!("a text"),
     }
 }
 

@@ -55,6 +55,25 @@ fn a_state_without_its_own_seal_says_what_is_missing() {
 }
 
 #[test]
+fn a_program_opens_a_sealed_state_with_its_key_only() {
+    use pigeonfs::state::{Kind, Options, State};
+    let work = with_keys();
+    verb(&work, "key", &["init", "--seal"], b"").ok();
+    let options = || Options::new(work.path("s")).offline();
+    tokio::runtime::Runtime::new().expect("a runtime").block_on(async {
+        let error = State::open(options()).await.expect_err("no key");
+        assert!(error.message.contains("is sealed"), "{error}");
+        let error = State::open(options().passphrase("another key".to_owned())).await.expect_err("not the key");
+        assert!(error.message.contains("not the key"), "{error}");
+        let state = State::open(options().passphrase(KEY.to_owned())).await.expect("its key");
+        let notes = state.create("notes", Kind::Stream).await.expect("made").stream().expect("a stream");
+        notes.append("by a program\n").await.expect("accepted");
+        state.close().await.expect("closed");
+    });
+    assert_eq!(verb(&work, "key", &["read", "notes"], b"").ok().stdout, b"by a program\n");
+}
+
+#[test]
 fn only_its_key_opens_a_sealed_state_and_the_key_can_be_changed() {
     let work = with_keys();
     work.verb("s", &["init", "--seal"]).failed(1, &["no key was given", "--key-file"]);

@@ -43,7 +43,7 @@ impl World {
         }
     }
 
-    fn daemon(&self) -> Daemon {
+    pub(crate) fn daemon(&self) -> Daemon {
         daemon(&self.path("net"))
     }
 

@@ -2,4 +2,5 @@
 
 mod drop_engine;
 mod engine_delivery;
+mod library;
 mod strangers;

@@ -4,7 +4,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use pigeonfs::bacap::{AnyCap, BoxIndex, Found, WriteCap};
+use pigeonfs::bacap::{AnyCap, BoxIndex, Capability, WriteCap};
 use pigeonfs::engine::control::{FailureKind, Request, Response};
 use pigeonfs::store::{Limits, StateDir, Store};
 use pigeonfs::thin::{Client, ClientOptions, Config, Missing, ReadOutcome, WriteMode};
@@ -21,7 +21,7 @@ struct Stranger {
 impl Stranger {
     fn new(network: &Path, capability: &[u8]) -> Self {
         let config = Config::load(&network.join("thinclient.toml")).expect("its configuration");
-        let text = Found::parse(capability).expect("a capability");
+        let text = Capability::parse(capability).expect("a capability");
         let AnyCap::Write(cap) = text.cap().clone() else { panic!("a write capability is expected") };
         Self { client: Client::start(config, ClientOptions::default()), cap }
     }
@@ -113,8 +113,8 @@ async fn a_restored_backup_publishes_nothing_of_what_was_taken_back() {
     let stranger = Stranger::new(&world.path("net"), share(&alice, "log", true).await.expose());
     alice.close().await;
 
-    let mut backup = world.link("backup").await;
-    let refused = wait(&mut backup, "log", None).await.expect_err("its first box meets what the other life wrote");
+    let backup = world.link("backup").await;
+    let refused = wait(&backup, "log", None).await.expect_err("its first box meets what the other life wrote");
     assert_eq!(refused.kind, FailureKind::Refused, "{refused}");
     for seq in 2..5 {
         let found = stranger.read(seq).await;

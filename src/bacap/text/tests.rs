@@ -32,8 +32,8 @@ fn the_vectors_of_an_independent_implementation_are_written_and_read() {
     for vector in vectors()["texts"].as_array().expect("texts") {
         let (text, expected) = (text_of(vector), described(vector));
         assert_eq!(*expected.encode(), text);
-        assert_eq!(Found::parse(text.as_bytes()), Ok(Found::Text(expected.clone())));
-        assert_eq!(Found::parse(expected.encode_upper().as_bytes()), Ok(Found::Text(expected)));
+        assert_eq!(Capability::parse(text.as_bytes()), Ok(Capability::Text(expected.clone())));
+        assert_eq!(Capability::parse(expected.encode_upper().as_bytes()), Ok(Capability::Text(expected)));
     }
 }
 
@@ -41,25 +41,25 @@ fn the_vectors_of_an_independent_implementation_are_written_and_read() {
 fn what_stands_around_a_text_and_where_its_lines_break_does_not_matter() {
     let vectors = vectors();
     let vector = &vectors["texts"][4];
-    let (text, expected) = (text_of(vector), Found::Text(described(vector)));
+    let (text, expected) = (text_of(vector), Capability::Text(described(vector)));
     let wrapped: String =
         text.as_bytes().chunks(64).map(|line| format!("> {}\r\n", String::from_utf8_lossy(line))).collect();
     for form in
         [format!("\"{text}\"\r\n"), format!("\u{feff}“{text}”\n"), format!("  '{text}' "), format!("<{text}>"), wrapped]
     {
-        assert_eq!(Found::parse(form.as_bytes()), Ok(expected.clone()), "{form}");
+        assert_eq!(Capability::parse(form.as_bytes()), Ok(expected.clone()), "{form}");
     }
     let raw = STANDARD.encode(&*expected.cap().to_bytes());
     let wrapped = format!("{}\r\n{}\r\n", &raw[..76], &raw[76..]);
     for form in [raw.clone(), format!("'{raw}'\n"), wrapped] {
-        assert_eq!(Found::parse(form.as_bytes()), Ok(Found::Raw(expected.cap().clone())), "{form}");
+        assert_eq!(Capability::parse(form.as_bytes()), Ok(Capability::Raw(expected.cap().clone())), "{form}");
     }
 }
 
 #[test]
 fn each_wrong_thing_is_an_error_of_its_own_which_repeats_nothing_of_the_text() {
     for vector in vectors()["refused"].as_array().expect("texts") {
-        let error = Found::parse(text_of(vector).as_bytes()).expect_err("it is wrong");
+        let error = Capability::parse(text_of(vector).as_bytes()).expect_err("it is wrong");
         let place = vector["place"].as_u64().unwrap_or_default() as usize;
         let letters = text_of(vector).len();
         match vector["error"].as_str().expect("a kind of error") {
@@ -84,10 +84,10 @@ fn every_single_wrong_letter_is_told_with_its_place_and_two_are_never_taken() {
     };
     for at in 0..text.len() {
         let place = at + 1;
-        let error = Found::parse(changed(text, at).as_bytes()).expect_err("it is wrong");
+        let error = Capability::parse(changed(text, at).as_bytes()).expect_err("it is wrong");
         assert_eq!(error, TextError::WrongLetter { place, letters: text.len() });
         if at > 20 {
-            assert!(Found::parse(changed(&changed(text, at), at - 7).as_bytes()).is_err());
+            assert!(Capability::parse(changed(&changed(text, at), at - 7).as_bytes()).is_err());
         }
     }
 }
@@ -95,12 +95,12 @@ fn every_single_wrong_letter_is_told_with_its_place_and_two_are_never_taken() {
 #[test]
 fn what_is_no_text_of_ours_is_told_by_what_it_is() {
     let encoded = |length: usize| STANDARD.encode(vec![7; length]);
-    assert_eq!(Found::parse(b" \r\n"), Err(TextError::Empty));
-    assert_eq!(Found::parse(b"hello world"), Err(TextError::Neither { letters: 10 }));
-    assert_eq!(Found::parse(encoded(INDEX_BYTES).as_bytes()), Err(TextError::Index));
-    assert_eq!(Found::parse(encoded(3).as_bytes()), Err(TextError::Bytes { found: 3 }));
-    assert!(matches!(Found::parse(encoded(WRITE_CAP_BYTES).as_bytes()), Err(TextError::Capability(_))));
-    assert!(Found::parse(&[0xff, 0xfe, 0]).is_err());
+    assert_eq!(Capability::parse(b" \r\n"), Err(TextError::Empty));
+    assert_eq!(Capability::parse(b"hello world"), Err(TextError::Neither { letters: 10 }));
+    assert_eq!(Capability::parse(encoded(INDEX_BYTES).as_bytes()), Err(TextError::Index));
+    assert_eq!(Capability::parse(encoded(3).as_bytes()), Err(TextError::Bytes { found: 3 }));
+    assert!(matches!(Capability::parse(encoded(WRITE_CAP_BYTES).as_bytes()), Err(TextError::Capability(_))));
+    assert!(Capability::parse(&[0xff, 0xfe, 0]).is_err());
 }
 
 #[test]

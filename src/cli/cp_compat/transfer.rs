@@ -8,7 +8,6 @@ use std::time::{Duration, Instant};
 use super::super::context::{Context, misunderstood};
 use super::super::daemon::DaemonChoice;
 use super::super::progress::Progress;
-use super::super::send::staging;
 use super::super::{Stop, milliseconds};
 use super::{Sent, failed};
 use crate::bacap::{ReadCap, WriteCap};
@@ -17,6 +16,7 @@ use crate::engine::control::{FailureKind, Link, Request, Response, Secret};
 use crate::engine::drops::Drops;
 use crate::engine::status::{DurabilityStatus, LinkStatus, RecordStatus};
 use crate::model::Content;
+use crate::state::staging;
 use crate::store::StagedFile;
 
 /// The drop's name in the state.

@@ -12,12 +12,13 @@ use rustix::io::Errno;
 use tokio::sync::mpsc;
 
 use super::super::append::stdin_chunks;
-use super::super::beneath;
-use super::{Compress, Typed};
+use super::Typed;
 use crate::bacap::INDEX_BYTES;
 use crate::drop::chain::PART_BYTES;
 use crate::drop::{Header, Kind};
 use crate::engine::control::{Failure, FailureKind, Secret};
+use crate::state::disk::beneath;
+use crate::state::staging::Compress;
 use crate::store::ChannelName;
 use crate::text::shown_path;
 

@@ -162,6 +162,9 @@ async fn act(owner: &Owner, store: &Store, request: Request) -> Result<Response,
         Request::Wait { name, bytes, timeout_ms, level } => {
             wait(owner, &name, bytes, level, deadline(timeout_ms)).await
         }
+        Request::Watch { name, mark, timeout_ms } => {
+            watch(owner, &name, mark, Instant::now() + Duration::from_millis(timeout_ms)).await
+        }
         Request::Finish { name, file } => finish(owner, &name, &file).await,
         Request::Append { name, bytes } => append(owner, store, &name, bytes).await,
         Request::Read { name, offset, follow_ms, timeout_ms } => {
@@ -382,6 +385,25 @@ async fn wait(
         tokio::select! {
             _ = growth.changed() => {}
             () = sleep_until(patience.next_look()) => {}
+        }
+    }
+}
+
+/// How a channel stands, once that is another than a mark stands for.
+async fn watch(owner: &Owner, name: &str, mark: Option<u64>, until: Instant) -> Result<Response, Failure> {
+    let id = find(owner, name)?.id;
+    let mut growth = owner.store.changes().watch(id);
+    loop {
+        growth.mark_unchanged();
+        let response = channel_response(owner, &still_there(owner, id, name)?);
+        let Response::Channel(channel) = response else { return Ok(response) };
+        let now = channel.mark();
+        if mark != Some(now) || Instant::now() >= until {
+            return Ok(Response::News { mark: now, channel: Box::new(channel) });
+        }
+        tokio::select! {
+            _ = growth.changed() => {}
+            () = sleep_until(until.min(Instant::now() + LOOK)) => {}
         }
     }
 }

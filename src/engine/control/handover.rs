@@ -6,7 +6,7 @@ use tokio::time::{Instant, sleep};
 
 use super::dispatch::{channel_response, find, parse};
 use super::{Failure, FailureKind, Response, Secret};
-use crate::bacap::{self, AnyCap, CapText, Found, TextKind, TextNetwork};
+use crate::bacap::{self, AnyCap, CapText, TextKind, TextNetwork};
 use crate::engine::Owner;
 use crate::engine::status::LinkStatus;
 use crate::model::Misfit;
@@ -71,9 +71,9 @@ fn read(capability: &Secret) -> Result<(AnyCap, Option<CapText>), Failure> {
     if matches!(bytes.len(), bacap::READ_CAP_BYTES | bacap::WRITE_CAP_BYTES) {
         return Ok((AnyCap::from_bytes(bytes).map_err(|error| bad(error.to_string()))?, None));
     }
-    match Found::parse(bytes).map_err(|error| bad(error.to_string()))? {
-        Found::Raw(cap) => Ok((cap, None)),
-        Found::Text(text) => Ok((text.cap.clone(), Some(text))),
+    match bacap::Capability::parse(bytes).map_err(|error| bad(error.to_string()))? {
+        bacap::Capability::Raw(cap) => Ok((cap, None)),
+        bacap::Capability::Text(text) => Ok((text.cap.clone(), Some(text))),
     }
 }
 
@@ -161,7 +161,7 @@ pub(super) async fn share(owner: &Owner, name: &str, write: bool, from_here: boo
     let here = if from_here { Some(here(owner, &channel).await?) } else { None };
     let raw = owner.store.reveal(channel.id, write).await?;
     let corrupt = |error: bacap::TextError| Failure::new(FailureKind::Failed, error.to_string());
-    let cap = Found::parse(raw.as_bytes()).map_err(corrupt)?.cap().clone();
+    let cap = bacap::Capability::parse(raw.as_bytes()).map_err(corrupt)?.cap().clone();
     let cap = match (cap, here) {
         (AnyCap::Read(cap), Some(index)) => AnyCap::Read(cap.with_index(index)),
         (cap, _) => cap,

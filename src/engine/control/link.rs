@@ -352,6 +352,7 @@ fn may_be_cut_short(request: &Request) -> bool {
         request,
         Request::Wait { .. }
             | Request::Read { .. }
+            | Request::Watch { .. }
             | Request::Adopt { .. }
             | Request::Search { .. }
             | Request::Record { .. }

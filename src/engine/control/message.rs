@@ -154,6 +154,15 @@ pub enum Request {
         /// For so long from now on.
         for_ms: u64,
     },
+    /// Say how a channel stands once that is not as it was told before.
+    Watch {
+        /// Which channel.
+        name: String,
+        /// What was told with it before; without it, how it stands now.
+        mark: Option<u64>,
+        /// How long; then as it stands.
+        timeout_ms: u64,
+    },
     /// Send an unfinished file of a drop as it is.
     Finish {
         /// Which drop.
@@ -341,6 +350,13 @@ pub enum Response {
     History(HistoryStatus),
     /// Answers [`Request::Status`] with a name, [`Request::New`], [`Request::Wait`].
     Channel(ChannelStatus),
+    /// Answers [`Request::Watch`].
+    News {
+        /// Stands for how it stands: another mark, another standing.
+        mark: u64,
+        /// How it stands.
+        channel: Box<ChannelStatus>,
+    },
     /// Answers [`Request::Add`].
     Added {
         /// The channel.

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{AtFlags, Mode, OFlags, RenameFlags, XattrFlags};
 use rustix::io::Errno;
 
-use super::super::beneath;
+use super::beneath;
 use crate::drop::SafeName;
 use crate::engine::control::{Failure, FailureKind};
 use crate::text::shown_path;

@@ -5,10 +5,7 @@ use std::io::{self, BufReader, BufWriter, Read, Seek, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use super::Compress;
-use super::source::Source;
-use crate::cli::Stop;
-use crate::cli::context::misunderstood;
+use super::misunderstood;
 use crate::drop::{Header, Raw, is_worth_trying, pack};
 use crate::engine::control::{Failure, FailureKind, Link, Request, Response, Secret};
 use crate::engine::drops::Drops;
@@ -17,13 +14,25 @@ use crate::store::StagedFile;
 /// What is written at once.
 const BUFFER_BYTES: usize = 256 << 10;
 
-pub(super) struct Staging {
+/// Which files are compressed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Compress {
+    /// None.
+    #[default]
+    Never,
+    /// All.
+    Always,
+    /// Those that get shorter.
+    Auto,
+}
+
+pub(crate) struct Staging {
     directory: PathBuf,
 }
 
 /// A copy. Deleted with this value, unless it may belong to a drop.
-pub(super) struct Staged {
-    pub(super) path: PathBuf,
+pub(crate) struct Staged {
+    pub(crate) path: PathBuf,
     /// Locked, so that nobody takes it for a leftover.
     file: StagedFile,
     kept: bool,
@@ -32,7 +41,7 @@ pub(super) struct Staged {
 impl Staged {
     /// From here on it may belong to a drop. Said before the drop is asked: an interruption may come between its commit
     /// and its answer. What is not taken then is swept by the state's owner.
-    pub(super) fn hand_over(&mut self) {
+    pub(crate) fn hand_over(&mut self) {
         self.kept = true;
     }
 
@@ -48,7 +57,7 @@ impl Staged {
     }
 
     /// The drop has these bytes already.
-    pub(super) fn discard(mut self) {
+    pub(crate) fn discard(mut self) {
         self.kept = false;
     }
 }
@@ -62,34 +71,12 @@ impl Drop for Staged {
 }
 
 impl Staging {
-    pub(super) fn at(state: &Path) -> Result<Self, Failure> {
+    pub(crate) fn at(state: &Path) -> Result<Self, Failure> {
         Ok(Self { directory: Drops::incoming_of(state)? })
     }
 
-    /// Copies a file; what is said of it is then complete.
-    pub(super) async fn stage(
-        &self,
-        source: &Source,
-        key: Option<Secret>,
-    ) -> Result<(Header, Option<Staged>), Failure> {
-        let (header, file) = source.open()?;
-        match file {
-            Some(file) => self.copy(header, source.compress(), file, key).await,
-            None => Ok((header, None)),
-        }
-    }
-
-    /// The same of bytes that are at hand.
-    pub(super) async fn stage_bytes(
-        &self,
-        header: Header,
-        bytes: Vec<u8>,
-        key: Option<Secret>,
-    ) -> Result<(Header, Option<Staged>), Failure> {
-        self.copy(header, Compress::Never, io::Cursor::new(bytes), key).await
-    }
-
-    async fn copy<R: Read + Seek + Send + 'static>(
+    /// Copies what is to be sent; what is said of it is then complete.
+    pub(crate) async fn stage<R: Read + Seek + Send + 'static>(
         &self,
         header: Header,
         compress: Compress,
@@ -137,7 +124,7 @@ impl Staging {
 }
 
 /// How one more file is to be written: the state may be sealed.
-pub(in crate::cli) async fn key(link: &Link) -> Result<Option<Secret>, Stop> {
+pub(crate) async fn key(link: &Link) -> Result<Option<Secret>, Failure> {
     match link.request(Request::StagingKey).await? {
         Response::StagingKey(key) => Ok(key),
         _ => Err(misunderstood()),
