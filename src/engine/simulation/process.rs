@@ -15,7 +15,7 @@ use super::plan::Deed;
 use super::world::{Happening, World};
 use crate::bacap::WriteCap;
 use crate::channel::{
-    Adoption, AdoptionEvent, CommitFailure, CommitId, Delivery, DeliveryAction as Action, DeliveryConfig,
+    Adoption, AdoptionEvent, CommitFailure, CommitId, DaemonId, Delivery, DeliveryAction as Action, DeliveryConfig,
     DeliveryEvent as Event, Done, Ending, Linger, Operation, OperationId, PROBE_SHARE, Request, Shown, Time,
 };
 use crate::localnet::simulated::Envelope;
@@ -390,7 +390,7 @@ impl World {
         let Some(life) = self.life(p) else { return };
         life.online = life.view;
         let told = life.view.then_some(view);
-        self.drive(p, Event::Network(told));
+        self.drive(p, Event::Network(DaemonId(0), told));
     }
 
     /// Tells the machine, and does all that it says.
@@ -439,7 +439,7 @@ impl World {
                 self.submit(p, Queued::Machine { commit, channel, request });
             }
             Action::Prepare { operation, channel, seq, what, .. } => self.prepare(p, operation, channel, seq, what),
-            Action::Transmit { operation, line } => {
+            Action::Transmit { operation, line, .. } => {
                 let Some(life) = self.life(p) else { return };
                 let Some((parcel, envelope)) = life.prepared.remove(&operation) else { return };
                 let online = life.online;
@@ -451,7 +451,8 @@ impl World {
                     self.start_operation(p, operation, line, parcel, envelope);
                 }
             }
-            Action::CloseSecond => self.hang_up_second(p),
+            Action::GiveUp(_) => {}
+            Action::CloseSecond(_) => self.hang_up_second(p),
             Action::Show(
                 _,
                 Shown::Trouble(_) | Shown::Note(_) | Shown::NextProbe(_) | Shown::Counted | Shown::Forgotten,
