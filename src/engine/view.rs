@@ -39,7 +39,7 @@ impl View {
         let Some(seen) = self.daemons.get_mut(usize::from(daemon.0)) else { return };
         (seen.network, seen.status) = (network, status);
         let there = self.daemons.iter().filter_map(|seen| seen.network.as_ref());
-        self.pin.settle(there.map(|network| (&network.id, network.max_plaintext)));
+        self.pin = Pin::of(there.map(|network| (&network.id, network.max_plaintext)));
         for seen in &mut self.daemons {
             let misfit = seen.network.as_ref().and_then(|of| self.pin.misfit(&of.id, of.max_plaintext));
             if !std::mem::replace(&mut seen.is_refused, misfit.is_some())

@@ -2,31 +2,27 @@
 
 use crate::model::NetworkId;
 
-/// The network that is used: that of the first daemon that could be, for as long as any daemon of it is there. Daemons of
-/// other networks, or whose boxes have another length, are not used meanwhile.
-#[derive(Clone, Debug, Default)]
+/// The network that is used: that of the first daemon that is there, in the order in which they were named. Daemons of other
+/// networks, or whose boxes have another length, are not used meanwhile. So the one that was named first always is, and
+/// one that was named by mistake is in nobody's way.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Pin(Option<(NetworkId, usize)>);
 
 /// Why a daemon is not used beside the others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Misfit {
     /// Its directory authorities are others.
-    #[error("it is of another network than the first daemon that was there, and is not used")]
+    #[error("it is of another network than the first daemon, and is not used")]
     OtherNetwork,
     /// M is another one.
-    #[error("its boxes have another length than those of the first daemon that was there, so it is not used")]
+    #[error("its boxes have another length than those of the first daemon, so it is not used")]
     OtherLength,
 }
 
 impl Pin {
-    /// Takes in which networks there are now, each with its M, in the order of the daemons. Of several that are there when
-    /// none is used, it is the first.
-    pub fn settle<'a>(&mut self, there: impl IntoIterator<Item = (&'a NetworkId, usize)>) {
-        let mut there = there.into_iter().peekable();
-        let first = there.peek().map(|&(id, max_plaintext)| (id.clone(), max_plaintext));
-        if !there.any(|(id, max_plaintext)| self.misfit(id, max_plaintext).is_none()) || self.0.is_none() {
-            self.0 = first;
-        }
+    /// Where these networks are there, each with its M, in the order of the daemons.
+    pub fn of<'a>(there: impl IntoIterator<Item = (&'a NetworkId, usize)>) -> Self {
+        Self(there.into_iter().next().map(|(id, max_plaintext)| (id.clone(), max_plaintext)))
     }
 
     /// The network that is used, and its M.
@@ -52,20 +48,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_first_network_is_used_until_no_daemon_of_it_is_there() {
+    fn the_network_of_the_first_daemon_that_is_there_is_used() {
         let (one, other) = (NetworkId::new([[1; 32]]), NetworkId::new([[2; 32]]));
-        let mut pin = Pin::default();
-        pin.settle([(&other, 10)]);
+        assert_eq!(Pin::of([]).network(), None);
+        let pin = Pin::of([(&other, 10)]);
         assert_eq!((pin.misfit(&other, 10), pin.misfit(&one, 10)), (None, Some(Misfit::OtherNetwork)));
-        // The daemon that was named first comes later.
-        pin.settle([(&one, 10), (&other, 10)]);
-        assert_eq!(pin.network(), Some(&(other.clone(), 10)));
-        assert_eq!(pin.misfit(&other, 11), Some(Misfit::OtherLength));
-        pin.settle([(&one, 10)]);
-        assert_eq!((pin.misfit(&one, 10), pin.misfit(&other, 10)), (None, Some(Misfit::OtherNetwork)));
-        pin.settle([]);
-        assert_eq!(pin.network(), None);
-        pin.settle([(&one, 10), (&other, 10)]);
-        assert_eq!(pin.network(), Some(&(one, 10)), "of several, the first");
+        let pin = Pin::of([(&one, 10), (&other, 10), (&one, 11)]);
+        assert_eq!(pin.network(), Some(&(one.clone(), 10)));
+        assert_eq!((pin.misfit(&one, 10), pin.misfit(&one, 11)), (None, Some(Misfit::OtherLength)));
+        assert_eq!(pin.misfit(&other, 10), Some(Misfit::OtherNetwork));
+    }
+
+    /// An authority is added, and one of the daemons knows of it already.
+    #[test]
+    fn daemons_whose_lists_of_authorities_differ_a_little_are_of_one_network() {
+        let (old, new) = (NetworkId::new([[1; 32], [2; 32], [3; 32]]), NetworkId::new([[1; 32], [2; 32], [4; 32]]));
+        assert_eq!(Pin::of([(&old, 10), (&new, 10)]).misfit(&new, 10), None);
     }
 }

@@ -156,7 +156,7 @@ impl World {
         wire.conn = Some(conn);
         let token = wire.token;
         self.conns.insert(conn, (p, n));
-        let heard = self.net.connect(wall, conn, token);
+        let heard = self.net.connect(wall, conn, 0, token);
         self.hear(heard);
     }
 

@@ -97,7 +97,7 @@ impl World {
         let root = root();
         let processes = (0..plan.processes).map(|p| Process::new(root.path().join(p.to_string()))).collect();
         let mut world = Self {
-            net: Simulated::new(plan.profile.clone(), plan.max, plan.seed),
+            net: Simulated::new(plan.profile.clone(), plan.max, 1, plan.seed),
             boxes: if plan.real { Boxes::real(streams) } else { Boxes::StandIn },
             dice,
             now: BEFORE,
