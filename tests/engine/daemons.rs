@@ -72,7 +72,7 @@ async fn two_daemons_send_faster_than_one_and_both_are_told_of() {
     let root = tempfile::tempdir().expect("a directory");
     let network = network(&root.path().join("net"), 2).await;
     let mut one = link(&root.path().join("one"), Daemon::Fixed(network.config())).await;
-    let alone = took(&mut one, "log", 200).await;
+    let alone = took(&mut one, "log", 120).await;
     let told = status(&mut one).await;
     assert!(told.daemons.is_empty() && told.daemon.link == LinkStatus::Connected, "{told:?}");
     one.close().await;
@@ -81,7 +81,7 @@ async fn two_daemons_send_faster_than_one_and_both_are_told_of() {
     let connected = daemons(&mut both, &[LinkStatus::Connected; 2]).await;
     let addresses: Vec<_> = connected.iter().map(|daemon| daemon.address.clone().expect("an address")).collect();
     assert_eq!(addresses, network.configs().iter().map(|config| config.dial.to_string()).collect::<Vec<_>>());
-    let together = took(&mut both, "log", 200).await;
+    let together = took(&mut both, "log", 120).await;
     assert!(together < alone.mul_f64(0.75), "{together:?} by two, {alone:?} by one");
     let told = status(&mut both).await;
     assert_eq!(told.daemon.address, told.daemons[0].address);
@@ -99,11 +99,11 @@ async fn what_a_daemon_had_under_way_that_dies_goes_by_the_other() {
     let mut alice = link(&root.path().join("alice"), Daemon::Several(network.configs())).await;
     let mut bob = link(&root.path().join("bob"), Daemon::Several(network.configs())).await;
     daemons(&mut alice, &[LinkStatus::Connected; 2]).await;
-    let sent = pattern(300 * BOX, 3);
+    let sent = pattern(150 * BOX, 3);
     new(&mut alice, "log").await;
     add(&mut bob, "log", share(&mut alice, "log", false).await).await;
     append(&mut alice, "log", &sent).await.expect("accepted");
-    stored(&mut alice, 60).await;
+    stored(&mut alice, 40).await;
     network.console().tell(Command::Stop { daemon: 2 }).await.expect("told");
     daemons(&mut alice, &[LinkStatus::Connected, LinkStatus::NoDaemon]).await;
     let told = status(&mut alice).await;
