@@ -438,6 +438,26 @@ mod tests {
         assert!(!receiver.is_at_rest() && all(&mut receiver, T0) == [9, 10, 11, 12].map(BoxSeq));
     }
 
+    #[test]
+    fn a_read_that_another_daemon_is_to_do_is_asked_for_at_once() {
+        let mut receiver = online(&fast());
+        receiver.handle(T0, ReceiverEvent::Moved { seq: BoxSeq(0) });
+        assert!(!receiver.is_at_rest());
+        assert_eq!(all(&mut receiver, T0), [BoxSeq(0)], "the probe");
+        receiver.handle(T0, answered(0, Answer::Arrived));
+        assert_eq!(all(&mut receiver, T0), [BoxSeq(1), BoxSeq(2)]);
+        receiver.handle(T0, answered(2, Answer::Arrived));
+        let asked = all(&mut receiver, T0);
+        receiver.handle(T0, ReceiverEvent::Moved { seq: BoxSeq(1) });
+        assert_eq!(all(&mut receiver, T0)[0], BoxSeq(1), "before one that has arrived, and not in ten seconds");
+        assert_eq!(receiver.handle(T0, answered(1, Answer::Arrived)), [ReceiverAction::Record { seq: BoxSeq(1) }]);
+        for seq in asked {
+            receiver.handle(T0, ReceiverEvent::Answered { seq, answer: Answer::NotYet });
+        }
+        receiver.handle(T0, ReceiverEvent::Moved { seq: BoxSeq(1) });
+        assert!(receiver.is_at_rest(), "what was answered is not asked for again: {receiver:?}");
+    }
+
     proptest::proptest! {
         /// Boxes come and go missing in any order: each is recorded once, no verdict speaks of an index whose box
         /// is there, and in the end the frontier stands behind the last box with a verdict of its own.
