@@ -5,7 +5,8 @@
 //! a test or a simulation owns the world around it. Times are offsets from an epoch that the shell chooses.
 //!
 //! * [`Delivery`]: the one machine that a shell drives. It takes all decisions about the boxes of all channels.
-//! * `Scheduler`: holds the machines of all channels and says what goes over the network next.
+//! * `Scheduler`: holds the machines of all channels and says what goes over the network next, and by which daemon.
+//! * [`Pin`]: which network is used, where daemons are of several.
 //! * [`Sender`]: takes the sealed boxes of one channel through *launched* to *stored*.
 //! * [`Receiver`]: asks for the boxes of one channel at and past its frontier.
 //! * [`Probes`]: when channels at rest are probed.

@@ -8,7 +8,7 @@
 //!                          │  ▲
 //!                 envelopes│  │answers
 //!                          ▼  │
-//!             thin clients (crypto ×n, traffic, a second) ── daemon
+//!             thin clients (crypto ×n, traffic, a second) ── daemon, for each daemon
 //! ```
 //!
 //! An [`Owner`] is one process's hold on a state directory: the lock, the store, an [`Engine`] and the control socket.
