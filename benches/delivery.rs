@@ -3,13 +3,17 @@
 //!
 //! `scripts/bench delivery` runs it: `-- --runs N` so often (the median of the rates counts), `--boxes N` boxes a row,
 //! `--scale X` times as fast as the networks are, `--profile NAME` one network alone, `--encrypt-ms N` with envelopes that
-//! cost so much of the network's own time. `$PIGEONFS_TEST_PIGEONHOLE_CP` is upstream's program; without it its rows are left
+//! cost so much of the network's own time, `--daemons 1,2,4` with so many daemons of the network (nothing else is measured
+//! then but these rows). `$PIGEONFS_TEST_PIGEONHOLE_CP` is upstream's program; without it its rows are left
 //! out.
 //!
 //! * Rates are in the network's own time: measured, and divided by the scale. λ is a box a second there.
 //! * Ticks: of those that passed from the acceptance of the boxes until no more than a window were left, the part that carried
 //!   a packet of ours, as the daemon counts them; and k, the packets that an operation of the row took.
 //! * Latency: of a message of one box, strict, alone and beside a strict backlog, from its acceptance to a replica's word.
+//! * Several daemons: the same rows with each number of them, as many boxes for each daemon; the last columns are the rate by that
+//!   of one daemon times their number, and by λ times their number over k. Then one of the most that were asked for is killed in the
+//!   middle of a strict backlog.
 //! * `instant`: a file copied into a mount, until it is stored; and read at another mount.
 
 #![allow(clippy::print_stdout, clippy::unwrap_used)] // A table is what it is for.
@@ -39,6 +43,7 @@ struct Asked {
     scale: f64,
     profiles: Vec<String>,
     encrypt_ms: Option<u32>,
+    daemons: Vec<usize>,
     peer: Option<PathBuf>,
 }
 
@@ -56,12 +61,17 @@ fn main() {
         scale: number("--scale").unwrap_or(50.0),
         profiles: value("--profile").map_or_else(|| vec!["docker".into(), "namenlos".into()], |name| vec![name]),
         encrypt_ms: number("--encrypt-ms").map(|ms| ms as u32),
+        daemons: value("--daemons").map_or_else(Vec::new, |list| list.split(',').map(|n| n.parse().unwrap()).collect()),
         peer: std::env::var_os("PIGEONFS_TEST_PIGEONHOLE_CP").map(PathBuf::from),
     };
     let root = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap().block_on(async {
         for profile in &asked.profiles {
-            network(root.path(), profile, &asked).await;
+            if asked.daemons.is_empty() {
+                network(root.path(), profile, &asked).await;
+            }
+            let counts = if asked.daemons.is_empty() { &[1, 2, 4][..] } else { &asked.daemons };
+            several(root.path(), profile, counts, &asked).await;
         }
     });
     if arguments.iter().any(|argument| argument == "--instant") {
@@ -84,7 +94,7 @@ async fn network(root: &Path, profile: &str, asked: &Asked) {
     let mut latencies: [Vec<f64>; 2] = Default::default();
     for run in 0..asked.runs {
         let place = root.join(format!("{profile}-{run}"));
-        let localnet = Localnet::start(&place.join("net"), profile, asked);
+        let localnet = Localnet::start(&place.join("net"), profile, 1, asked);
         let mut alice = Side::open(&place.join("alice"), &localnet).await;
         let mut bob = Side::open(&place.join("bob"), &localnet).await;
         // The first box of a life goes alone: that is not what is measured.
@@ -132,6 +142,76 @@ async fn network(root: &Path, profile: &str, asked: &Asked) {
     );
 }
 
+/// The rows with each number of daemons, and what a daemon costs that dies.
+async fn several(root: &Path, profile: &str, counts: &[usize], asked: &Asked) {
+    let Asked { scale, boxes, runs, .. } = asked;
+    println!(
+        "\n{profile} by several daemons, {scale} times as fast, {boxes} boxes for each of them a row, {runs} runs"
+    );
+    let (of_one, of_all) = ("of n x one", "of n x \u{3bb}/k");
+    println!("{:<34} {:>8} {:>9} {:>7} {:>6} {of_one:>10} {of_all:>10}", "", "boxes/s", "bytes/s", "ticks", "k");
+    let mut alone = [None; 3];
+    for &daemons in counts {
+        let mut rows: [Vec<Sample>; 3] = Default::default();
+        for run in 0..*runs {
+            let place = root.join(format!("{profile}-{daemons}-{run}"));
+            let localnet = Localnet::start(&place.join("net"), profile, daemons, asked);
+            let mut alice = Side::open(&place.join("alice"), &localnet).await;
+            let mut bob = Side::open(&place.join("bob"), &localnet).await;
+            let boxes = boxes * daemons;
+            alice.write("warm", 1, DurabilityStatus::Stored, &localnet, asked).await;
+            rows[0].push(alice.write("couriered", boxes, DurabilityStatus::Couriered, &localnet, asked).await);
+            alice.wait("couriered", None, DurabilityStatus::Stored).await;
+            rows[1].push(alice.write("stored", boxes, DurabilityStatus::Stored, &localnet, asked).await);
+            rows[2].push(bob.read("stored", alice.share("stored").await, boxes, &localnet, asked).await);
+            alice.link.close().await;
+            bob.link.close().await;
+        }
+        let number = daemons as f64;
+        for (at, what) in ["writes, couriered", "writes, stored", "reads"].into_iter().enumerate() {
+            let row = median(&rows[at]).unwrap();
+            let one = *alone[at].get_or_insert(row.rate / number);
+            let (bytes, of_one, of_all) = (row.rate * BOX as f64, row.rate / number / one, row.rate * row.k / number);
+            println!(
+                "{:<34} {:>8.3} {bytes:>9.0} {:>7.3} {:>6.3} {of_one:>10.3} {of_all:>10.3}",
+                format!("{what}, {daemons}"),
+                row.rate,
+                row.ticks,
+                row.k
+            );
+        }
+    }
+    if let Some(&daemons) = counts.iter().max().filter(|daemons| **daemons > 1) {
+        killed(&root.join(format!("{profile}-killed")), profile, daemons, asked).await;
+    }
+}
+
+/// One daemon dies in the middle of a strict backlog.
+async fn killed(place: &Path, profile: &str, daemons: usize, asked: &Asked) {
+    let localnet = Localnet::start(&place.join("net"), profile, daemons, asked);
+    let mut alice = Side::open(&place.join("alice"), &localnet).await;
+    let mut bob = Side::open(&place.join("bob"), &localnet).await;
+    alice.write("warm", 1, DurabilityStatus::Stored, &localnet, asked).await;
+    let boxes = 2 * asked.boxes * daemons;
+    alice.append("stored", boxes, DurabilityStatus::Stored).await;
+    let (part, began) = (|part: f64| (boxes as f64 * part) as u64, Instant::now());
+    let before = alice.rate("stored", part(0.05), part(0.45), asked).await;
+    localnet.ctl(&["stop", &daemons.to_string()]);
+    let after = alice.rate("stored", part(0.5), part(0.95), asked).await;
+    alice.wait("stored", None, DurabilityStatus::Stored).await;
+    let took = began.elapsed().as_secs_f64() * asked.scale;
+    bob.add("stored", alice.share("stored").await).await;
+    bob.wait("stored", Some((boxes * BOX) as u64), DurabilityStatus::Stored).await;
+    let arrived = bob.bytes("stored").await;
+    let whole = if arrived == vec![7; boxes * BOX] { "every byte arrived" } else { "BYTES ARE WRONG" };
+    println!(
+        "one of {daemons} killed: {before:.3} boxes/s before, {after:.3} after ({:.3}); {boxes} boxes in {took:.0} s, {whole}",
+        after / before
+    );
+    alice.link.close().await;
+    bob.link.close().await;
+}
+
 fn median(row: &[Sample]) -> Option<Sample> {
     let mut row = row.to_vec();
     row.sort_by(|one, other| one.rate.total_cmp(&other.rate));
@@ -151,10 +231,14 @@ struct Side {
 
 impl Side {
     async fn open(state: &Path, localnet: &Localnet) -> Self {
-        let config = Config::load(&localnet.state.join("thinclient.toml")).unwrap();
+        let configs = (1..=localnet.daemons).map(|number| match number {
+            1 => "thinclient.toml".to_owned(),
+            _ => format!("thinclient-{number}.toml"),
+        });
+        let configs = configs.map(|name| Config::load(&localnet.state.join(name)).unwrap()).collect();
         let linger = Linger { after_last: Duration::ZERO, after_creation: Duration::ZERO, ..Linger::default() };
         let choices = Some(Choices { linger, ..Choices::default() });
-        let opening = Opening { choices, ..Opening::new(state.to_owned(), Daemon::Fixed(config)) };
+        let opening = Opening { choices, ..Opening::new(state.to_owned(), Daemon::Several(configs)) };
         Self { link: Link::open(opening).await.unwrap() }
     }
 
@@ -199,6 +283,15 @@ impl Side {
     ) -> Sample {
         let before = localnet.stats();
         let began = Instant::now();
+        self.add(name, capability).await;
+        self.wait(name, Some(((boxes - 12) * BOX) as u64), DurabilityStatus::Stored).await;
+        let ticks = Ticks::since(&before, &localnet.stats());
+        self.wait(name, Some((boxes * BOX) as u64), DurabilityStatus::Stored).await;
+        let took = began.elapsed().as_secs_f64() * asked.scale;
+        Sample { rate: boxes as f64 / took, ticks: ticks.sent, k: ticks.k }
+    }
+
+    async fn add(&mut self, name: &str, capability: Secret) {
         let add = Request::Add {
             name: name.into(),
             capability,
@@ -207,11 +300,37 @@ impl Side {
             kept_until: None,
         };
         self.link.request(add).await.unwrap();
-        self.wait(name, Some(((boxes - 12) * BOX) as u64), DurabilityStatus::Stored).await;
-        let ticks = Ticks::since(&before, &localnet.stats());
-        self.wait(name, Some((boxes * BOX) as u64), DurabilityStatus::Stored).await;
-        let took = began.elapsed().as_secs_f64() * asked.scale;
-        Sample { rate: boxes as f64 / took, ticks: ticks.sent, k: ticks.k }
+    }
+
+    /// All that has arrived.
+    async fn bytes(&mut self, name: &str) -> Vec<u8> {
+        let mut all = Vec::new();
+        loop {
+            let offset = all.len() as u64;
+            let read = Request::Read { name: name.into(), offset, follow_ms: 0, timeout_ms: 60_000 };
+            match self.link.request(read).await.unwrap() {
+                Response::Bytes { bytes, end: false } => all.extend(bytes),
+                Response::Bytes { end: true, .. } => return all,
+                other => panic!("bytes: {other:?}"),
+            }
+        }
+    }
+
+    /// Boxes a second that are stored, from one of them to another.
+    async fn rate(&mut self, name: &str, from: u64, to: u64, asked: &Asked) -> f64 {
+        let (first, began) = self.until(name, from).await;
+        let (last, ended) = self.until(name, to).await;
+        (last - first) as f64 / ((ended - began).as_secs_f64() * asked.scale)
+    }
+
+    async fn until(&mut self, name: &str, boxes: u64) -> (u64, Instant) {
+        loop {
+            let stored = self.status(name).await.stored_boxes;
+            if stored >= boxes {
+                return (stored, Instant::now());
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
     }
 
     /// How long messages of one box take, one after another, in seconds of the network.
@@ -271,18 +390,20 @@ impl Ticks {
 struct Localnet {
     process: Child,
     state: PathBuf,
+    daemons: usize,
 }
 
 impl Localnet {
-    fn start(state: &Path, profile: &str, asked: &Asked) -> Self {
+    fn start(state: &Path, profile: &str, daemons: usize, asked: &Asked) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_pigeonfs"));
         command.args([Path::new("localnet"), Path::new("--state"), state]);
         command.args(["--profile", profile, "--time-scale", &asked.scale.to_string()]);
+        command.args(["--daemons", &daemons.to_string()]);
         if let Some(ms) = asked.encrypt_ms {
             command.args(["--encrypt-ms", &ms.to_string()]);
         }
         let process = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-        let localnet = Self { process, state: state.to_owned() };
+        let localnet = Self { process, state: state.to_owned(), daemons };
         while std::os::unix::net::UnixStream::connect(state.join("kpclientd.sock")).is_err() {
             std::thread::sleep(Duration::from_millis(5));
         }
@@ -290,10 +411,13 @@ impl Localnet {
     }
 
     fn stats(&self) -> Value {
+        self.ctl(&["stats"])["stats"].clone()
+    }
+
+    fn ctl(&self, words: &[&str]) -> Value {
         let mut command = Command::new(env!("CARGO_BIN_EXE_pigeonfs"));
-        command.args(["localnet", "ctl", "--json", "--state"]).arg(&self.state).arg("stats");
-        let told: Value = serde_json::from_slice(&command.output().unwrap().stdout).unwrap();
-        told["stats"].clone()
+        command.args(["localnet", "ctl", "--json", "--state"]).arg(&self.state).args(words);
+        serde_json::from_slice(&command.output().unwrap().stdout).unwrap()
     }
 }
 
@@ -350,8 +474,16 @@ fn mounts(root: &Path) {
         assert!(output.status.success(), "{arguments:?}");
         output.stdout
     };
-    let asked = Asked { runs: 1, boxes: 0, scale: 1.0, profiles: Vec::new(), encrypt_ms: None, peer: None };
-    let localnet = Localnet::start(&place.join("net"), "instant", &asked);
+    let asked = Asked {
+        runs: 1,
+        boxes: 0,
+        scale: 1.0,
+        profiles: Vec::new(),
+        encrypt_ms: None,
+        daemons: Vec::new(),
+        peer: None,
+    };
+    let localnet = Localnet::start(&place.join("net"), "instant", 1, &asked);
     let config = localnet.state.join("thinclient.toml");
     let config = config.to_str().unwrap();
     let points = ["alice", "bob"].map(|name| place.join(format!("{name}-files")));

@@ -18,6 +18,8 @@ pub(crate) enum Bug {
     NotFoundIsEnd,
     /// Time that a retry waits for comes, and nobody is woken.
     LoseWakeUp,
+    /// What a daemon had under way that died is done by no other.
+    ForgetWithDaemon,
 }
 
 thread_local! {

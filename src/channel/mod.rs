@@ -5,7 +5,8 @@
 //! a test or a simulation owns the world around it. Times are offsets from an epoch that the shell chooses.
 //!
 //! * [`Delivery`]: the one machine that a shell drives. It takes all decisions about the boxes of all channels.
-//! * `Scheduler`: holds the machines of all channels and says what goes over the network next.
+//! * `Scheduler`: holds the machines of all channels and says what goes over the network next, and by which daemon.
+//! * [`Pin`]: which network is used, where daemons are of several.
 //! * [`Sender`]: takes the sealed boxes of one channel through *launched* to *stored*.
 //! * [`Receiver`]: asks for the boxes of one channel at and past its frontier.
 //! * [`Probes`]: when channels at rest are probed.
@@ -30,14 +31,14 @@ pub use crate::model::Durability;
 pub use adoption::{ADOPTION_READS, Adoption, AdoptionAction, AdoptionEvent, Looked};
 pub use delivery::{
     Action as DeliveryAction, CommitFailure, CommitId, Delivery, DeliveryConfig, Done, Ending, Event as DeliveryEvent,
-    NetworkView, OTHER_NETWORK, Request, Shown, pause_before_retry,
+    Misfit, NetworkView, OTHER_NETWORK, Pin, Request, Shown, pause_before_retry,
 };
 pub use gallop::{Gallop, GallopAction, GallopEvent, LEAST_PROBES, SEARCH_PROBES};
 pub use linger::Linger;
-pub use pace::Pace;
+pub use pace::{JointPace, Pace};
 pub use probes::{PROBE_SHARE, Probes};
 pub use receiver::{Answer, Receiver, ReceiverAction, ReceiverEvent};
-pub use scheduler::{End, Line, OperationId};
+pub use scheduler::{DaemonId, End, Line, MAX_DAEMONS, OperationId};
 pub use sender::{
     Fetched, Foreign, MAX_UNCONFIRMED, Operation, Outcome, ReadBack, Sender, SenderAction, SenderEvent,
     UNCONFIRMED_FOR, Wants,

@@ -126,18 +126,102 @@ impl Pace {
 
     /// How long one operation may take before it is given up and made anew: 120 s + 10R.
     pub fn operation_deadline(&self) -> Duration {
-        Duration::from_secs(120) + 10 * self.round_trip()
+        operation_deadline(self.round_trip())
     }
 
     /// The longest pause between two probes of an idle channel: clamp(40R, 1 s, 300 s).
     pub fn probe_cap(&self) -> Duration {
-        (40 * self.round_trip()).clamp(PROBE_CAP.0, PROBE_CAP.1)
+        probe_cap(self.round_trip())
     }
 
     /// The first pause after something arrived: two round trips, so that the schedule does not answer at once.
     pub fn probe_floor(&self) -> Duration {
-        (2 * self.round_trip()).clamp(Duration::from_millis(50), self.probe_cap())
+        probe_floor(self.round_trip())
     }
+}
+
+/// The pace of the daemons of a network that are used together; of one, its own.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct JointPace {
+    packets_per_second: f64,
+    round_trip: Duration,
+    window_boxes: usize,
+    reserve_boxes: usize,
+}
+
+impl From<&Pace> for JointPace {
+    fn from(pace: &Pace) -> Self {
+        Self::of([pace])
+    }
+}
+
+impl Default for JointPace {
+    fn default() -> Self {
+        Self::from(&Pace::default())
+    }
+}
+
+impl JointPace {
+    /// Of all of these, and they are one at least.
+    pub fn of<'a>(paces: impl IntoIterator<Item = &'a Pace>) -> Self {
+        let none = Self { packets_per_second: 0.0, round_trip: Duration::ZERO, window_boxes: 0, reserve_boxes: 0 };
+        paces.into_iter().fold(none, |sum, pace| Self {
+            packets_per_second: sum.packets_per_second + pace.packets_per_second,
+            round_trip: sum.round_trip.max(pace.round_trip()),
+            window_boxes: sum.window_boxes + pace.window_boxes(),
+            reserve_boxes: sum.reserve_boxes + pace.reserve_boxes(),
+        })
+    }
+
+    /// Packets a second that they can send together.
+    pub fn packets_per_second(&self) -> f64 {
+        self.packets_per_second
+    }
+
+    /// The longest of their round trips.
+    pub fn round_trip(&self) -> Duration {
+        self.round_trip
+    }
+
+    /// Operations that are unanswered at most, over all of them.
+    pub fn window_boxes(&self) -> usize {
+        self.window_boxes
+    }
+
+    /// Envelopes that are made ahead, over all of them.
+    pub fn reserve_boxes(&self) -> usize {
+        self.reserve_boxes
+    }
+
+    /// How long an operation by the slowest may take.
+    pub fn operation_deadline(&self) -> Duration {
+        operation_deadline(self.round_trip)
+    }
+
+    /// The longest pause between two probes of an idle channel, by the longest round trip.
+    pub fn probe_cap(&self) -> Duration {
+        probe_cap(self.round_trip)
+    }
+
+    /// The first pause after something arrived, by the longest round trip.
+    pub fn probe_floor(&self) -> Duration {
+        probe_floor(self.round_trip)
+    }
+}
+
+/// 120 s + 10R.
+fn operation_deadline(round_trip: Duration) -> Duration {
+    Duration::from_secs(120) + 10 * round_trip
+}
+
+/// clamp(40R, 1 s, 300 s).
+fn probe_cap(round_trip: Duration) -> Duration {
+    (40 * round_trip).clamp(PROBE_CAP.0, PROBE_CAP.1)
+}
+
+/// Two round trips, so that the schedule does not answer at once.
+fn probe_floor(round_trip: Duration) -> Duration {
+    (2 * round_trip).clamp(Duration::from_millis(50), probe_cap(round_trip))
 }
 
 /// A float that is beyond usize saturates; the callers cap it.

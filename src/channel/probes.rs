@@ -15,7 +15,7 @@ use rand::rngs::StdRng;
 
 #[cfg(test)]
 use super::bugs::{Bug, has};
-use super::{Pace, Time};
+use super::{JointPace, Time};
 use crate::model::ChannelId;
 
 /// The share of the traffic that probes of idle channels may take, where nobody chose another.
@@ -92,7 +92,7 @@ pub struct Probes {
 
 impl Probes {
     /// A schedule of nothing. `share` is the part of the network's pace that idle channels may take together.
-    pub fn new(share: f64, pace: &Pace) -> Self {
+    pub fn new(share: f64, pace: impl Into<JointPace>) -> Self {
         let mut probes = Self {
             share,
             permissions_per_second: 0.0,
@@ -111,7 +111,8 @@ impl Probes {
     }
 
     /// Follows the network's pace from now on.
-    pub fn set_pace(&mut self, pace: &Pace) {
+    pub fn set_pace(&mut self, pace: impl Into<JointPace>) {
+        let pace = pace.into();
         self.permissions_per_second = (self.share * pace.packets_per_second() / PACKETS).max(1e-6);
         self.floor = pace.probe_floor();
         self.cap = pace.probe_cap();
@@ -297,6 +298,7 @@ mod tests {
     use rand::SeedableRng as _;
 
     use super::*;
+    use crate::channel::Pace;
 
     const HOUR: u64 = 3600;
 

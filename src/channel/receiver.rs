@@ -11,7 +11,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use super::{Pace, Time};
+use super::{JointPace, Time};
 use crate::model::{BoxSeq, MAX_AHEAD_BOXES};
 
 const HOLE_FIRST: Duration = Duration::from_secs(10);
@@ -40,6 +40,11 @@ pub enum ReceiverEvent {
         seq: BoxSeq,
         /// How.
         answer: Answer,
+    },
+    /// A read is done by another daemon of the network, at once.
+    Moved {
+        /// Which box.
+        seq: BoxSeq,
     },
     /// The network became reachable, or ceased to be.
     Online(bool),
@@ -101,8 +106,9 @@ impl Receiver {
         arrived: impl IntoIterator<Item = BoxSeq>,
         past: bool,
         now: Time,
-        pace: &Pace,
+        pace: impl Into<JointPace>,
     ) -> Self {
+        let pace = pace.into();
         let mut receiver = Self {
             window_boxes: 1,
             probe_cap: pace.probe_cap(),
@@ -127,7 +133,8 @@ impl Receiver {
     }
 
     /// Follows the network's pace from now on.
-    pub fn set_pace(&mut self, pace: &Pace) {
+    pub fn set_pace(&mut self, pace: impl Into<JointPace>) {
+        let pace = pace.into();
         // Those whose envelopes are being made among them.
         self.window_boxes = pace.window_boxes() + pace.reserve_boxes();
         self.probe_cap = pace.probe_cap();
@@ -177,6 +184,7 @@ impl Receiver {
         let mut actions = Vec::new();
         match event {
             ReceiverEvent::Answered { seq, answer } => self.answered(now, seq, answer, &mut actions),
+            ReceiverEvent::Moved { seq } => self.moved(now, seq),
             ReceiverEvent::Online(online) => self.online = online,
             ReceiverEvent::Tick => {}
         }
@@ -250,6 +258,21 @@ impl Receiver {
         }
     }
 
+    /// Nothing was learned of the box: it is asked for as if it had not been.
+    fn moved(&mut self, now: Time, seq: BoxSeq) {
+        if !self.asked.remove(&seq) {
+            return;
+        }
+        // Within what is open it is the next one anyway.
+        if self.arrived.last().is_some_and(|last| seq < *last) && seq >= self.frontier.max(self.lost_end) {
+            self.holes.entry(seq).or_insert(Hole { again_at: now, pause: HOLE_FIRST * 2, tries: 0 }).again_at = now;
+        }
+        if self.asked.is_empty() && self.next(now).is_none() {
+            self.opened = 0;
+            self.missing.retain(|seq| self.holes.contains_key(seq));
+        }
+    }
+
     /// Indices that are neither here nor asked for, below a box that has arrived.
     fn note_holes(&mut self, again_at: Time) {
         let Some(&last) = self.arrived.last() else { return };
@@ -264,6 +287,7 @@ impl Receiver {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::channel::Pace;
 
     const T0: Time = Duration::from_secs(100);
 
@@ -412,6 +436,26 @@ mod tests {
         assert_eq!(receiver.handle(T0, answered(7, Answer::NotYet)), [ReceiverAction::Verdict { seq: BoxSeq(7) }]);
         assert_eq!(receiver.handle(T0, answered(8, Answer::Arrived)), [ReceiverAction::Record { seq: BoxSeq(8) }]);
         assert!(!receiver.is_at_rest() && all(&mut receiver, T0) == [9, 10, 11, 12].map(BoxSeq));
+    }
+
+    #[test]
+    fn a_read_that_another_daemon_is_to_do_is_asked_for_at_once() {
+        let mut receiver = online(&fast());
+        receiver.handle(T0, ReceiverEvent::Moved { seq: BoxSeq(0) });
+        assert!(!receiver.is_at_rest());
+        assert_eq!(all(&mut receiver, T0), [BoxSeq(0)], "the probe");
+        receiver.handle(T0, answered(0, Answer::Arrived));
+        assert_eq!(all(&mut receiver, T0), [BoxSeq(1), BoxSeq(2)]);
+        receiver.handle(T0, answered(2, Answer::Arrived));
+        let asked = all(&mut receiver, T0);
+        receiver.handle(T0, ReceiverEvent::Moved { seq: BoxSeq(1) });
+        assert_eq!(all(&mut receiver, T0)[0], BoxSeq(1), "before one that has arrived, and not in ten seconds");
+        assert_eq!(receiver.handle(T0, answered(1, Answer::Arrived)), [ReceiverAction::Record { seq: BoxSeq(1) }]);
+        for seq in asked {
+            receiver.handle(T0, ReceiverEvent::Answered { seq, answer: Answer::NotYet });
+        }
+        receiver.handle(T0, ReceiverEvent::Moved { seq: BoxSeq(1) });
+        assert!(receiver.is_at_rest(), "what was answered is not asked for again: {receiver:?}");
     }
 
     proptest::proptest! {

@@ -10,153 +10,32 @@
 //! * Confirmations of what couriers have, and nothing else, wait for idle slots.
 //! * Idle channels are probed as the [`Probes`] say; their receivers exist only while something is under way.
 //!
+//! There may be several daemons, each a [`Server`] with slots, connections and a pace of its own. What goes next goes by the
+//! one that has most of its slots free. A probe goes by one that is drawn by lot, whatever the others do, so that each has
+//! its part of the probes and no more. What a daemon has under way that is away, or lets an operation wait for too long,
+//! is done by another: see `stranded`.
+//!
 //! The machine waits for nothing and draws its randomness from a seed: the same events at the same times give the same
 //! actions. After each event all that can be done now is done.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
-use std::time::Duration;
+mod event;
+mod server;
+mod stranded;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 
+pub(super) use self::event::{Action, Event};
+pub use self::event::{DaemonId, End, Line, MAX_DAEMONS, OperationId};
+use self::server::{Counts, Crypto, SECOND, Server};
 use super::probes::Probes;
-use super::{
-    Answer, Operation, Outcome, Pace, ReadBack, Receiver, ReceiverAction, ReceiverEvent, Sender, SenderAction,
-    SenderEvent, Time, Wants,
-};
+use super::{JointPace, Operation, Pace, Receiver, ReceiverEvent, Sender, SenderEvent, Time, Wants};
 use crate::model::{BoxSeq, ChannelId};
-
-/// Operations whose first packet has probably not left; with more, the daemon would cease to read us (A.6).
-const UNSENT: f64 = 12.0;
-/// Unanswered operations of the second connection.
-const SECOND: usize = 4;
-/// An encrypt that takes longer has its connection for itself.
-const SLOW_ENCRYPT: Duration = Duration::from_millis(20);
-/// Encrypts that are under way at once on a connection, where they are quick.
-const QUICK_ENCRYPTS: usize = 8;
 
 /// The part of the probes that ask for the box behind the frontier too.
 pub(super) const LOOK_PAST: f64 = 0.25;
-
-/// The number of an operation: never used again by this scheduler.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct OperationId(pub u64);
-
-/// Which connection an operation goes over.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Line {
-    /// The first.
-    Main,
-    /// The one that is open while a short message and a backlog both wait.
-    Second,
-}
-
-/// What the shell tells the scheduler.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Event {
-    /// The network became reachable, or ceased to be. A sender then needs its own [`SenderEvent::Online`], once its boxes
-    /// fit the network.
-    Online(bool),
-    /// To one channel's sender; [`SenderEvent::Ended`] and [`SenderEvent::WasRead`] come as [`Event::Ended`].
-    Sender {
-        /// Whose.
-        channel: ChannelId,
-        /// What happened.
-        event: SenderEvent,
-    },
-    /// Answers [`Action::Load`].
-    Loaded {
-        /// Which channel.
-        channel: ChannelId,
-        /// The first box that has not arrived.
-        frontier: BoxSeq,
-        /// What is missing before this box is lost.
-        lost_end: BoxSeq,
-        /// Boxes past the frontier that have arrived.
-        arrived: Vec<BoxSeq>,
-    },
-    /// Answers [`Action::Load`]: the channel cannot be read now.
-    NotLoaded {
-        /// Which channel.
-        channel: ChannelId,
-    },
-    /// An envelope is made.
-    Prepared {
-        /// For which operation.
-        operation: OperationId,
-    },
-    /// An operation has ended, before or after it was transmitted.
-    Ended {
-        /// Which.
-        operation: OperationId,
-        /// How.
-        end: End,
-    },
-    /// Nothing but time.
-    Tick,
-}
-
-/// How an operation ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum End {
-    /// A write.
-    Written(Outcome),
-    /// A read of an occupied index.
-    WasRead(ReadBack),
-    /// A read.
-    Answered(Answer),
-}
-
-/// What the scheduler wants done.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Action {
-    /// What a sender wants committed or looked up.
-    Sender {
-        /// Whose.
-        channel: ChannelId,
-        /// What.
-        action: SenderAction,
-    },
-    /// What a receiver wants committed.
-    Receiver {
-        /// Whose.
-        channel: ChannelId,
-        /// What.
-        action: ReceiverAction,
-    },
-    /// Look up where a channel stands that is to be probed.
-    Load {
-        /// Which.
-        channel: ChannelId,
-    },
-    /// A channel that was probed is at rest again, with its next probe planned.
-    Rested {
-        /// Which.
-        channel: ChannelId,
-    },
-    /// Make the envelope of an operation, fresh.
-    Prepare {
-        /// Which.
-        operation: OperationId,
-        /// Whose box.
-        channel: ChannelId,
-        /// Which box.
-        seq: BoxSeq,
-        /// What is to be done with it.
-        what: Operation,
-        /// On which crypto connection, counted from 0.
-        crypto: usize,
-    },
-    /// Send the envelope of an operation and wait for its end.
-    Transmit {
-        /// Which.
-        operation: OperationId,
-        /// Over which connection.
-        line: Line,
-    },
-    /// The second connection is needed no longer.
-    CloseSecond,
-}
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Class {
@@ -178,7 +57,10 @@ struct UnderWay {
     seq: BoxSeq,
     what: Operation,
     class: Class,
+    daemon: DaemonId,
     stage: Stage,
+    /// When it will have waited for too long, where another daemon could do it.
+    overdue_at: Option<Time>,
 }
 
 struct Entry<M> {
@@ -187,19 +69,21 @@ struct Entry<M> {
     served: u64,
     wants: Wants,
     timeout: Option<Time>,
+    /// By which daemon a receiver probes; `None`: by any.
+    probes_by: Option<DaemonId>,
 }
 
 impl<M> Entry<M> {
     fn new(machine: M) -> Self {
-        Self { machine, served: 0, wants: Wants::default(), timeout: None }
+        Self { machine, served: 0, wants: Wants::default(), timeout: None, probes_by: None }
     }
 }
 
 /// The scheduler of all channels. See the module's head.
 pub(super) struct Scheduler {
-    pace: Pace,
+    /// By their numbers; one at least.
+    servers: Vec<Server>,
     dice: StdRng,
-    online: bool,
     senders: HashMap<ChannelId, Entry<Sender>>,
     receivers: HashMap<ChannelId, Entry<Receiver>>,
     probes: Probes,
@@ -214,42 +98,10 @@ pub(super) struct Scheduler {
     clock: u64,
     next_operation: u64,
     under_way: BTreeMap<OperationId, UnderWay>,
-    ready: VecDeque<OperationId>,
-    ready_shorts: VecDeque<OperationId>,
-    counts: Counts,
-    /// How many are probably unsent, and when that was so.
-    unsent: (f64, Time),
-    second_open: bool,
+    /// When operations will have waited for too long.
+    overdue: BTreeSet<(Time, OperationId)>,
     /// A channel that left has made room, which is to be filled.
     vacated: bool,
-}
-
-/// Of all that is under way.
-#[derive(Clone, Copy, Debug, Default)]
-struct Counts {
-    preparing: [usize; 16],
-    shorts: usize,
-    bulks: usize,
-    reads: usize,
-    main: usize,
-    second: usize,
-}
-
-impl Counts {
-    fn class(&mut self, class: Class) -> &mut usize {
-        match class {
-            Class::Short => &mut self.shorts,
-            Class::Bulk => &mut self.bulks,
-            Class::Read => &mut self.reads,
-        }
-    }
-
-    fn line(&mut self, line: Line) -> &mut usize {
-        match line {
-            Line::Main => &mut self.main,
-            Line::Second => &mut self.second,
-        }
-    }
 }
 
 impl Scheduler {
@@ -257,9 +109,8 @@ impl Scheduler {
     pub(super) fn new(pace: Pace, probe_share: f64, seed: u64) -> Self {
         Self {
             probes: Probes::new(probe_share, &pace),
-            pace,
+            servers: vec![Server::new(pace)],
             dice: StdRng::seed_from_u64(seed),
-            online: false,
             senders: HashMap::new(),
             receivers: HashMap::new(),
             loading: HashSet::new(),
@@ -271,24 +122,60 @@ impl Scheduler {
             clock: 0,
             next_operation: 0,
             under_way: BTreeMap::new(),
-            ready: VecDeque::new(),
-            ready_shorts: VecDeque::new(),
-            counts: Counts::default(),
-            unsent: (0.0, Time::ZERO),
-            second_open: false,
+            overdue: BTreeSet::new(),
             vacated: false,
         }
     }
 
-    /// The network's pace, as it was measured so far.
-    pub(super) fn pace(&self) -> &Pace {
-        &self.pace
+    /// The pace of all daemons that are there together, as it was measured so far; where none is, of all that were.
+    pub(super) fn pace(&self) -> JointPace {
+        let online = self.is_online();
+        JointPace::of(self.servers.iter().filter(|server| server.online || !online).map(|server| &server.pace))
     }
 
-    /// Starts from another document's numbers.
-    pub(super) fn set_pace(&mut self, pace: Pace) {
-        self.pace = pace;
-        self.probes.set_pace(&self.pace);
+    /// The pace of one daemon, as it was measured so far.
+    pub(super) fn pace_of(&self, daemon: DaemonId) -> &Pace {
+        &self.servers.get(usize::from(daemon.0)).unwrap_or(&self.servers[0]).pace
+    }
+
+    /// The same of all that were ever there, by their numbers.
+    pub(super) fn paces(&self) -> impl Iterator<Item = &Pace> {
+        self.servers.iter().map(|server| &server.pace)
+    }
+
+    /// Takes in what a daemon's newest document says. What was measured stands, where the document says the same as before.
+    ///
+    /// # Panics
+    /// If it is beyond [`MAX_DAEMONS`].
+    pub(super) fn set_document(&mut self, daemon: DaemonId, pace: Pace) {
+        let server = self.server_mut(daemon);
+        if !server.pace.is_of_same_document_as(&pace) {
+            server.pace = pace;
+            self.probes.set_pace(self.pace());
+        }
+    }
+
+    fn server(&self, daemon: DaemonId) -> &Server {
+        &self.servers[usize::from(daemon.0)]
+    }
+
+    fn server_mut(&mut self, daemon: DaemonId) -> &mut Server {
+        let at = usize::from(daemon.0);
+        assert!(at < MAX_DAEMONS, "there are no more than {MAX_DAEMONS} daemons");
+        while self.servers.len() <= at {
+            self.servers.push(Server::new(Pace::default()));
+        }
+        &mut self.servers[at]
+    }
+
+    fn is_online(&self) -> bool {
+        self.servers.iter().any(|server| server.online)
+    }
+
+    /// The daemons that are there.
+    fn online(&self) -> impl Iterator<Item = DaemonId> {
+        let all = (0..).map(DaemonId).zip(&self.servers);
+        all.filter(|(_, server)| server.online).map(|(daemon, _)| daemon)
     }
 
     /// Takes the sender of a channel in, in place of one that it may have.
@@ -334,8 +221,9 @@ impl Scheduler {
     }
 
     /// Operations that were transmitted and are unanswered.
-    pub(super) fn unanswered(&self) -> usize {
-        self.counts.main + self.counts.second
+    #[cfg(test)]
+    fn unanswered(&self) -> usize {
+        self.servers.iter().map(|server| server.counts.unanswered()).sum()
     }
 
     /// Forgets a channel; the ends of its operations are passed over from now on.
@@ -358,16 +246,15 @@ impl Scheduler {
     /// When [`Event::Tick`] is due.
     pub(super) fn next_timeout(&self, now: Time) -> Option<Time> {
         let timer = self.timers.first().map(|&(at, _)| at);
-        if !self.online {
+        if !self.is_online() {
             return timer;
         }
         if self.vacated {
             return Some(now);
         }
-        let unsent =
-            (!self.ready.is_empty() || !self.ready_shorts.is_empty()).then(|| self.unsent_until(now)).flatten();
+        let room = self.servers.iter().filter(|server| server.online).filter_map(|server| server.next_room(now));
         let probe = self.may_load().then(|| self.probes.next_timeout()).flatten();
-        [timer, unsent, probe].into_iter().flatten().min()
+        timer.into_iter().chain(room).chain(probe).chain(self.next_stranded(now)).min()
     }
 
     /// Takes an event in and says what is to be done.
@@ -375,14 +262,15 @@ impl Scheduler {
         let mut actions = Vec::new();
         self.vacated = false;
         match event {
-            Event::Online(online) => self.set_online(now, online, &mut actions),
+            Event::Online(daemon, online) => self.set_online(now, daemon, online, &mut actions),
             Event::Sender { channel, event } => self.tell_sender(now, channel, event, &mut actions),
             Event::Loaded { channel, frontier, lost_end, arrived } => {
                 if self.loading.remove(&channel) {
                     let past = self.dice.random_bool(LOOK_PAST);
-                    let receiver = Receiver::new(frontier, lost_end, arrived, past, now, &self.pace);
-                    self.receivers.insert(channel, Entry::new(receiver));
-                    self.tell_receiver(now, channel, ReceiverEvent::Online(self.online), &mut actions);
+                    let receiver = Receiver::new(frontier, lost_end, arrived, past, now, self.pace());
+                    let probes_by = self.draw_daemon();
+                    self.receivers.insert(channel, Entry { probes_by, ..Entry::new(receiver) });
+                    self.tell_receiver(now, channel, ReceiverEvent::Online(self.is_online()), &mut actions);
                 }
             }
             Event::NotLoaded { channel } => {
@@ -405,14 +293,17 @@ impl Scheduler {
                 self.tell_receiver(now, channel, ReceiverEvent::Tick, &mut actions);
             }
         }
-        if self.online {
+        if self.is_online() {
+            self.move_stranded(now, &mut actions);
             self.fill(now, &mut actions);
         }
         actions
     }
 
-    fn set_online(&mut self, now: Time, online: bool, actions: &mut Vec<Action>) {
-        self.online = online;
+    fn set_online(&mut self, now: Time, daemon: DaemonId, online: bool, actions: &mut Vec<Action>) {
+        self.server_mut(daemon).set_online(now, online);
+        self.probes.set_pace(self.pace());
+        let online = self.is_online();
         if !online {
             let mut channels: Vec<_> = self.senders.keys().copied().collect();
             channels.sort_unstable();
@@ -428,8 +319,11 @@ impl Scheduler {
     }
 
     fn tell_sender(&mut self, now: Time, channel: ChannelId, event: SenderEvent, actions: &mut Vec<Action>) {
-        // One channel launches a window ahead; many launch less each, as each is served less.
-        let window = (self.pace.window_boxes() / self.bulks.len().max(1)).max(4);
+        // One channel launches a window ahead; many launch less each, as each is served less. What several daemons have under
+        // way is never quite even, so that the envelopes that wait at one are no use to another that has none.
+        let (pace, several) = (self.pace(), self.online().nth(1).is_some());
+        let window = pace.window_boxes() + if several { pace.reserve_boxes() } else { 0 };
+        let window = (window / self.bulks.len().max(1)).max(4);
         let Some(entry) = self.senders.get_mut(&channel) else { return };
         entry.machine.set_window(window);
         let told = entry.machine.handle(now, event);
@@ -458,14 +352,15 @@ impl Scheduler {
     }
 
     fn tell_receiver(&mut self, now: Time, channel: ChannelId, event: ReceiverEvent, actions: &mut Vec<Action>) {
+        let pace = self.pace();
         let Some(entry) = self.receivers.get_mut(&channel) else { return };
-        entry.machine.set_pace(&self.pace);
+        entry.machine.set_pace(pace);
         let told = entry.machine.handle(now, event);
         actions.extend(told.into_iter().map(|action| Action::Receiver { channel, action }));
         if entry.machine.is_at_rest() {
             let entry = self.receivers.remove(&channel).expect("just seen");
             self.unlist(channel, entry.served, entry.timeout);
-            self.probes.set_pace(&self.pace);
+            self.probes.set_pace(pace);
             self.probes.rest(now, channel, entry.machine.has_hit(), &mut self.dice);
             actions.push(Action::Rested { channel });
         } else {
@@ -503,22 +398,20 @@ impl Scheduler {
         let Some(op) = self.under_way.get_mut(&operation) else { return };
         let Stage::Preparing { crypto, since, behind } = op.stage else { return };
         op.stage = Stage::Ready;
-        if op.class == Class::Short { &mut self.ready_shorts } else { &mut self.ready }.push_back(operation);
-        self.counts.preparing[crypto] -= 1;
-        self.pace.measure_encrypt(now.saturating_sub(since) / behind);
+        let server = &mut self.servers[usize::from(op.daemon.0)];
+        if op.class == Class::Short { &mut server.ready_shorts } else { &mut server.ready }.push_back(operation);
+        server.counts.preparing[crypto] -= 1;
+        server.pace.measure_encrypt(now.saturating_sub(since) / behind);
     }
 
     fn ended(&mut self, now: Time, operation: OperationId, end: End, actions: &mut Vec<Action>) {
         let Some(op) = self.take_out(operation) else { return };
         if let Stage::Transmitted { since, beside, .. } = op.stage
-            && !matches!(
-                end,
-                End::Written(Outcome::Again | Outcome::Stale)
-                    | End::WasRead(ReadBack::Unknown)
-                    | End::Answered(Answer::Unknown)
-            )
+            && end.is_answer()
         {
-            self.pace.measure(now.saturating_sub(since), op.what.packets(), beside);
+            let server = self.server_mut(op.daemon);
+            server.pace.measure(now.saturating_sub(since), op.what.packets(), beside);
+            server.credit.gain(server.slots());
         }
         let (channel, seq) = (op.channel, op.seq);
         match end {
@@ -534,14 +427,18 @@ impl Scheduler {
 
     fn take_out(&mut self, operation: OperationId) -> Option<UnderWay> {
         let op = self.under_way.remove(&operation)?;
-        *self.counts.class(op.class) -= 1;
+        if let Some(at) = op.overdue_at {
+            self.overdue.remove(&(at, operation));
+        }
+        let server = self.server_mut(op.daemon);
+        *server.counts.class(op.class) -= 1;
         match op.stage {
-            Stage::Preparing { crypto, .. } => self.counts.preparing[crypto] -= 1,
+            Stage::Preparing { crypto, .. } => server.counts.preparing[crypto] -= 1,
             Stage::Ready => {
-                self.ready.retain(|&other| other != operation);
-                self.ready_shorts.retain(|&other| other != operation);
+                server.ready.retain(|&other| other != operation);
+                server.ready_shorts.retain(|&other| other != operation);
             }
-            Stage::Transmitted { line, .. } => *self.counts.line(line) -= 1,
+            Stage::Transmitted { line, .. } => *server.counts.line(line) -= 1,
         }
         Some(op)
     }
@@ -555,64 +452,94 @@ impl Scheduler {
             actions.push(Action::Load { channel });
         }
         loop {
-            if self.transmit(now, actions) {
-                continue;
+            for daemon in self.online().collect::<Vec<_>>() {
+                self.transmit(now, daemon, actions);
             }
             if !self.prepare(now, actions) {
                 break;
             }
         }
-        if self.second_open && self.counts.second == 0 && self.counts.shorts == 0 && self.counts.bulks == 0 {
-            self.second_open = false;
-            actions.push(Action::CloseSecond);
+        for (daemon, server) in (0..).map(DaemonId).zip(&mut self.servers) {
+            if server.online && server.close_second() {
+                actions.push(Action::CloseSecond { daemon });
+            }
         }
     }
 
     /// Channels are woken only as fast as their probes find slots.
     fn may_load(&self) -> bool {
-        self.loading.len() + self.reads.len() < self.pace.window_boxes()
+        self.loading.len() + self.reads.len() < self.pace().window_boxes()
     }
 
-    fn transmit(&mut self, now: Time, actions: &mut Vec<Action>) -> bool {
-        if self.unsent_until(now).is_some() {
-            return false;
+    /// By which daemon a channel is probed, by lot: each has its part of the probes, as its pace is of that of all.
+    /// `None`: there is no choice.
+    fn draw_daemon(&mut self) -> Option<DaemonId> {
+        let of_all: Vec<_> = self.online().filter(|&daemon| !self.server(daemon).credit.lags()).collect();
+        if of_all.len() < 2 {
+            return None;
         }
-        let window = self.pace.window_boxes();
-        let room = self.counts.main < window;
-        let taken = if self.ready_shorts.is_empty() {
-            room.then(|| self.ready.pop_front()).flatten().map(|operation| (operation, Line::Main))
-        } else if self.counts.main + 3 < window {
-            // The queue before it is short.
-            self.ready_shorts.pop_front().map(|operation| (operation, Line::Main))
-        } else if self.counts.second < SECOND {
-            self.ready_shorts.pop_front().map(|operation| (operation, Line::Second))
-        } else {
-            room.then(|| self.ready.pop_front()).flatten().map(|operation| (operation, Line::Main))
-        };
-        let Some((operation, line)) = taken else { return false };
-        self.second_open |= line == Line::Second;
-        *self.counts.line(line) += 1;
-        self.unsent = (self.unsent_at(now) + 1.0, now);
-        let beside = self.unanswered();
-        if let Some(op) = self.under_way.get_mut(&operation) {
-            op.stage = Stage::Transmitted { line, since: now, beside };
+        let pace = |daemon: &DaemonId| self.server(*daemon).pace.packets_per_second();
+        let sum: f64 = of_all.iter().map(pace).sum();
+        let mut left = self.dice.random::<f64>() * sum;
+        let drawn = of_all.iter().find(|daemon| {
+            left -= self.server(**daemon).pace.packets_per_second();
+            left < 0.0
+        });
+        drawn.or(of_all.last()).copied()
+    }
+
+    /// By which daemon a channel is to be read, where that was drawn and is so still.
+    fn probes_by(&self, channel: ChannelId) -> Option<DaemonId> {
+        let entry = self.receivers.get(&channel)?;
+        let usable = |daemon: &DaemonId| self.server(*daemon).online && !self.server(*daemon).credit.lags();
+        entry.probes_by.filter(|daemon| !entry.machine.has_hit() && usable(daemon))
+    }
+
+    /// Has a daemon send all that it has room for.
+    fn transmit(&mut self, now: Time, daemon: DaemonId, actions: &mut Vec<Action>) {
+        while let Some((operation, line)) = self.server_mut(daemon).transmit(now) {
+            let beside = self.server(daemon).counts.unanswered();
+            if let Some(op) = self.under_way.get_mut(&operation) {
+                op.stage = Stage::Transmitted { line, since: now, beside };
+            }
+            self.watch(now, operation);
+            actions.push(Action::Transmit { operation, daemon, line });
         }
-        actions.push(Action::Transmit { operation, line });
-        true
     }
 
     /// Begins one more operation, where there is room to make its envelope.
     fn prepare(&mut self, now: Time, actions: &mut Vec<Action>) -> bool {
-        let connections = self.pace.crypto_connections();
-        let (crypto, load) = (0..connections)
-            .map(|at| (at, self.counts.preparing[at]))
-            .min_by_key(|&(_, load)| load)
-            .expect("one connection at least");
-        let quick = self.pace.encrypt() < SLOW_ENCRYPT;
-        if load >= if quick { QUICK_ENCRYPTS } else { 1 } {
-            return false;
+        for daemon in self.by_load(now) {
+            if let Some(crypto) = self.server(daemon).crypto()
+                && let Some(chosen) = self.choose(daemon)
+            {
+                self.begin(now, daemon, crypto, chosen, actions);
+                return true;
+            }
         }
-        let Some((class, channel, confirms)) = self.choose() else { return false };
+        false
+    }
+
+    /// The daemons that may begin something, the one first that has most of its slots free; among equals by lot.
+    fn by_load(&mut self, now: Time) -> Vec<DaemonId> {
+        let mut all: Vec<_> = self.online().filter(|&daemon| self.may_begin(now, daemon)).collect();
+        if all.len() > 1 {
+            let mut keyed: Vec<(f64, u32, DaemonId)> =
+                all.iter().map(|&daemon| (self.server(daemon).load(), self.dice.random(), daemon)).collect();
+            keyed.sort_by(|one, other| one.0.total_cmp(&other.0).then(one.1.cmp(&other.1)));
+            all = keyed.into_iter().map(|(.., daemon)| daemon).collect();
+        }
+        all
+    }
+
+    fn begin(
+        &mut self,
+        now: Time,
+        daemon: DaemonId,
+        Crypto { connection: crypto, load }: Crypto,
+        (class, channel, confirms): (Class, ChannelId, bool),
+        actions: &mut Vec<Action>,
+    ) {
         let taken = match class {
             Class::Read => {
                 let entry = self.receivers.get_mut(&channel).expect("it is listed");
@@ -625,8 +552,7 @@ impl Scheduler {
         };
         let Some((seq, what)) = taken else {
             // Time has passed since it was listed.
-            self.relist(now, channel, class);
-            return true;
+            return self.relist(now, channel, class);
         };
         self.count_served(channel, class, what.packets());
         self.relist(now, channel, class);
@@ -634,18 +560,22 @@ impl Scheduler {
         self.next_operation += 1;
         let behind = u32::try_from(load).unwrap_or(u32::MAX) + 1;
         let stage = Stage::Preparing { crypto, since: now, behind };
-        self.under_way.insert(operation, UnderWay { channel, seq, what, class, stage });
-        self.counts.preparing[crypto] += 1;
-        *self.counts.class(class) += 1;
-        actions.push(Action::Prepare { operation, channel, seq, what, crypto });
-        true
+        let op = UnderWay { channel, seq, what, class, daemon, stage, overdue_at: None };
+        self.under_way.insert(operation, op);
+        let counts = &mut self.server_mut(daemon).counts;
+        counts.preparing[crypto] += 1;
+        *counts.class(class) += 1;
+        self.watch(now, operation);
+        actions.push(Action::Prepare { operation, channel, seq, what, daemon, crypto });
     }
 
-    /// Who is next, and whether it is for a confirmation in an idle slot.
-    fn choose(&self) -> Option<(Class, ChannelId, bool)> {
-        let slots = self.pace.window_boxes() + self.pace.reserve_boxes();
-        let Counts { shorts, bulks, reads, .. } = self.counts;
-        let (write, read) = (self.bulks.first(), self.reads.first());
+    /// Who is next to be served by a daemon, and whether it is for a confirmation in an idle slot.
+    fn choose(&self, daemon: DaemonId) -> Option<(Class, ChannelId, bool)> {
+        let server = self.server(daemon);
+        let slots = server.slots();
+        let Counts { shorts, bulks, reads, .. } = server.counts;
+        let write = self.bulks.first();
+        let read = self.reads.iter().find(|(_, channel)| self.probes_by(*channel).is_none_or(|by| by == daemon));
         let others_wait = write.is_some() || read.is_some();
         // Many short messages are a backlog too.
         if let Some(&(_, channel)) = self.shorts.first()
@@ -686,21 +616,6 @@ impl Scheduler {
         *served += u64::from(packets);
         self.clock = self.clock.max(before);
         self.unlist(channel, before, timeout);
-    }
-
-    /// How many operations' first packets wait in the daemon, as its ticks go; never more than are unanswered.
-    fn unsent_at(&self, now: Time) -> f64 {
-        let (unsent, at) = self.unsent;
-        let sent = now.saturating_sub(at).as_secs_f64() * self.pace.packets_per_second();
-        let unanswered = u32::try_from(self.unanswered()).unwrap_or(u32::MAX);
-        (unsent - sent).clamp(0.0, f64::from(unanswered))
-    }
-
-    /// When there will be room for one more; `None`: there is.
-    fn unsent_until(&self, now: Time) -> Option<Time> {
-        let excess = self.unsent_at(now) - (UNSENT - 1.0);
-        // A hundredth of an operation is no reason to wait; it keeps rounding from waiting for ever.
-        (excess > 0.01).then(|| now + Duration::from_secs_f64(excess / self.pace.packets_per_second()))
     }
 }
 

@@ -115,6 +115,12 @@ pub enum SenderEvent {
         /// What it holds.
         found: ReadBack,
     },
+    /// What was under way for a box is done by another daemon of the network: at once, and strict where it is a write, as
+    /// the first one may have done it.
+    Moved {
+        /// Which box.
+        seq: BoxSeq,
+    },
     /// The network became reachable, or ceased to be.
     Online(bool),
     /// Nothing but time.
@@ -209,11 +215,13 @@ struct InHand {
     tries: u32,
     /// When it came into its map.
     since: Time,
+    /// Only a replica's word counts for it, whatever the channel's durability.
+    strict: bool,
 }
 
 impl InHand {
     fn ready(since: Time, not_before: Time) -> Self {
-        Self { phase: Phase::Ready { not_before }, tries: 0, since }
+        Self { phase: Phase::Ready { not_before }, tries: 0, since, strict: false }
     }
 
     fn due(&self) -> Option<Time> {
@@ -359,6 +367,7 @@ impl Sender {
             SenderEvent::LaunchFailed { boxes } => self.launch_failed(now, boxes),
             SenderEvent::Ended { seq, outcome } => self.ended(now, seq, outcome, &mut actions),
             SenderEvent::WasRead { seq, found } => self.was_read(now, seq, found, &mut actions),
+            SenderEvent::Moved { seq } => self.moved(now, seq),
             SenderEvent::Online(online) => self.online = online,
             SenderEvent::Tick => {}
         }
@@ -464,6 +473,16 @@ impl Sender {
         }
     }
 
+    fn moved(&mut self, now: Time, seq: BoxSeq) {
+        let Some(held) = self.held(seq) else { return };
+        held.strict = true;
+        match held.phase {
+            Phase::Sent => held.phase = Phase::Ready { not_before: now },
+            Phase::Reading => held.phase = Phase::ReadLater { not_before: now },
+            Phase::Launching | Phase::Ready { .. } | Phase::ReadLater { .. } => {}
+        }
+    }
+
     fn confirm(&mut self, seq: BoxSeq, actions: &mut Vec<SenderAction>) {
         if self.in_hand.remove(&seq).is_some() || self.unconfirmed.remove(&seq).is_some() {
             if self.untrusted_from.is_some_and(|from| seq >= from) {
@@ -522,7 +541,7 @@ impl Sender {
                 break;
             }
             self.waiting.pop_front();
-            self.in_hand.insert(seq, InHand { phase: Phase::Launching, tries: 0, since: now });
+            self.in_hand.insert(seq, InHand { phase: Phase::Launching, tries: 0, since: now, strict: false });
             #[cfg(test)]
             if has(Bug::SkipIntentCommit) {
                 self.set(seq, Phase::Ready { not_before: now });
@@ -556,7 +575,7 @@ impl Sender {
 fn begin(held: &mut InHand, strict: bool) -> Operation {
     let (phase, operation) = match held.phase {
         Phase::ReadLater { .. } => (Phase::Reading, Operation::ReadBack),
-        _ => (Phase::Sent, Operation::Write { strict }),
+        _ => (Phase::Sent, Operation::Write { strict: strict || held.strict }),
     };
     held.phase = phase;
     operation

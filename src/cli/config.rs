@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-use clap::{Arg, ArgMatches, Args, Command, parser::ValueSource};
+use clap::{Arg, ArgAction, ArgMatches, Args, Command, parser::ValueSource};
 use serde_json::json;
 use toml::Value;
 
@@ -20,8 +20,8 @@ const NOT_IN_FILE: &[&str] = &["help", "version", "json"];
 #[derive(Args, Debug)]
 #[command(after_help = "\
 The file is $XDG_CONFIG_HOME/pigeonfs/config.toml, else ~/.config/pigeonfs/config.toml. It is in TOML: a line for each option
-of `pigeonfs mount`, with the same name and the same values as on the command line. What is typed goes before what the file
-says. `state` holds for all verbs, the others for `mount`.
+of `pigeonfs mount`, with the same name and the same values as on the command line, or a list of them where the option may
+repeat: config = [\"one.toml\", \"other.toml\"]. What is typed goes before what the file says. `state` holds for all verbs, the others for `mount`.
 
 Examples:
   pigeonfs config > ~/.config/pigeonfs/config.toml
@@ -67,7 +67,7 @@ impl File {
             let Some(known) = known else {
                 return Err(wrong(&file.path, &format!("there is no option {name:?}")));
             };
-            file.word(name, value, &known)?;
+            file.words_of(name, value, &known)?;
         }
         Ok(file)
     }
@@ -86,11 +86,22 @@ impl File {
             let name = name.replace('_', "-");
             let Some(arg) = options.iter().find(|arg| arg.get_long() == Some(&name)) else { continue };
             let left_out = name == "state" || typed(arg) || (network && NETWORK.contains(&name.as_str()));
-            if !left_out && let Some(word) = self.word(&name, value, arg)? {
-                words.push(word);
+            if !left_out {
+                words.extend(self.words_of(&name, value, arg)?);
             }
         }
         Ok(words)
+    }
+
+    /// One word, or as many as a list has, where the option may repeat.
+    fn words_of(&self, name: &str, value: &Value, arg: &Arg) -> Result<Vec<OsString>, Failure> {
+        let one = |value| self.word(name, value, arg);
+        match value {
+            Value::Array(values) if matches!(arg.get_action(), ArgAction::Append) => {
+                values.iter().filter_map(|value| one(value).transpose()).collect()
+            }
+            value => Ok(one(value)?.into_iter().collect()),
+        }
     }
 
     fn word(&self, name: &str, value: &Value, arg: &Arg) -> Result<Option<OsString>, Failure> {
@@ -209,7 +220,7 @@ fn example_of(arg: &Arg) -> String {
     let name = arg.get_long().unwrap_or_default();
     if !arg.get_action().takes_values() {
         return match arg.get_action() {
-            clap::ArgAction::Count => format!("{name} = true"),
+            ArgAction::Count => format!("{name} = true"),
             _ => format!("{name} = false"),
         };
     }

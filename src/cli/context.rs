@@ -90,7 +90,7 @@ impl Context {
             self.ask_for_key()?;
         }
         let signals = Signals::take()?;
-        let chosen = daemon.choose(self).await?;
+        let chosen = Box::pin(daemon.choose(self)).await?;
         let opening = Opening {
             making: self.making,
             unlock: self.keys.unlock(),

@@ -6,6 +6,7 @@ use clap::Args;
 
 use super::context::Context;
 use super::localnet::PaceArgs;
+use crate::channel::MAX_DAEMONS;
 use crate::engine::Daemon;
 use crate::engine::control::{Failure, FailureKind};
 use crate::localnet::{Localnet, LocalnetError, Options, Settings};
@@ -15,9 +16,9 @@ use crate::thin::{Config, ConfigError, Discovery, Environment, Trust};
 #[derive(Args, Clone, Debug, Default)]
 #[command(next_help_heading = "Which network")]
 pub(super) struct DaemonArgs {
-    /// The daemon's thinclient.toml
+    /// The daemon's thinclient.toml. May repeat: several daemons of one network share the work, each at its own pace
     #[arg(long, value_name = "FILE", conflicts_with_all = ["daemon", "localnet"])]
-    config: Option<PathBuf>,
+    config: Vec<PathBuf>,
     /// The daemon's address: tcp://HOST:PORT, unix:///PATH, @NAME or ws://HOST:PORT
     #[arg(long, value_name = "ADDR", conflicts_with = "localnet")]
     daemon: Option<String>,
@@ -43,6 +44,8 @@ pub(super) enum DaemonChoice {
     Localnet(Box<Settings>),
     /// What was named, or what is found.
     Found(Discovery),
+    /// Several daemons of one network, all of them named.
+    Several(Vec<Discovery>),
 }
 
 impl DaemonArgs {
@@ -60,7 +63,20 @@ impl DaemonArgs {
         }
         let environment = Environment::of_process();
         let trust = Trust { user: self.daemon_user, remote: self.allow_remote_daemon };
-        Ok(DaemonChoice::Found(Discovery { daemon: self.daemon, config: self.config, trust, environment }))
+        let found = Discovery { daemon: self.daemon, config: None, trust, environment };
+        let mut named: Vec<_> =
+            self.config.into_iter().map(|config| Discovery { config: Some(config), ..found.clone() }).collect();
+        Ok(match named.len() {
+            0 => DaemonChoice::Found(found),
+            1 => DaemonChoice::Found(named.remove(0)),
+            count if count > MAX_DAEMONS => {
+                return Err(Failure::new(
+                    FailureKind::Usage,
+                    format!("--config names {count} daemons, and no more than {MAX_DAEMONS} can be used at once"),
+                ));
+            }
+            _ => DaemonChoice::Several(named),
+        })
     }
 }
 
@@ -80,22 +96,35 @@ impl DaemonChoice {
             Self::Found(discovery) => match Config::discover(&discovery) {
                 Ok(config) => Daemon::Fixed(config),
                 Err(ConfigError::NotFound { .. }) => Daemon::Discover(discovery),
-                Err(error @ ConfigError::Remote { .. }) => {
-                    return Err(Failure::new(FailureKind::Usage, error.to_string())
-                        .hint("--allow-remote-daemon allows it; a tunnel (ssh -L) to the daemon is safer"));
-                }
-                Err(error @ ConfigError::Foreign { .. }) => {
-                    return Err(Failure::new(FailureKind::Refused, error.to_string()).hint(
-                        "name the file with --config if it is to be used; the environment may be another user's",
-                    ));
-                }
-                Err(error) => {
-                    return Err(Failure::new(FailureKind::Usage, error.to_string())
-                        .hint("a thinclient.toml says how to dial the daemon; upstream's kpclientd comes with one"));
-                }
+                Err(error) => return Err(wrong(&error)),
             },
+            Self::Several(named) => {
+                let mut configs: Vec<Config> = Vec::new();
+                for discovery in named {
+                    let config = Config::discover(&discovery).map_err(|error| wrong(&error))?;
+                    if configs.iter().any(|other| other.dial == config.dial) {
+                        let text = format!("--config names the daemon at {} twice", config.dial);
+                        return Err(Failure::new(FailureKind::Usage, text)
+                            .hint("one daemon sends at one pace, however often it is named"));
+                    }
+                    configs.push(config);
+                }
+                Daemon::Several(configs)
+            }
         };
         Ok(Chosen { engine, localnet: None })
+    }
+}
+
+/// Why a daemon that was named, or a file that was found, cannot be used.
+fn wrong(error: &ConfigError) -> Failure {
+    match error {
+        ConfigError::Remote { .. } => Failure::new(FailureKind::Usage, error.to_string())
+            .hint("--allow-remote-daemon allows it; a tunnel (ssh -L) to the daemon is safer"),
+        ConfigError::Foreign { .. } => Failure::new(FailureKind::Refused, error.to_string())
+            .hint("name the file with --config if it is to be used; the environment may be another user's"),
+        _ => Failure::new(FailureKind::Usage, error.to_string())
+            .hint("a thinclient.toml says how to dial the daemon; upstream's kpclientd comes with one"),
     }
 }
 

@@ -15,7 +15,7 @@ use super::{Stop, name};
 use crate::engine::control::{Failure, Request, Response};
 use crate::engine::status::{
     ChannelStatus, ContactStage, ContactStatus, DaemonStatus, DurabilityStatus, LinkStatus, RecordStatus, RoleStatus,
-    unix_seconds,
+    Status, unix_seconds,
 };
 use crate::store::{ChannelName, StoreError};
 use crate::text::shown;
@@ -94,11 +94,10 @@ fn show(context: &Context, answer: Response) -> Result<(), Stop> {
         Response::Status(status) if context.json => output::json(&status),
         Response::Channel(channel) if context.json => output::json(&channel),
         Response::Status(status) => {
-            output::table(&[
-                ["state".to_owned(), context.state.display().to_string()],
-                ["daemon".to_owned(), daemon(&status.daemon)],
-                ["spool".to_owned(), format!("{} accepted and not yet stored", size(status.spool_bytes))],
-            ])?;
+            let mut rows = vec![["state".to_owned(), context.state.display().to_string()]];
+            rows.extend(daemons(&status).into_iter().map(|text| ["daemon".to_owned(), text]));
+            rows.push(["spool".to_owned(), format!("{} accepted and not yet stored", size(status.spool_bytes))]);
+            output::table(&rows)?;
             if status.channels.is_empty() && status.contacts.is_empty() {
                 how_to_begin();
                 return Ok(());
@@ -151,7 +150,15 @@ pub(super) fn contacts(contacts: &[ContactStatus]) -> Result<(), Stop> {
     Ok(())
 }
 
-pub(super) fn daemon(daemon: &DaemonStatus) -> String {
+/// A line for each daemon.
+pub(super) fn daemons(status: &Status) -> Vec<String> {
+    match &status.daemons[..] {
+        [] => vec![daemon(&status.daemon)],
+        several => several.iter().map(daemon).collect(),
+    }
+}
+
+fn daemon(daemon: &DaemonStatus) -> String {
     let address = daemon.address.as_deref().map(|address| format!(" {address}")).unwrap_or_default();
     let link = match daemon.link {
         LinkStatus::NoDaemon => "none",

@@ -32,7 +32,7 @@ pub(super) async fn run(
         let mut tries = 0;
         loop {
             // A new document or a reconnect breaks nothing off: reads wait until the network is there again.
-            let there = view.borrow_and_update().network.is_some();
+            let there = view.borrow_and_update().is_there();
             let worked = if there { all(&store, &shared, &mut view).await } else { Ok(()) };
             let again = match worked {
                 Ok(()) => None,
@@ -143,7 +143,7 @@ async fn admitted(
     view: &mut watch::Receiver<View>,
     id: ChannelId,
 ) -> Result<Option<Pass>, StoreError> {
-    let seen = view.wait_for(|view| view.network.is_some()).await.map(|view| view.network.clone());
+    let seen = view.wait_for(View::is_there).await.map(|view| view.any());
     let Ok(Some(network)) = seen else { return Ok(None) };
     match network.admit(store, id) {
         Ok(pass) => Ok(Some(pass)),

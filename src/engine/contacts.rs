@@ -101,7 +101,7 @@ impl Contacts {
         let mut due: HashMap<Key, Instant> = HashMap::new();
         let mut hurry = Instant::now();
         loop {
-            let network = view.borrow_and_update().network.clone();
+            let network = view.borrow_and_update().any();
             if let Some(network) = network {
                 match self.all(&network, &mut due, hurry).await {
                     Ok(()) => {}

@@ -3,12 +3,12 @@
 //! Operations and commits run in tasks of their own and come back as messages; the machine bounds how many operations
 //! there are. Here nothing is decided about the meaning of a channel.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::SystemTime;
 
 use tokio::sync::{OwnedMutexGuard, mpsc, watch};
-use tokio::task::{Id, JoinError, JoinSet};
+use tokio::task::{AbortHandle, Id, JoinError, JoinSet};
 use tokio::time::{Instant, sleep_until};
 use tracing::{debug, error, warn};
 
@@ -17,10 +17,10 @@ use super::network::{Network, View};
 use super::shared::Shared;
 use super::transfer::{self, Parcel};
 use crate::channel::{
-    CommitFailure, CommitId, Delivery, DeliveryAction as Action, DeliveryConfig, DeliveryEvent as Event, Done, Ending,
-    Line, NetworkView, Operation, OperationId, Request, Shown, Time,
+    CommitFailure, CommitId, DaemonId, Delivery, DeliveryAction as Action, DeliveryConfig, DeliveryEvent as Event,
+    Done, Ending, Line, NetworkView, Operation, OperationId, Request, Shown, Time,
 };
-use crate::store::{BoxSeq, Capability, ChannelId, Store, StoreError};
+use crate::store::{BoxSeq, Capability, ChannelId, NetworkId, Store, StoreError};
 use crate::thin::Envelope;
 
 /// Messages under way from the tasks to the driver. Each task sends one and waits for room.
@@ -29,7 +29,7 @@ const INBOX: usize = 1024;
 const BEFORE: Time = Time::from_secs(400 * 86_400);
 /// Capabilities that are kept at hand; all of them go when there are more.
 const CAPABILITIES: usize = 256;
-/// Envelopes that wait for their turn; with more, those that nobody waits for are looked for.
+/// Envelopes of a daemon that wait for their turn; with more, those that nobody waits for are looked for.
 const ENVELOPES: usize = 64;
 
 /// What others ask of the driver.
@@ -57,13 +57,17 @@ pub(super) struct Driver {
     epoch: Instant,
     view: watch::Receiver<View>,
     commands: OwnedMutexGuard<mpsc::Receiver<Command>>,
-    network: Option<Arc<Network>>,
+    /// The network that is used, with its M, and the daemons by which it is reachable.
+    pinned: Option<(NetworkId, usize)>,
+    networks: BTreeMap<DaemonId, Arc<Network>>,
     delivery: Delivery,
     caps: HashMap<ChannelId, Arc<Capability>>,
     /// Envelopes that wait for their turn, and whose they are.
     prepared: HashMap<OperationId, (ChannelId, Arc<Parcel>, Envelope)>,
     running: JoinSet<()>,
     tasks: HashMap<Id, Task>,
+    /// The tasks of operations, so that one can be given up.
+    operations: HashMap<OperationId, AbortHandle>,
     inbox: mpsc::Receiver<Message>,
     outbox: mpsc::Sender<Message>,
 }
@@ -84,12 +88,14 @@ impl Driver {
             epoch: now.checked_sub(BEFORE).unwrap_or(now),
             view,
             commands,
-            network: None,
+            pinned: None,
+            networks: BTreeMap::new(),
             delivery: Delivery::new(config),
             caps: HashMap::new(),
             prepared: HashMap::new(),
             running: JoinSet::new(),
             tasks: HashMap::new(),
+            operations: HashMap::new(),
             inbox,
             outbox,
         }
@@ -115,7 +121,7 @@ impl Driver {
                 }
                 () = sleep_until(timer.unwrap_or_else(Instant::now)), if timer.is_some() => self.tell(Event::Tick),
                 Some(ended) = self.running.join_next_with_id() => match ended {
-                    Ok((id, ())) => drop(self.tasks.remove(&id)),
+                    Ok((id, ())) => drop(self.task_ended(id)),
                     Err(error) => self.task_failed(&error),
                 },
             }
@@ -134,25 +140,39 @@ impl Driver {
 
     fn network_changed(&mut self) {
         let view = self.view.borrow_and_update().clone();
-        self.shared.see(view.status);
-        if let Some(network) = &view.network {
-            self.shared.set_network(network.id.clone());
+        self.shared.see(view.statuses());
+        let pinned = view.network().cloned();
+        let networks: BTreeMap<_, _> = view.all().map(|network| (network.daemon, Arc::clone(network))).collect();
+        // Before another network takes its place, the one before is gone.
+        let is_other = self.pinned != pinned;
+        let gone: Vec<_> =
+            self.networks.keys().copied().filter(|daemon| is_other || !networks.contains_key(daemon)).collect();
+        for daemon in gone {
+            self.networks.remove(&daemon);
+            self.tell(Event::Network(daemon, None));
         }
-        let told = view.network.as_ref().map(|network| NetworkView {
-            id: network.id.clone(),
-            max_plaintext: network.max_plaintext,
-            pace: network.pace.clone(),
-            replica_epoch: network.replica_epoch,
-        });
-        self.network = view.network;
-        self.tell(Event::Network(told));
+        self.pinned = pinned;
+        let Some((id, max_plaintext)) = self.pinned.clone() else { return };
+        self.shared.set_network(id.clone());
+        for (daemon, network) in networks {
+            let view = NetworkView {
+                id: id.clone(),
+                max_plaintext,
+                pace: network.pace.clone(),
+                replica_epoch: network.replica_epoch,
+            };
+            let before = self.networks.insert(daemon, Arc::clone(&network));
+            if before.is_none_or(|before| !Arc::ptr_eq(&before, &network)) {
+                self.tell(Event::Network(daemon, Some(view)));
+            }
+        }
     }
 
     fn take(&mut self, message: Message) {
         match message {
             Message::Committed(commit, result) => self.tell(Event::Committed { commit, result }),
             Message::Prepared(operation, made) => {
-                if self.prepared.len() >= ENVELOPES {
+                if self.prepared.len() >= ENVELOPES * self.networks.len().max(1) {
                     let delivery = &self.delivery;
                     self.prepared.retain(|of, _| delivery.is_under_way(*of));
                 }
@@ -174,7 +194,7 @@ impl Driver {
     fn tell(&mut self, event: Event) {
         let actions = self.delivery.handle(self.now(), event);
         self.do_all(actions);
-        self.shared.see_pace(self.delivery.pace());
+        self.shared.see_pace(&self.delivery);
     }
 
     /// Does what is said, and tells the answers that are there at once before anything else.
@@ -203,12 +223,19 @@ impl Driver {
                 events.push_front(carry::fetch(&self.store, channel, from, limit, now, wall));
             }
             Action::Load(id) => events.push_front(carry::load(&self.store, id)),
-            Action::Prepare { operation, channel, seq, what, crypto } => {
-                self.prepare(operation, channel, seq, what, crypto);
+            Action::Prepare { operation, channel, seq, what, daemon, crypto } => {
+                self.prepare((operation, what), (channel, seq), (daemon, crypto));
             }
-            Action::Transmit { operation, line } => self.transmit(operation, line),
-            Action::CloseSecond => {
-                if let Some(network) = self.network.clone() {
+            Action::Transmit { operation, daemon, line } => self.transmit(operation, daemon, line),
+            Action::GiveUp(operation) => {
+                self.prepared.remove(&operation);
+                // With the task goes what its daemon was told.
+                if let Some(task) = self.operations.remove(&operation) {
+                    task.abort();
+                }
+            }
+            Action::CloseSecond(daemon) => {
+                if let Some(network) = self.networks.get(&daemon).cloned() {
                     self.running.spawn(async move { network.close_second().await });
                 }
             }
@@ -237,17 +264,36 @@ impl Driver {
 
     fn spawn(&mut self, task: Task, work: impl Future<Output = Message> + Send + 'static) {
         let outbox = self.outbox.clone();
-        let id = self.running.spawn(async move {
+        let running = self.running.spawn(async move {
             let _ = outbox.send(work.await).await;
         });
-        self.tasks.insert(id.id(), task);
+        self.tasks.insert(running.id(), task);
+        if let Task::Operation(operation, _) = task {
+            self.operations.insert(operation, running);
+        }
     }
 
-    /// A task has panicked: what was waited for from it has failed.
+    /// What a task was for that has ended.
+    fn task_ended(&mut self, id: Id) -> Option<Task> {
+        let task = self.tasks.remove(&id)?;
+        // By now the operation may have another one.
+        if let Task::Operation(operation, _) = task
+            && self.operations.get(&operation).is_some_and(|running| running.id() == id)
+        {
+            self.operations.remove(&operation);
+        }
+        Some(task)
+    }
+
+    /// A task has panicked: what was waited for from it has failed. One that was given up is waited for by nobody.
     fn task_failed(&mut self, panic: &JoinError) {
+        let task = self.task_ended(panic.id());
+        if panic.is_cancelled() {
+            return;
+        }
         error!(%panic, "an operation ended abnormally; it is done anew");
         let trouble = format!("an operation ended abnormally: {panic}");
-        match self.tasks.remove(&panic.id()) {
+        match task {
             Some(Task::Commit(commit)) => {
                 self.tell(Event::Committed { commit, result: Err(CommitFailure::Failed(trouble)) });
             }
@@ -278,15 +324,20 @@ impl Driver {
         self.spawn(Task::Operation(operation, what), async move { ended });
     }
 
-    fn prepare(&mut self, operation: OperationId, id: ChannelId, seq: BoxSeq, what: Operation, crypto: usize) {
-        let Some(network) = self.network.clone() else {
+    fn prepare(
+        &mut self,
+        (operation, what): (OperationId, Operation),
+        (id, seq): (ChannelId, BoxSeq),
+        (daemon, crypto): (DaemonId, usize),
+    ) {
+        let Some(network) = self.networks.get(&daemon).cloned() else {
             return self.vain(operation, what, "the network is away".to_owned());
         };
         let cap = match self.cap(id) {
             Ok(cap) => cap,
             Err(error) => return self.vain(operation, what, error.to_string()),
         };
-        let (store, deadline) = (self.store.clone(), self.deadline());
+        let (store, deadline) = (self.store.clone(), self.deadline(daemon));
         self.spawn(Task::Operation(operation, what), async move {
             let begun = network.admit(&store, id).map_err(|refusal| refusal.to_string());
             let begun = begun.and_then(|pass| Ok((pass, carry::content(&store, id, seq, what == Operation::Read)?)));
@@ -302,17 +353,17 @@ impl Driver {
         });
     }
 
-    fn transmit(&mut self, operation: OperationId, line: Line) {
+    fn transmit(&mut self, operation: OperationId, daemon: DaemonId, line: Line) {
         let Some((id, parcel, envelope)) = self.prepared.remove(&operation) else { return };
         let what = parcel.what;
-        let Some(network) = self.network.clone() else {
+        let Some(network) = self.networks.get(&daemon).cloned() else {
             return self.vain(operation, what, "the network is away".to_owned());
         };
         let pass = match network.admit(&self.store, id) {
             Ok(pass) => pass,
             Err(refusal) => return self.vain(operation, what, refusal.to_string()),
         };
-        let deadline = self.deadline();
+        let deadline = self.deadline(daemon);
         self.spawn(Task::Operation(operation, what), async move {
             let traffic = pass.traffic(line);
             Message::Ended(operation, transfer::transmit(&parcel, &envelope, &traffic, deadline).await)
@@ -331,8 +382,8 @@ impl Driver {
         Ok(cap)
     }
 
-    /// When an operation that begins now is given up.
-    fn deadline(&self) -> Instant {
-        Instant::now() + self.delivery.pace().operation_deadline()
+    /// When an operation that a daemon begins now is given up.
+    fn deadline(&self, daemon: DaemonId) -> Instant {
+        Instant::now() + self.delivery.pace_of(daemon).operation_deadline()
     }
 }

@@ -105,8 +105,10 @@ impl Keeper {
         let mut epoch: Option<Epoch> = None;
         let (mut next, mut sent) = (Instant::now(), 0_u64);
         loop {
-            let network = view.borrow_and_update().network.clone();
-            let number = network.as_ref().and_then(|network| network.replica_epoch);
+            let (network, number, packets_per_second) = {
+                let view = view.borrow_and_update();
+                (view.any(), view.replica_epoch(), view.packets_per_second())
+            };
             if let Some(number) = number.filter(|&number| epoch.is_none_or(|epoch| epoch.number != number)) {
                 epoch = Some(Epoch { number, seen: Instant::now() });
             }
@@ -120,7 +122,7 @@ impl Keeper {
                     Ok(Some((id, share, kept))) => {
                         waiting.0.insert((id, kept.seq), None);
                         let (store, network) = (self.store.clone(), Arc::clone(network));
-                        next = Instant::now() + pause(network.pace.packets_per_second(), share);
+                        next = Instant::now() + pause(packets_per_second, share);
                         idle = false;
                         under_way.spawn(async move {
                             let resent = resend(&store, &network, id, &kept).await;

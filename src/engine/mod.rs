@@ -8,7 +8,7 @@
 //!                          │  ▲
 //!                 envelopes│  │answers
 //!                          ▼  │
-//!             thin clients (crypto ×n, traffic, a second) ── daemon
+//!             thin clients (crypto ×n, traffic, a second) ── daemon, for each daemon
 //! ```
 //!
 //! An [`Owner`] is one process's hold on a state directory: the lock, the store, an [`Engine`] and the control socket.
@@ -34,6 +34,7 @@ pub mod status;
 mod supervise;
 mod transfer;
 mod unlock;
+mod view;
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -47,7 +48,7 @@ pub use owner::{Owner, OwnerKind};
 pub use unlock::Unlock;
 
 use crate::bacap::WriteCap;
-use crate::channel::{DeliveryConfig, Linger};
+use crate::channel::{DaemonId, DeliveryConfig, Linger, MAX_DAEMONS};
 use crate::store::{
     BoxSeq, Channel, ChannelId, ChannelName, Durability, NetworkId, REPLICA_EPOCH, Role, Store, StoreError,
     replica_epoch_at, replica_epoch_begins,
@@ -61,6 +62,18 @@ const GOODBYE: Duration = Duration::from_secs(5);
 const PAGE: usize = 256;
 /// Commands that wait for the driver.
 const COMMANDS: usize = 16;
+
+/// What keeps the connections to each daemon, as a person is told of it.
+const CONNECTIONS: [&str; MAX_DAEMONS] = [
+    "the connection to the daemon",
+    "the connection to the second daemon",
+    "the connection to the third daemon",
+    "the connection to the fourth daemon",
+    "the connection to the fifth daemon",
+    "the connection to the sixth daemon",
+    "the connection to the seventh daemon",
+    "the connection to the eighth daemon",
+];
 
 /// A task of the engine.
 type Task = std::pin::Pin<Box<dyn Future<Output = ()> + Send>>;
@@ -92,7 +105,8 @@ impl Engine {
     pub fn start(store: Store, daemon: Daemon, linger: Linger, prompt: bool, probe_share: f64) -> Self {
         let shared = Arc::new(shared::Shared::new(store.clone()));
         let (stop, stopped) = watch::channel(false);
-        let (view, seen) = watch::channel(network::View::default());
+        let daemons = daemon.each();
+        let (view, seen) = watch::channel(network::View::new(daemons.len()));
         let view = Arc::new(view);
         let drops = drops::Drops::new(store.clone());
         let (adopting, searching) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
@@ -100,10 +114,6 @@ impl Engine {
         let (commands, obeyed) = mpsc::channel(COMMANDS);
         let run = |part, task: Box<dyn FnMut() -> Task + Send>| {
             tokio::spawn(supervise::supervise(part, Arc::clone(&shared), stopped.clone(), task))
-        };
-        let network = {
-            let view = Arc::clone(&view);
-            move || -> Task { Box::pin(network::keep(daemon.clone(), Arc::clone(&view))) }
         };
         let keep = {
             let (drops, shared, seen, stopped) = (drops.clone(), Arc::clone(&shared), seen.clone(), stopped.clone());
@@ -155,8 +165,12 @@ impl Engine {
                 })
             }
         };
-        let tasks = vec![
-            run("the connection to the daemon", Box::new(network)),
+        let connections = (0..).map(DaemonId).zip(daemons).map(|(id, daemon)| {
+            let view = Arc::clone(&view);
+            let keep = move || -> Task { Box::pin(network::keep(daemon.clone(), id, Arc::clone(&view))) };
+            run(CONNECTIONS[usize::from(id.0)], Box::new(keep))
+        });
+        let tasks = connections.collect::<Vec<_>>().into_iter().chain([
             run("the work on drops", Box::new(keep)),
             run("adopting", Box::new(adopt)),
             run("searching", Box::new(search)),
@@ -164,7 +178,8 @@ impl Engine {
             run("invitations", Box::new(contact)),
             run("the history", Box::new(history)),
             run("the delivery of boxes", Box::new(drive)),
-        ];
+        ]);
+        let tasks = tasks.collect();
         Self {
             store,
             shared,
@@ -236,9 +251,9 @@ impl Engine {
         self.contacting.notify_one();
     }
 
-    /// The network, while it can be used.
+    /// The network by one of the daemons, while it can be used.
     fn connected(&self) -> Option<Arc<network::Network>> {
-        self.view.borrow().network.clone()
+        self.view.borrow().any()
     }
 
     /// Fences a channel in which another writer's box was found; false where its file was deleted meanwhile.
@@ -248,15 +263,14 @@ impl Engine {
 
     /// When an operation is given up.
     fn operation_deadline(&self) -> Duration {
-        self.connected().map_or_else(
-            || crate::channel::Pace::default().operation_deadline(),
-            |network| network.pace.operation_deadline(),
-        )
+        let paces = self.view.borrow().all().map(|network| network.pace.operation_deadline()).max();
+        paces.unwrap_or_else(|| crate::channel::Pace::default().operation_deadline())
     }
 
     /// How many packets a second the network takes of us, or is expected to.
     fn packets_per_second(&self) -> f64 {
-        self.connected().map_or_else(|| self.shared.packets_per_second(), |network| network.pace.packets_per_second())
+        let view = self.view.borrow();
+        if view.is_there() { view.packets_per_second() } else { self.shared.packets_per_second() }
     }
 
     /// Whether the search of a channel is under way.
@@ -301,6 +315,7 @@ impl Engine {
             version: STATUS_VERSION,
             state_error: self.store.trouble().or(unreadable),
             daemon: self.daemon(),
+            daemons: self.shared.daemons(),
             engine_error: self.failure(),
             spool_bytes: usage.spool_bytes,
             spool_limit: limits.spool_bytes,

@@ -1,6 +1,7 @@
-//! The network as the engine sees it: its connections to one daemon, what was checked about it, and its pace.
+//! The network as the engine sees it by one daemon: the connections to it, what was checked about it, and its pace. What
+//! all daemons come to together is in [`View`].
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -9,8 +10,9 @@ use tracing::{info, warn};
 
 use super::carry;
 use super::status::{DaemonStatus, LinkStatus};
+pub(super) use super::view::View;
 use crate::bacap::WriteCap;
-use crate::channel::{Line, OTHER_NETWORK, Pace};
+use crate::channel::{DaemonId, Line, MAX_DAEMONS, OTHER_NETWORK, Pace};
 use crate::store::{Channel, ChannelId, NetworkId, Store, StoreError};
 use crate::thin::{self, Client, ClientOptions, Config, Discovery, Document, Link};
 
@@ -23,10 +25,22 @@ const DISCOVER_AGAIN: Duration = Duration::from_secs(10);
 pub enum Daemon {
     /// The one that was named.
     Fixed(Config),
+    /// Several that were named, of one network: each sends at its own pace. Up to [`MAX_DAEMONS`] are used.
+    Several(Vec<Config>),
     /// Whichever is found; looked for again while none is.
     Discover(Discovery),
     /// None: for verbs that need no network, which never connect.
     Unneeded,
+}
+
+impl Daemon {
+    /// Each of them by itself.
+    pub(super) fn each(self) -> Vec<Self> {
+        match self {
+            Self::Several(configs) => configs.into_iter().take(MAX_DAEMONS).map(Self::Fixed).collect(),
+            one => vec![one],
+        }
+    }
 }
 
 /// The sessions with one daemon, each with a token of its own. They outlive the daemon's restarts.
@@ -117,6 +131,9 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 #[derive(Clone)]
 pub(super) struct Network {
     lines: Arc<Lines>,
+    pub(super) daemon: DaemonId,
+    /// What is seen of this daemon and of the others.
+    view: Weak<watch::Sender<View>>,
     pub(super) id: NetworkId,
     pub(super) max_plaintext: usize,
     localnet: bool,
@@ -185,6 +202,38 @@ impl Pass {
     pub(super) fn deadline(&self) -> Instant {
         Instant::now() + self.0.pace.operation_deadline()
     }
+
+    /// Has something done, unless the daemon goes meanwhile and another one is there, which can be asked instead.
+    pub(super) async fn unless_moved<T>(
+        &self,
+        operation: thin::Operation,
+        done: impl Future<Output = Result<T, thin::Error>>,
+    ) -> Result<T, thin::Error> {
+        tokio::select! {
+            done = done => done,
+            () = self.is_for_others() => {
+                let kind = thin::ErrorKind::Lost("the daemon is away, and another one is there".to_owned());
+                Err(thin::Error { operation, kind })
+            }
+        }
+    }
+
+    async fn is_for_others(&self) {
+        let Some(view) = self.0.view.upgrade() else { return std::future::pending().await };
+        let mut seen = view.subscribe();
+        drop(view);
+        let others_only = |view: &View| view.is_there() && view.by(self.0.daemon).is_none();
+        loop {
+            if seen.wait_for(others_only).await.is_err() {
+                return std::future::pending().await;
+            }
+            // Its sessions live on for a while.
+            sleep(self.0.pace.probe_floor()).await;
+            if others_only(&seen.borrow()) {
+                return;
+            }
+        }
+    }
 }
 
 fn pace(document: Option<&Document>) -> Pace {
@@ -196,18 +245,11 @@ fn replica_epoch(document: &Document) -> Option<u64> {
     document.replicas.iter().filter_map(|replica| replica.envelope_keys.keys().next().copied()).max()
 }
 
-/// What the engine sees of the network over time.
-#[derive(Clone, Default)]
-pub(super) struct View {
-    /// The network, while it can be used.
-    pub(super) network: Option<Arc<Network>>,
-    pub(super) status: DaemonStatus,
-}
-
-/// Keeps the connections to the daemon and publishes what it sees, until nobody looks any more.
-pub(super) async fn keep(daemon: Daemon, view: Arc<watch::Sender<View>>) {
+/// Keeps the connections to one daemon and publishes what it sees, until nobody looks any more.
+pub(super) async fn keep(daemon: Daemon, id: DaemonId, view: Arc<watch::Sender<View>>) {
+    let publish = |network, status| view.send_modify(|view| view.set(id, network, status));
     let config = tokio::select! {
-        config = found(daemon, &view) => config,
+        config = found(daemon, publish) => config,
         () = view.closed() => return,
     };
     let address = config.dial.to_string();
@@ -237,7 +279,7 @@ pub(super) async fn keep(daemon: Daemon, view: Arc<watch::Sender<View>>) {
             Link::Connected => {
                 if checked.as_ref().is_none_or(|(generation, _)| *generation != status.generation) {
                     let check = tokio::select! {
-                        check = check(&lines, &status) => check,
+                        check = check((id, &view), &lines, &status) => check,
                         // A new document is no reason to begin anew.
                         () = is_lost(&mut seen, status.generation) => continue,
                         () = view.closed() => break,
@@ -246,7 +288,7 @@ pub(super) async fn keep(daemon: Daemon, view: Arc<watch::Sender<View>>) {
                         Ok(network) if meant.as_ref().is_some_and(|meant| *meant != network.id) => {
                             warn!(%address, "the daemon is of another network than before");
                             // With these lines ends what was held: it was meant for the other network.
-                            view.send_replace(View { network: None, status: told });
+                            publish(None, told);
                             lines.close().await;
                             lines = Arc::new(Lines::start(config.clone()));
                             seen = lines.traffic.status();
@@ -289,7 +331,7 @@ pub(super) async fn keep(daemon: Daemon, view: Arc<watch::Sender<View>>) {
         {
             warn!("{error}; what is written is kept and sent later");
         }
-        view.send_replace(View { network, status: told });
+        publish(network, told);
         tokio::select! {
             changed = seen.changed() => if changed.is_err() { break },
             () = sleep(retry.unwrap_or(Duration::MAX)), if retry.is_some() => {}
@@ -307,23 +349,22 @@ async fn is_lost(seen: &mut watch::Receiver<thin::Status>, generation: u64) {
 }
 
 /// The daemon's address, looked for until there is one.
-async fn found(daemon: Daemon, view: &watch::Sender<View>) -> Config {
+async fn found(daemon: Daemon, publish: impl Fn(Option<Arc<Network>>, DaemonStatus)) -> Config {
+    let missing = |error: String| publish(None, DaemonStatus { error: Some(error), ..DaemonStatus::default() });
     let discovery = match daemon {
         Daemon::Fixed(config) => return config,
+        // It is one of them only.
+        Daemon::Several(_) => return std::future::pending().await,
         Daemon::Discover(discovery) => discovery,
         Daemon::Unneeded => {
-            let error = Some("nothing runs that would send and fetch: this state is not mounted".to_owned());
-            view.send_replace(View { network: None, status: DaemonStatus { error, ..DaemonStatus::default() } });
+            missing("nothing runs that would send and fetch: this state is not mounted".to_owned());
             return std::future::pending().await;
         }
     };
     loop {
         match Config::discover(&discovery) {
             Ok(config) => return config,
-            Err(error) => {
-                let status = DaemonStatus { error: Some(error.to_string()), ..DaemonStatus::default() };
-                view.send_replace(View { network: None, status });
-            }
+            Err(error) => missing(error.to_string()),
         }
         sleep(DISCOVER_AGAIN).await;
     }
@@ -331,7 +372,11 @@ async fn found(daemon: Daemon, view: &watch::Sender<View>) -> Config {
 
 /// Asks the daemon what it is. Capabilities are made and indices are derived on our side too, so the daemon must do
 /// both as we do: a daemon that steps an index otherwise would write where no reader looks.
-async fn check(lines: &Arc<Lines>, status: &thin::Status) -> Result<Network, String> {
+async fn check(
+    (daemon, view): (DaemonId, &Arc<watch::Sender<View>>),
+    lines: &Arc<Lines>,
+    status: &thin::Status,
+) -> Result<Network, String> {
     let (crypto, traffic) = (lines.crypto(0), lines.traffic(Line::Main));
     let deadline = Instant::now() + QUESTION;
     let geometry = status.pigeonhole.as_ref().ok_or("the daemon did not tell its geometry")?;
@@ -361,6 +406,8 @@ async fn check(lines: &Arc<Lines>, status: &thin::Status) -> Result<Network, Str
     let pki = status.pki.as_ref();
     Ok(Network {
         lines: Arc::clone(lines),
+        daemon,
+        view: Arc::downgrade(view),
         id: NetworkId::new(keys).embedded(pki.is_some_and(|document| document.localnet)),
         max_plaintext,
         localnet: pki.is_some_and(|document| document.localnet),

@@ -68,7 +68,11 @@ impl Searches {
 
     async fn all(&self, view: &mut watch::Receiver<View>) -> Result<(), StoreError> {
         for id in self.store.stale()? {
-            let Some(network) = view.borrow_and_update().network.clone() else { return Ok(()) };
+            let (network, pace) = {
+                let view = view.borrow_and_update();
+                (view.any(), view.packets_per_second())
+            };
+            let Some(network) = network else { return Ok(()) };
             let Some(channel) = self.store.channel(id)?.filter(|channel| !network.is_foreign_to(channel)) else {
                 continue;
             };
@@ -76,7 +80,6 @@ impl Searches {
             if channel.paused {
                 continue;
             }
-            let pace = network.pace.packets_per_second();
             let span = span(&channel, network.replica_epoch, pace);
             let Some(so_far) = self.store.begin_search(id, SEARCH_PROBES, LEAST_PROBES, span).await? else {
                 continue;
@@ -193,7 +196,7 @@ impl Search {
     ) -> Result<Option<Answer>, StoreError> {
         let index = self.index(offset).await?;
         // A network that is away comes back, or another one does.
-        let Ok(network) = view.wait_for(|view| view.network.is_some()).await.map(|view| view.network.clone()) else {
+        let Ok(network) = view.wait_for(View::is_there).await.map(|view| view.any()) else {
             return Ok(None);
         };
         let pass = match network.map(|network| network.admit(&searches.store, self.id)) {

@@ -1,13 +1,14 @@
 //! What the driver knows and others may look at: the daemon's state, the next probes, the newest trouble.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use tokio::time::Instant;
 
-use super::status::DaemonStatus;
-use crate::channel::{OTHER_NETWORK, Pace};
+use super::status::{DaemonStatus, LinkStatus};
+use crate::channel::{Delivery, JointPace, OTHER_NETWORK, Pace};
 use crate::store::{Channel, ChannelId, Durability, MAX_NOTES, NetworkId, Role, Store};
 
 /// The longest note, in characters.
@@ -19,12 +20,15 @@ const NOTE_AGAIN: Duration = Duration::from_secs(60);
 
 #[derive(Default)]
 struct Seen {
-    daemon: DaemonStatus,
+    /// By their numbers.
+    daemons: Vec<DaemonStatus>,
     network: Option<NetworkId>,
     next_probe: HashMap<ChannelId, Instant>,
     trouble: HashMap<ChannelId, String>,
     notes: HashMap<ChannelId, VecDeque<(SystemTime, String)>>,
-    pace: Pace,
+    /// Of all daemons together, and of each.
+    pace: JointPace,
+    paces: Vec<Pace>,
     /// Packets that the writers have still to send.
     backlog: HashMap<ChannelId, u64>,
     rates: HashMap<ChannelId, Rate>,
@@ -63,8 +67,8 @@ impl Shared {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn see(&self, daemon: DaemonStatus) {
-        self.seen().daemon = daemon;
+    pub(super) fn see(&self, daemons: Vec<DaemonStatus>) {
+        self.seen().daemons = daemons;
     }
 
     /// A part of the engine has ended abnormally, and is down; or it is started again.
@@ -83,9 +87,11 @@ impl Shared {
         Some(format!("{part} ended abnormally and is started again in a moment: {why}. Please report this"))
     }
 
+    /// How the network stands by all daemons together: as by the first of those that are nearest to it.
     pub(super) fn daemon(&self) -> DaemonStatus {
         let seen = self.seen();
-        let mut daemon = seen.daemon.clone();
+        let nearest = seen.daemons.iter().min_by_key(|daemon| Reverse(daemon.link));
+        let mut daemon = nearest.cloned().unwrap_or_default();
         if daemon.max_plaintext.is_some() {
             daemon.window_boxes = Some(seen.pace.window_boxes() as u64);
             daemon.round_trip_ms = u64::try_from(seen.pace.round_trip().as_millis()).ok();
@@ -93,10 +99,27 @@ impl Shared {
         daemon
     }
 
-    pub(super) fn see_pace(&self, pace: &Pace) {
+    /// How each daemon stands, where there are several.
+    pub(super) fn daemons(&self) -> Vec<DaemonStatus> {
+        let seen = self.seen();
+        if seen.daemons.len() < 2 {
+            return Vec::new();
+        }
+        let mut daemons = seen.daemons.clone();
+        for (daemon, pace) in daemons.iter_mut().zip(&seen.paces) {
+            if daemon.max_plaintext.is_some() {
+                daemon.window_boxes = Some(pace.window_boxes() as u64);
+                daemon.round_trip_ms = u64::try_from(pace.round_trip().as_millis()).ok();
+            }
+        }
+        daemons
+    }
+
+    pub(super) fn see_pace(&self, delivery: &Delivery) {
         let mut seen = self.seen();
-        if seen.pace != *pace {
-            seen.pace = pace.clone();
+        seen.pace = delivery.pace();
+        if !seen.paces.iter().eq(delivery.paces()) {
+            seen.paces = delivery.paces().cloned().collect();
         }
     }
 
@@ -116,7 +139,7 @@ impl Shared {
     pub(super) fn time_left(&self, channel: &Channel) -> Option<Duration> {
         let own = packets_left(channel);
         let seen = self.seen();
-        if own == 0 || seen.daemon.max_plaintext.is_none() {
+        if own == 0 || !seen.daemons.iter().any(|daemon| daemon.link == LinkStatus::Connected) {
             return None;
         }
         let others = seen.backlog.iter().filter(|(id, _)| **id != channel.id).map(|(_, &left)| left.min(own));

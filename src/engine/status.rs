@@ -20,6 +20,10 @@ pub struct Status {
     pub state_error: Option<String>,
     /// The daemon and the network behind it.
     pub daemon: DaemonStatus,
+    /// Each of them, where there are several: then [`daemon`](Self::daemon) is of all together, with the address of the
+    /// first that is connected.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub daemons: Vec<DaemonStatus>,
     /// What of the engine does not run though it should.
     #[serde(default)]
     pub engine_error: Option<String>,
@@ -101,7 +105,7 @@ impl ContactStage {
 }
 
 /// How the daemon stands.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum LinkStatus {
     /// No daemon answers at the address, or none was configured.

@@ -111,8 +111,11 @@ pub(super) async fn transmit(parcel: &Parcel, envelope: &Envelope, traffic: &Cli
 /// Reads one box once, in a fresh envelope, beside what the scheduler does: for what a person has asked for by a verb.
 pub(super) async fn look(pass: &Pass, cap: &ReadCap, index: &BoxIndex) -> Result<ReadOutcome, thin::Error> {
     let deadline = pass.deadline();
-    let envelope = pass.crypto(0).encrypt_read(cap, index, deadline).await?;
-    pass.traffic(Line::Main).start_read(cap, index, &envelope, Missing::Report, deadline).await
+    let asked = async {
+        let envelope = pass.crypto(0).encrypt_read(cap, index, deadline).await?;
+        pass.traffic(Line::Main).start_read(cap, index, &envelope, Missing::Report, deadline).await
+    };
+    pass.unless_moved(thin::Operation::Read, asked).await
 }
 
 /// After a box that could not be asked for or sent, nothing else is asked for so long.
@@ -126,15 +129,21 @@ pub(super) async fn put(
     payload: &[u8],
 ) -> Result<WriteOutcome, thin::Error> {
     let deadline = pass.deadline();
-    let envelope = pass.crypto(0).encrypt_write(cap, index, payload, deadline).await?;
-    pass.traffic(Line::Main).start_write(cap, &envelope, WriteMode::Strict, deadline).await
+    let written = async {
+        let envelope = pass.crypto(0).encrypt_write(cap, index, payload, deadline).await?;
+        pass.traffic(Line::Main).start_write(cap, &envelope, WriteMode::Strict, deadline).await
+    };
+    pass.unless_moved(thin::Operation::Write, written).await
 }
 
 /// Puts a tombstone over one box, until a replica has confirmed it.
 pub(super) async fn tombstone(pass: &Pass, cap: &WriteCap, index: &BoxIndex) -> Result<(), thin::Error> {
     let deadline = pass.deadline();
-    let envelope = pass.crypto(0).encrypt_tombstone(cap, index, deadline).await?;
-    pass.traffic(Line::Main).start_write(cap, &envelope, WriteMode::Strict, deadline).await.map(drop)
+    let written = async {
+        let envelope = pass.crypto(0).encrypt_tombstone(cap, index, deadline).await?;
+        pass.traffic(Line::Main).start_write(cap, &envelope, WriteMode::Strict, deadline).await.map(drop)
+    };
+    pass.unless_moved(thin::Operation::Write, written).await
 }
 
 #[cfg(test)]

@@ -56,8 +56,8 @@ pub(crate) struct Simulated {
 }
 
 impl Simulated {
-    /// A network of boxes of `max_plaintext`. The seed decides all that is random in it.
-    pub(crate) fn new(profile: Profile, max_plaintext: usize, seed: u64) -> Self {
+    /// A network of boxes of `max_plaintext`, behind so many daemons. The seed decides all that is random in it.
+    pub(crate) fn new(profile: Profile, max_plaintext: usize, daemons: usize, seed: u64) -> Self {
         let identity = Identity { envelope_key: [5; 32], authority_key: [6; 32], courier_key: [7; 32] };
         let keys = replica_keys(&identity, profile.replicas);
         let backend = Backend::new(Memory::default(), max_plaintext, &profile, &identity, seed);
@@ -65,7 +65,7 @@ impl Simulated {
             couriers: courier_hashes(&identity, profile.couriers),
             profile,
             faults: Faults::default(),
-            daemons: 1,
+            daemons,
             grace: GRACE,
             echoes: Vec::new(),
             seed,
@@ -89,9 +89,9 @@ impl Simulated {
         self.event(wall, Event::Tick)
     }
 
-    /// A client connects; its session is the one of the token, or a new one.
-    pub(crate) fn connect(&mut self, wall: Duration, conn: Conn, token: u64) -> Vec<Heard> {
-        let mut heard = self.event(wall, Event::Connected(conn, 0));
+    /// A client connects to a daemon; its session is the one of the token, or a new one.
+    pub(crate) fn connect(&mut self, wall: Duration, conn: Conn, daemon: usize, token: u64) -> Vec<Heard> {
+        let mut heard = self.event(wall, Event::Connected(conn, daemon));
         heard.extend(self.event(wall, Event::Request(conn, Request::Token(id(token)))));
         heard
     }
@@ -152,9 +152,19 @@ impl Simulated {
         self.control(wall, Control::Link(up))
     }
 
-    /// The daemon starts anew: sessions and operations are forgotten, boxes are not.
+    /// Every daemon starts anew: sessions and operations are forgotten, boxes are not.
     pub(crate) fn restart(&mut self, wall: Duration) -> Vec<Heard> {
         self.control(wall, Control::Restart)
+    }
+
+    /// One daemon does.
+    pub(crate) fn restart_one(&mut self, wall: Duration, daemon: usize) -> Vec<Heard> {
+        self.control(wall, Control::RestartOne(daemon))
+    }
+
+    /// A daemon's packets leave so many times as rarely.
+    pub(crate) fn slow(&mut self, wall: Duration, daemon: usize, times: f64) -> Vec<Heard> {
+        self.control(wall, Control::Slow(daemon, times))
     }
 
     /// The wall clock jumps.

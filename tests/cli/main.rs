@@ -9,6 +9,7 @@ mod cli_help;
 mod cli_verbs;
 mod configuration;
 mod contacts;
+mod daemons;
 mod drop_expired;
 mod drop_interop;
 mod drop_kills;

@@ -357,6 +357,63 @@ fn the_daemons_of_a_network_share_its_boxes_and_each_sends_at_the_whole_pace() {
     });
 }
 
+/// One daemon of two is stopped: its clients are cut off and find nobody, those of the other notice nothing, and when it is
+/// started again it is another instance that knows no session.
+#[tokio::test]
+async fn one_daemon_of_a_network_is_stopped_and_started() {
+    let network = InMemory::start(Settings { daemons: 2, ..Settings::default() }).expect("started");
+    let console = network.console();
+    let (mut first, mut second) =
+        (network.connect_to(0).expect("connected"), network.connect_to(1).expect("connected"));
+    let (_, other, _) = greeted(&mut first).await;
+    let (_, token, _) = greeted(&mut second).await;
+    assert_ne!(token, other, "each is a process of its own");
+    console.tell(Command::Stop { daemon: 2 }).await.expect("told");
+    assert!(ended(&mut second).await.is_empty(), "nothing is said");
+    assert!(ended(&mut network.connect_to(1).expect("a pipe")).await.is_empty(), "nobody answers");
+    console.tell(Command::Epoch).await.expect("told");
+    assert!(next(&mut first).await.new_pki_document_event.is_some(), "the other one goes on");
+    console.tell(Command::Start { daemon: 2 }).await.expect("told");
+    let mut second = network.connect_to(1).expect("connected");
+    assert_ne!(greeted(&mut second).await.1, token);
+    for (command, told) in [
+        (Command::Stop { daemon: 3 }, "there are 2 daemons"),
+        (Command::Start { daemon: 0 }, "none is number 0"),
+        (Command::Slow { daemon: 1, times: f64::NAN }, "a number above 0"),
+    ] {
+        let refused = console.tell(command.clone()).await.expect_err("refused").to_string();
+        assert!(refused.contains(told), "{command:?}: {refused}");
+    }
+    network.shutdown().await;
+}
+
+#[test]
+fn a_slow_daemon_sends_more_rarely_and_the_other_as_before() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build();
+    runtime.expect("a runtime").block_on(async {
+        let settings = Settings { profile: Profile::docker(), daemons: 2, seed: Some(7), ..Settings::default() };
+        let network = InMemory::start(settings).expect("started");
+        network.console().tell(Command::Slow { daemon: 2, times: 20.0 }).await.expect("told");
+        let mut took = Vec::new();
+        for daemon in 0..2 {
+            let client = Client::over(At(network.clone(), daemon), ClientOptions::default());
+            let cap = WriteCap::from_seed(&[8 + daemon as u8; 32]);
+            let begin = Instant::now();
+            let mut at = cap.index().clone();
+            for _ in 0..20 {
+                let deadline = Instant::now() + Duration::from_secs(36_000);
+                let envelope = client.encrypt_write(&cap, &at, b"slowly", deadline).await.expect("encrypted");
+                client.start_write(&cap, &envelope, WriteMode::Strict, deadline).await.expect("written");
+                at = at.next().expect("a next one");
+            }
+            took.push(begin.elapsed().as_secs_f64());
+            client.close().await;
+        }
+        assert!((4.0..20.0).contains(&(took[1] / took[0])), "{took:?} s");
+        network.shutdown().await;
+    });
+}
+
 /// The way to one daemon of a network.
 #[derive(Clone)]
 struct At(InMemory, usize);

@@ -9,6 +9,7 @@
 //! order: what belongs to a machine that is gone is passed over.
 
 mod commits;
+mod pin;
 mod readers;
 #[cfg(test)]
 mod tests;
@@ -18,9 +19,10 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::time::Duration;
 
 pub use self::commits::{CommitFailure, CommitId, Done, OTHER_NETWORK, Request, pause_before_retry};
+pub use self::pin::{Misfit, Pin};
 use self::writers::{Tail, Writer};
-use super::scheduler::{self, End, Line, OperationId, Scheduler};
-use super::{Answer, Fetched, Linger, Operation, Outcome, Pace, ReadBack, SenderEvent, Time};
+use super::scheduler::{self, DaemonId, End, Line, OperationId, Scheduler};
+use super::{Answer, Fetched, JointPace, Linger, Operation, Outcome, Pace, ReadBack, SenderEvent, Time};
 use crate::model::{Arrival, BoxSeq, Channel, ChannelId, NetworkId, Role};
 
 /// Choices that hold for as long as a machine lives.
@@ -36,10 +38,10 @@ pub struct DeliveryConfig {
     pub seed: u64,
 }
 
-/// A network that can be used.
+/// A network that can be used by a daemon.
 #[derive(Clone, Debug, PartialEq)]
 pub struct NetworkView {
-    /// Its directory authorities.
+    /// Its directory authorities; those of the [`Pin`], where there are several daemons.
     pub id: NetworkId,
     /// Most plaintext bytes of a box.
     pub max_plaintext: usize,
@@ -88,8 +90,9 @@ pub enum Event {
     LookFailed(ChannelId),
     /// Answers [`Action::List`]: all channels were told of; or the store could not list them.
     Listed(bool),
-    /// The network became reachable, ceased to be, or has another document.
-    Network(Option<NetworkView>),
+    /// The network became reachable by a daemon, ceased to be, or has another document. Daemons that the [`Pin`] has not
+    /// are not told of; when another network takes its place, those that go are told first.
+    Network(DaemonId, Option<NetworkView>),
     /// Answers [`Action::Fetch`].
     Fetched {
         /// Whose.
@@ -172,18 +175,24 @@ pub enum Action {
         seq: BoxSeq,
         /// What is to be done with it.
         what: Operation,
-        /// On which crypto connection, counted from 0.
+        /// The daemon that makes the envelope, and that sends it.
+        daemon: DaemonId,
+        /// On which of its crypto connections, counted from 0.
         crypto: usize,
     },
-    /// Send the envelope of an operation and wait for its end.
+    /// Send the envelope of an operation by its daemon, and wait for its end.
     Transmit {
         /// Which.
         operation: OperationId,
-        /// Over which connection.
+        /// The daemon that made the envelope.
+        daemon: DaemonId,
+        /// Over which of its connections.
         line: Line,
     },
-    /// The second connection is needed no longer.
-    CloseSecond,
+    /// Nobody waits for an operation any more: its daemon is away or too slow, and another one does it.
+    GiveUp(OperationId),
+    /// The second connection to a daemon is needed no longer.
+    CloseSecond(DaemonId),
     /// For a person to see.
     Show(ChannelId, Shown),
 }
@@ -214,7 +223,8 @@ struct Owner {
 pub struct Delivery {
     linger: Linger,
     prompt: bool,
-    network: Option<NetworkView>,
+    /// The network, by the daemons by which it is reachable.
+    networks: BTreeMap<DaemonId, NetworkView>,
     /// The newest network that could be used, and its M.
     known: Option<(NetworkId, usize)>,
     replica_epoch: Option<u64>,
@@ -250,7 +260,7 @@ impl Delivery {
         Self {
             linger: config.linger,
             prompt: config.prompt,
-            network: None,
+            networks: BTreeMap::new(),
             known: None,
             replica_epoch: None,
             scheduler: Scheduler::new(Pace::default(), config.probe_share, config.seed),
@@ -271,9 +281,19 @@ impl Delivery {
         }
     }
 
-    /// The network's pace, as it was measured so far.
-    pub fn pace(&self) -> &Pace {
+    /// The pace of all daemons that are there, as it was measured so far.
+    pub fn pace(&self) -> JointPace {
         self.scheduler.pace()
+    }
+
+    /// The pace of one daemon, as it was measured so far.
+    pub fn pace_of(&self, daemon: DaemonId) -> &Pace {
+        self.scheduler.pace_of(daemon)
+    }
+
+    /// The pace of each daemon that was ever there, by their numbers.
+    pub fn paces(&self) -> impl Iterator<Item = &Pace> {
+        self.scheduler.paces()
     }
 
     /// Whether an operation is under way still, so that its end is of interest.
@@ -305,7 +325,7 @@ impl Delivery {
                 let tries = self.list_again.1;
                 self.list_again = (Some(now + pause_before_retry(tries)), tries.saturating_add(1));
             }
-            Event::Network(view) => self.network_changed(now, view),
+            Event::Network(daemon, view) => self.network_changed(now, daemon, view),
             Event::Fetched { channel, boxes } => self.tell_sender(now, channel, SenderEvent::Fetched { boxes }),
             Event::FetchFailed(channel) => self.tell_sender(now, channel, SenderEvent::FetchFailed),
             Event::Loaded { channel, arrived } => self.loaded(now, &channel, arrived),
@@ -407,20 +427,27 @@ impl Delivery {
         self.show(id, Shown::NextProbe(None));
     }
 
-    fn network_changed(&mut self, now: Time, view: Option<NetworkView>) {
-        let was_online = self.network.is_some();
-        if !was_online && view.is_none() {
+    fn network_changed(&mut self, now: Time, daemon: DaemonId, view: Option<NetworkView>) {
+        let (was_there, was_online) = (self.networks.contains_key(&daemon), !self.networks.is_empty());
+        let Some(network) = view else {
+            if self.networks.remove(&daemon).is_some() {
+                self.tell(now, scheduler::Event::Online(daemon, false));
+            }
             return;
+        };
+        let beside = self.networks.iter().find(|(other, _)| **other != daemon).map(|(_, beside)| beside);
+        assert!(
+            beside.is_none_or(|beside| (&beside.id, beside.max_plaintext) == (&network.id, network.max_plaintext)),
+            "the pin is of one network"
+        );
+        self.networks.insert(daemon, network.clone());
+        // A daemon may be behind the others by a document.
+        let epoch = self.networks.values().filter_map(|network| network.replica_epoch).max();
+        if self.replica_epoch != epoch {
+            self.replica_epoch = epoch;
+            self.commit_for_all(Request::Epoch(epoch));
         }
-        self.network.clone_from(&view);
-        let Some(network) = view else { return self.tell(now, scheduler::Event::Online(false)) };
-        if self.replica_epoch != network.replica_epoch {
-            self.replica_epoch = network.replica_epoch;
-            self.commit_for_all(Request::Epoch(network.replica_epoch));
-        }
-        if !self.scheduler.pace().is_of_same_document_as(&network.pace) {
-            self.scheduler.set_pace(network.pace);
-        }
+        self.scheduler.set_document(daemon, network.pace);
         let known = (network.id, network.max_plaintext);
         let writers: Vec<_> = self.writers.keys().copied().collect();
         if self.known.as_ref() != Some(&known) {
@@ -430,15 +457,18 @@ impl Delivery {
                 self.stop(id);
             }
             self.bound.clear();
-            self.tell(now, scheduler::Event::Online(true));
+            self.tell(now, scheduler::Event::Online(daemon, true));
             self.actions.push(Action::List);
             return;
         }
-        if was_online {
+        if was_there {
             // The same network with another document.
             return self.tell(now, scheduler::Event::Tick);
         }
-        self.tell(now, scheduler::Event::Online(true));
+        self.tell(now, scheduler::Event::Online(daemon, true));
+        if was_online {
+            return;
+        }
         for id in writers {
             if self.writers.get(&id).is_some_and(|writer| writer.fits) {
                 self.tell_sender(now, id, SenderEvent::Online(true));
@@ -484,14 +514,18 @@ impl Delivery {
                     self.actions.push(Action::Load(channel));
                 }
                 scheduler::Action::Rested { channel } => self.show_plan(now, channel),
-                scheduler::Action::Prepare { operation, channel, seq, what, crypto } => {
+                scheduler::Action::Prepare { operation, channel, seq, what, daemon, crypto } => {
                     self.operations.insert(operation, Owner { channel, seq });
-                    self.actions.push(Action::Prepare { operation, channel, seq, what, crypto });
+                    self.actions.push(Action::Prepare { operation, channel, seq, what, daemon, crypto });
                 }
-                scheduler::Action::Transmit { operation, line } => {
-                    self.actions.push(Action::Transmit { operation, line });
+                scheduler::Action::Transmit { operation, daemon, line } => {
+                    self.actions.push(Action::Transmit { operation, daemon, line });
                 }
-                scheduler::Action::CloseSecond => self.actions.push(Action::CloseSecond),
+                scheduler::Action::GiveUp { operation } => {
+                    self.operations.remove(&operation);
+                    self.actions.push(Action::GiveUp(operation));
+                }
+                scheduler::Action::CloseSecond { daemon } => self.actions.push(Action::CloseSecond(daemon)),
             }
         }
     }

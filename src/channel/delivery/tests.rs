@@ -1,7 +1,7 @@
 use std::time::SystemTime;
 
 use super::*;
-use crate::channel::ReceiverAction;
+use crate::channel::{DaemonId, ReceiverAction};
 use crate::model::{ChannelName, Content, Durability};
 
 const T0: Time = Duration::from_secs(100_000);
@@ -101,7 +101,7 @@ fn failed(commit: CommitId) -> Event {
 /// A machine on a network, which was told of the channel.
 fn with(channel: &Channel) -> (Delivery, Vec<Action>) {
     let mut delivery = Delivery::new(config());
-    let told = delivery.handle(T0, Event::Network(Some(network(1, 10))));
+    let told = delivery.handle(T0, Event::Network(DaemonId(0), Some(network(1, 10))));
     let (epoch, request) = commit(&told);
     assert_eq!(request, Request::Epoch(Some(494)));
     assert!(told.contains(&Action::List), "{told:?}");
@@ -186,7 +186,7 @@ fn a_new_document_sets_the_pace_and_disturbs_nothing() {
     let (mut delivery, actions) = with(&channel(Role::Writer, 1));
     launch(&mut delivery, &actions, 1);
     let faster = NetworkView { pace: Pace::from_document(0.01, 0.005, 3), replica_epoch: Some(495), ..network(1, 10) };
-    let told = delivery.handle(T0, Event::Network(Some(faster)));
+    let told = delivery.handle(T0, Event::Network(DaemonId(0), Some(faster)));
     assert_eq!(commit(&told).1, Request::Epoch(Some(495)));
     assert!(!told.contains(&Action::List), "{told:?}");
     assert!((delivery.pace().packets_per_second() - 10.0).abs() < 1e-9);

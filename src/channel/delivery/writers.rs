@@ -57,7 +57,7 @@ impl Delivery {
 
     /// Lets the sender go once the boxes that are not launched fit the network.
     pub(super) fn fit(&mut self, id: ChannelId) {
-        if let Some(network) = &self.network {
+        if let Some(network) = self.networks.values().next() {
             let max_plaintext = network.max_plaintext;
             self.commit(id, Request::Fit { max_plaintext });
         }
@@ -68,7 +68,7 @@ impl Delivery {
             && let Some(writer) = self.writers.get_mut(&id)
         {
             writer.fits = true;
-            let online = self.network.is_some();
+            let online = !self.networks.is_empty();
             self.tell_sender(now, id, SenderEvent::Online(online));
         }
     }

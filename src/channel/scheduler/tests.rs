@@ -1,14 +1,28 @@
 //! The scheduler against the model of `network-performance.md` A.7: one exponential server, taking turns between
-//! connections and preferring what it sends again, and a delay behind it.
+//! connections and preferring what it sends again, and a delay behind it; one such server for each daemon.
+
+mod daemons;
+
+use std::collections::VecDeque;
+use std::time::Duration;
 
 use rand::RngExt as _;
 
+use super::server::{QUICK_ENCRYPTS, UNSENT};
 use super::*;
-use crate::channel::{Durability, Fetched};
+use crate::channel::{Answer, Durability, Fetched, Outcome, ReadBack, ReceiverAction, SenderAction};
 
 const A: ChannelId = ChannelId(1);
 const B: ChannelId = ChannelId(2);
 const C: ChannelId = ChannelId(3);
+const FIRST: DaemonId = DaemonId(0);
+
+impl Scheduler {
+    /// The only daemon, where there is one.
+    fn first(&self) -> &Server {
+        self.server(FIRST)
+    }
+}
 
 struct World {
     scheduler: Scheduler,
@@ -22,28 +36,42 @@ struct World {
     found: BTreeMap<ChannelId, (u64, u64)>,
     later: BTreeMap<(Time, u64), Later>,
     serial: u64,
+    daemons: Vec<Daemon>,
+    operations: BTreeMap<OperationId, Sent>,
+    ticks: u64,
+    ticks_sent: u64,
+    ended: Vec<(Time, ChannelId, BoxSeq, Operation)>,
+    /// Those that the scheduler gave up.
+    given_up: Vec<Sent>,
+    closed_second: usize,
+}
+
+#[derive(Default)]
+struct Daemon {
+    second_used: bool,
     /// Of each line, and of what it sends again.
     queues: [VecDeque<OperationId>; 2],
     resends: [VecDeque<OperationId>; 2],
     turn: usize,
-    operations: BTreeMap<OperationId, Sent>,
     crypto: [Time; 16],
-    ticks: u64,
-    ticks_sent: u64,
-    ended: Vec<(Time, ChannelId, BoxSeq, Operation)>,
-    second_used: bool,
-    closed_second: usize,
+    /// How many of its ticks carry nothing, whatever waits, for each that may.
+    skips: u32,
+    skipped: u32,
+    /// It does nothing any more.
+    stopped: bool,
+    packets: u64,
 }
 
 #[derive(Clone, Debug)]
 enum Later {
     Event(Event),
     Back(OperationId),
-    Tick,
+    Tick(usize),
 }
 
 #[derive(Clone, Copy)]
 struct Sent {
+    daemon: usize,
     channel: ChannelId,
     seq: BoxSeq,
     what: Operation,
@@ -53,9 +81,13 @@ struct Sent {
 
 impl World {
     fn new(tick_ms: u64, hop_ms: u64, encrypt_ms: u64, seed: u64) -> Self {
+        Self::with(1, tick_ms, hop_ms, encrypt_ms, seed)
+    }
+
+    fn with(daemons: u8, tick_ms: u64, hop_ms: u64, encrypt_ms: u64, seed: u64) -> Self {
         let pace = Pace::from_document(1.0 / tick_ms as f64, 1.0 / hop_ms as f64, 3);
         let mut world = Self {
-            scheduler: Scheduler::new(pace, crate::channel::PROBE_SHARE, seed),
+            scheduler: Scheduler::new(pace.clone(), crate::channel::PROBE_SHARE, seed),
             dice: StdRng::seed_from_u64(seed),
             now: Duration::from_secs(100),
             tick: Duration::from_millis(tick_ms),
@@ -65,19 +97,19 @@ impl World {
             found: BTreeMap::new(),
             later: BTreeMap::new(),
             serial: 0,
-            queues: Default::default(),
-            resends: Default::default(),
-            turn: 0,
+            daemons: (0..daemons).map(|_| Daemon::default()).collect(),
             operations: BTreeMap::new(),
-            crypto: [Duration::ZERO; 16],
             ticks: 0,
             ticks_sent: 0,
             ended: Vec::new(),
-            second_used: false,
+            given_up: Vec::new(),
             closed_second: 0,
         };
-        world.plan(Duration::from_secs(100), Later::Tick);
-        world.tell(Event::Online(true));
+        for daemon in 0..daemons {
+            world.plan(Duration::from_secs(100), Later::Tick(usize::from(daemon)));
+            world.scheduler.set_document(DaemonId(daemon), pace.clone());
+            world.tell(Event::Online(DaemonId(daemon), true));
+        }
         world
     }
 
@@ -128,25 +160,40 @@ impl World {
                         Later::Event(Event::Loaded { channel, frontier, lost_end: BoxSeq(0), arrived: Vec::new() }),
                     );
                 }
-                Action::Prepare { operation, channel, seq, what, crypto } => {
-                    let sent = Sent { channel, seq, what, packets_left: what.packets(), line: 0 };
+                Action::Prepare { operation, channel, seq, what, daemon, crypto } => {
+                    let daemon = usize::from(daemon.0);
+                    let sent = Sent { daemon, channel, seq, what, packets_left: what.packets(), line: 0 };
                     self.operations.insert(operation, sent);
-                    let done = self.crypto[crypto].max(self.now) + self.encrypt;
-                    self.crypto[crypto] = done;
+                    let crypto = &mut self.daemons[daemon].crypto[crypto];
+                    *crypto = (*crypto).max(self.now) + self.encrypt;
+                    let done = *crypto;
                     self.plan(done, Later::Event(Event::Prepared { operation }));
                 }
-                Action::Transmit { operation, line } => {
-                    self.second_used |= line == Line::Second;
-                    let line = usize::from(line == Line::Second);
-                    self.operations.get_mut(&operation).expect("prepared").line = line;
-                    self.queues[line].push_back(operation);
-                    assert!(self.queues[line].len() <= 16, "the daemon would cease to read us");
+                Action::Transmit { operation, daemon, line } => {
+                    let second = line == Line::Second;
+                    self.daemons[usize::from(daemon.0)].second_used |= second;
+                    let line = usize::from(second);
+                    let sent = self.operations.get_mut(&operation).expect("prepared");
+                    sent.line = line;
+                    assert_eq!(sent.daemon, usize::from(daemon.0), "the daemon that made it");
+                    let queue = &mut self.daemons[sent.daemon].queues[line];
+                    queue.push_back(operation);
+                    assert!(queue.len() <= 16, "the daemon would cease to read us");
+                }
+                Action::GiveUp { operation } => {
+                    let sent = self.operations.remove(&operation).expect("under way");
+                    self.given_up.push(sent);
+                    let Daemon { queues, resends, .. } = &mut self.daemons[sent.daemon];
+                    queues.iter_mut().chain(resends).for_each(|queue| queue.retain(|other| *other != operation));
                 }
                 Action::Rested { .. } => {}
-                Action::CloseSecond => {
-                    let Counts { second, shorts, bulks, .. } = self.scheduler.counts;
+                Action::CloseSecond { daemon } => {
+                    let Counts { second, shorts, bulks, .. } = self.scheduler.server(daemon).counts;
                     assert_eq!((second, shorts, bulks), (0, 0, 0), "closed while it was needed");
-                    assert!(std::mem::take(&mut self.second_used), "closed without need of it");
+                    assert!(
+                        std::mem::take(&mut self.daemons[usize::from(daemon.0)].second_used),
+                        "closed without need of it"
+                    );
                     self.closed_second += 1;
                 }
             }
@@ -186,21 +233,28 @@ impl World {
             self.now = next.0.max(self.now);
             match self.later.remove(&next).expect("just seen") {
                 Later::Event(event) => self.tell(event),
-                Later::Tick => self.daemon_tick(),
+                Later::Tick(daemon) => self.daemon_tick(daemon),
                 Later::Back(operation) => self.back(operation),
             }
         }
         panic!("never: {what}");
     }
 
-    fn daemon_tick(&mut self) {
+    fn daemon_tick(&mut self, number: usize) {
         let next = self.now + self.draw(self.tick);
-        self.plan(next, Later::Tick);
+        self.plan(next, Later::Tick(number));
         self.ticks += 1;
-        for turn in [self.turn, 1 - self.turn] {
-            let sent = self.resends[turn].pop_front().or_else(|| self.queues[turn].pop_front());
+        let daemon = &mut self.daemons[number];
+        daemon.skipped += 1;
+        if daemon.stopped || daemon.skipped <= daemon.skips {
+            return;
+        }
+        daemon.skipped = 0;
+        for turn in [daemon.turn, 1 - daemon.turn] {
+            let sent = daemon.resends[turn].pop_front().or_else(|| daemon.queues[turn].pop_front());
             if let Some(operation) = sent {
-                self.turn = 1 - turn;
+                daemon.turn = 1 - turn;
+                daemon.packets += 1;
                 self.ticks_sent += 1;
                 let back = (0..7).fold(self.now, |at, _| at + self.draw(self.hop));
                 self.plan(back, Later::Back(operation));
@@ -210,11 +264,12 @@ impl World {
     }
 
     fn back(&mut self, operation: OperationId) {
-        let op = self.operations.get_mut(&operation).expect("it was sent");
+        // What was given up was cancelled.
+        let Some(op) = self.operations.get_mut(&operation) else { return };
         op.packets_left -= 1;
-        let Sent { channel, seq, what, packets_left, line } = *op;
+        let Sent { daemon, channel, seq, what, packets_left, line } = *op;
         if packets_left > 0 {
-            return self.resends[line].push_back(operation);
+            return self.daemons[daemon].resends[line].push_back(operation);
         }
         self.operations.remove(&operation);
         self.ended.push((self.now, channel, seq, what));
@@ -270,12 +325,15 @@ fn what_waited_for_room_goes_when_the_channel_that_took_it_leaves() {
     world.run("a beginning", |world| world.ended(A) >= 20);
     world.reader(B, 1);
     world.run("a read that waits", |world| {
-        world.scheduler.ready.iter().any(|operation| world.scheduler.under_way[operation].channel == B)
+        world.scheduler.first().ready.iter().any(|operation| world.scheduler.under_way[operation].channel == B)
     });
     world.scheduler.remove(A);
     assert_eq!(world.scheduler.next_timeout(world.now), Some(world.now), "there is room, and somebody waits for it");
     world.tell(Event::Tick);
-    assert!(world.queues[0].iter().any(|operation| world.operations[operation].channel == B), "it is on its way");
+    assert!(
+        world.daemons[0].queues[0].iter().any(|operation| world.operations[operation].channel == B),
+        "it is on its way"
+    );
 }
 
 /// What is ready waits for the daemon to send what it has, and is woken for it.
@@ -285,13 +343,13 @@ fn twelve_operations_at_most_are_unsent_and_the_next_one_is_woken_when_one_has_l
     world.writer(A, 1000, Durability::Couriered);
     let waited = std::cell::Cell::new((0, 0));
     let check = |world: &World| {
-        let scheduler = &world.scheduler;
-        assert!(scheduler.unsent_at(world.now) <= UNSENT + 0.01, "{} are unsent", scheduler.unsent_at(world.now));
-        let ready = (!scheduler.ready.is_empty(), !scheduler.ready_shorts.is_empty());
-        if let Some(until) = scheduler.unsent_until(world.now).filter(|_| ready.0 || ready.1) {
+        let (scheduler, server) = (&world.scheduler, world.scheduler.first());
+        assert!(server.unsent_at(world.now) <= UNSENT + 0.01, "{} are unsent", server.unsent_at(world.now));
+        let ready = (!server.ready.is_empty(), !server.ready_shorts.is_empty());
+        if let Some(until) = server.unsent_until(world.now).filter(|_| ready.0 || ready.1) {
             assert!(until > world.now && scheduler.next_timeout(world.now).is_some_and(|at| at <= until), "{ready:?}");
-            assert_eq!(scheduler.unsent_until(until + world.tick / 50), None, "then there is room");
-            assert!(scheduler.unsent_until(until - world.tick / 50).is_some(), "and not before");
+            assert_eq!(server.unsent_until(until + world.tick / 50), None, "then there is room");
+            assert!(server.unsent_until(until - world.tick / 50).is_some(), "and not before");
             let (bulks, shorts) = waited.get();
             waited.set((bulks + u32::from(ready.0), shorts + u32::from(ready == (false, true))));
         }
@@ -361,14 +419,15 @@ fn each_class_gets_half_of_the_ten_slots_beside_others_and_all_of_them_alone() {
         ((0, 0, 0), "", None),
     ] {
         let mut scheduler = Scheduler::new(Pace::from_document(0.001, 0.005, 3), 0.1, 1);
-        (scheduler.counts.shorts, scheduler.counts.bulks, scheduler.counts.reads) = under_way;
+        let counts = &mut scheduler.servers[0].counts;
+        (counts.shorts, counts.bulks, counts.reads) = under_way;
         let Scheduler { shorts, bulks, reads, confirmations, .. } = &mut scheduler;
         for (what, list, channel) in
             [("short", shorts, A), ("bulk", bulks, B), ("read", reads, C), ("confirmation", confirmations, A)]
         {
             list.extend(waiting.split(' ').any(|waits| waits == what).then_some((0, channel)));
         }
-        assert_eq!(scheduler.choose(), expected, "{under_way:?} under way, waiting: {waiting}");
+        assert_eq!(scheduler.choose(FIRST), expected, "{under_way:?} under way, waiting: {waiting}");
     }
 }
 
@@ -415,12 +474,13 @@ fn the_second_connection_is_closed_when_both_classes_are_through() {
         world.writer(ChannelId(id), 1, Durability::Stored);
     }
     world.run("twenty short messages", |world| {
-        assert!(world.scheduler.counts.second <= SECOND, "{} go over it", world.scheduler.counts.second);
+        let second = world.scheduler.first().counts.second;
+        assert!(second <= SECOND, "{second} go over it");
         (10..30).all(|id| world.ended(ChannelId(id)) == 1)
     });
-    assert!(world.second_used && world.closed_second == 0, "the backlog is not through");
+    assert!(world.daemons[0].second_used && world.closed_second == 0, "the backlog is not through");
     world.run("the rest of the backlog", |world| world.ended(A) == 60);
-    assert_eq!((world.second_used, world.closed_second), (false, 1));
+    assert_eq!((world.daemons[0].second_used, world.closed_second), (false, 1));
 }
 
 #[test]
@@ -429,8 +489,10 @@ fn short_messages_go_over_the_first_connection_where_its_queue_is_short() {
     for id in 10..20 {
         world.writer(ChannelId(id), 1, Durability::Stored);
     }
-    world.run("ten envelopes", |world| world.operations.len() == 10 && world.scheduler.counts.preparing == [0; 16]);
-    let Counts { main, second, .. } = world.scheduler.counts;
+    world.run("ten envelopes", |world| {
+        world.operations.len() == 10 && world.scheduler.first().counts.preparing == [0; 16]
+    });
+    let Counts { main, second, .. } = world.scheduler.first().counts;
     assert_eq!((main, second), (3, 4), "half a window of six, and all of the second connection");
 }
 
@@ -442,7 +504,7 @@ fn slow_encrypts_have_a_connection_each_and_quick_ones_share_it() {
         world.run("a first measurement", |world| world.ended(A) >= 20);
         let most = std::cell::Cell::new(0);
         world.run("a backlog", |world| {
-            let here = world.scheduler.counts.preparing.into_iter().max();
+            let here = world.scheduler.first().counts.preparing.into_iter().max();
             most.set(most.get().max(here.unwrap_or_default()));
             world.ended(A) >= 200
         });
@@ -458,8 +520,8 @@ fn a_short_message_that_is_taken_back_takes_no_other_with_it() {
     for id in 10..40 {
         world.writer(ChannelId(id), 1, Durability::Stored);
     }
-    world.run("some are ready and wait for room", |world| world.scheduler.ready_shorts.len() >= 3);
-    let gone = world.scheduler.under_way[&world.scheduler.ready_shorts[1]].channel;
+    world.run("some are ready and wait for room", |world| world.scheduler.first().ready_shorts.len() >= 3);
+    let gone = world.scheduler.under_way[&world.scheduler.first().ready_shorts[1]].channel;
     world.scheduler.remove(gone);
     world.run("the others", |world| world.written.keys().all(|&id| id == gone || world.ended(id) == 1));
 }
@@ -522,9 +584,9 @@ fn while_the_network_is_away_nothing_waits_for_it_and_a_sender_needs_its_own_wor
     let mut world = World::docker();
     world.writer(A, 100, Durability::Stored);
     world.run("some", |world| world.ended(A) >= 10 && world.scheduler.bulks.len() == 1);
-    world.tell(Event::Online(false));
+    world.tell(Event::Online(FIRST, false));
     assert_eq!((world.scheduler.bulks.len(), world.scheduler.next_timeout(world.now)), (0, None));
-    world.tell(Event::Online(true));
+    world.tell(Event::Online(FIRST, true));
     assert!(world.scheduler.bulks.is_empty(), "whether its boxes fit this network is not known yet");
     world.tell(Event::Sender { channel: A, event: SenderEvent::Online(true) });
     world.run("the rest", |world| world.ended(A) == 100);
@@ -535,7 +597,7 @@ fn an_encrypt_that_waited_for_others_is_known_for_what_it_took_itself() {
     let mut world = World::new(10, 1, 10, 6);
     world.writer(A, 500, Durability::Couriered);
     world.run("a backlog", |world| world.ended(A) >= 300);
-    let encrypt = world.scheduler.pace().encrypt();
+    let encrypt = world.scheduler.pace_of(FIRST).encrypt();
     assert!((Duration::from_millis(8)..Duration::from_millis(12)).contains(&encrypt), "{encrypt:?}");
 }
 
@@ -605,7 +667,7 @@ fn it_says_where_a_reader_stands_and_when_it_is_probed_next() {
 fn another_document_sets_another_pace() {
     let mut world = World::docker();
     assert_eq!(world.scheduler.pace().window_boxes(), 6);
-    world.scheduler.set_pace(Pace::from_document(0.001, 0.001, 3));
+    world.scheduler.set_document(FIRST, Pace::from_document(0.001, 0.001, 3));
     assert_eq!(world.scheduler.pace().window_boxes(), 16);
     world.writer(A, 100, Durability::Couriered);
     world.run("the window is full", |world| world.scheduler.unanswered() > 6);

@@ -407,3 +407,29 @@ proptest::proptest! {
         proptest::prop_assert_eq!(confirmed, vec![1; boxes as usize]);
     }
 }
+
+/// What one daemon had may be done already: only a replica's word counts for it then, and nothing waits before it is asked.
+#[test]
+fn what_another_daemon_is_to_do_goes_at_once_and_strict() {
+    let couriered = Operation::Write { strict: false };
+    let mut sender = launched(Durability::Couriered, 1..4);
+    assert_eq!(all_writes(&mut sender, T0).len(), 3);
+    sender.handle(T0, SenderEvent::Moved { seq: BoxSeq(2) });
+    assert_eq!(all_writes(&mut sender, T0), [(BoxSeq(2), WRITE)]);
+    sender.handle(T0, SenderEvent::Ended { seq: BoxSeq(2), outcome: Outcome::Again });
+    let later = sender.next_timeout(T0).expect("it is tried again");
+    assert_eq!(all_writes(&mut sender, later), [(BoxSeq(2), WRITE)], "strict still");
+    let told = sender.handle(later, SenderEvent::Ended { seq: BoxSeq(2), outcome: Outcome::Stored });
+    assert_eq!(told[0], SenderAction::Confirm { seq: BoxSeq(2) });
+    // One of those beside it is as the channel wants it.
+    sender.handle(later, SenderEvent::Ended { seq: BoxSeq(1), outcome: Outcome::Again });
+    let later = sender.next_timeout(later).expect("it is tried again");
+    assert_eq!(all_writes(&mut sender, later), [(BoxSeq(1), couriered)]);
+    // A read of an occupied index, and a confirmation, are asked for again; what is over stays over.
+    sender.handle(later, SenderEvent::Ended { seq: BoxSeq(1), outcome: Outcome::Occupied });
+    assert_eq!(all_writes(&mut sender, later), [(BoxSeq(1), Operation::ReadBack)]);
+    sender.handle(later, SenderEvent::Moved { seq: BoxSeq(1) });
+    assert_eq!(all_writes(&mut sender, later), [(BoxSeq(1), Operation::ReadBack)]);
+    assert!(!sender.handle(later, SenderEvent::Moved { seq: BoxSeq(2) }).contains(&SenderAction::Trust));
+    assert_eq!(all_writes(&mut sender, later), []);
+}

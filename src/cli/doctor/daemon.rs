@@ -18,11 +18,20 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const REPLICAS: usize = 4;
 
 pub(super) async fn checks(context: &Context, typed: DaemonArgs) -> Vec<Check> {
-    let config = match typed.meant() {
-        Ok(DaemonChoice::Found(discovery)) => Config::discover(&discovery).map_err(|error| error.to_string()),
-        Ok(_) => Config::load(&context.localnet_dir().join("thinclient.toml")).map_err(|error| error.to_string()),
-        Err(failure) => Err(failure.message),
+    let configs = match typed.meant() {
+        Ok(DaemonChoice::Found(discovery)) => vec![Config::discover(&discovery)],
+        Ok(DaemonChoice::Several(named)) => named.iter().map(Config::discover).collect(),
+        Ok(_) => vec![Config::load(&context.localnet_dir().join("thinclient.toml"))],
+        Err(failure) => return of_one(Err(failure.message)).await,
     };
+    let mut checks = Vec::new();
+    for config in configs {
+        checks.extend(of_one(config.map_err(|error| error.to_string())).await);
+    }
+    checks
+}
+
+async fn of_one(config: Result<Config, String>) -> Vec<Check> {
     let config = match config {
         Ok(config) => config,
         Err(error) => {

@@ -22,6 +22,7 @@ network's directory.
 Examples:
   pigeonfs localnet ctl --state /tmp/net faults set loss=0.1 storage-full=on
   pigeonfs localnet ctl --state /tmp/net clock +8d
+  pigeonfs localnet ctl --state /tmp/net stop 2             of `localnet --daemons 2`, the second one
   echo '{\"command\": \"link\", \"up\": false}' | socat - UNIX:/tmp/net/ctl.sock")]
 pub(super) struct Typed {
     #[command(subcommand)]
@@ -53,6 +54,22 @@ enum Word {
         /// As by kill -9: clients are not told
         #[arg(long)]
         killed: bool,
+    },
+    /// End one daemon as by kill -9; its clients find nobody until `start`
+    Stop {
+        #[arg(value_name = "NUMBER")]
+        daemon: usize,
+    },
+    /// Start a daemon that was stopped
+    Start {
+        #[arg(value_name = "NUMBER")]
+        daemon: usize,
+    },
+    /// Have a daemon's packets leave so many TIMES as rarely; 1 is as the profile says
+    Slow {
+        #[arg(value_name = "NUMBER")]
+        daemon: usize,
+        times: f64,
     },
     /// Cut all connections now; sessions stay
     Disconnect,
@@ -113,6 +130,9 @@ impl Word {
             Self::Clock { by: Some(Move::By(by_ms)) } => Command::Jump { by_ms },
             Self::Clock { by: Some(Move::Reset) } => Command::ResetClock,
             Self::Restart { killed } => Command::Restart { killed },
+            Self::Stop { daemon } => Command::Stop { daemon },
+            Self::Start { daemon } => Command::Start { daemon },
+            Self::Slow { daemon, times } => Command::Slow { daemon, times },
             Self::Disconnect => Command::Disconnect,
             Self::StorageFull { to } => {
                 Command::SetFaults { set: Map::from_iter([("storage-full".to_owned(), Value::Bool(to == OnOff::On))]) }

@@ -7,7 +7,7 @@ use ratatui::text::{Line, Text};
 use ratatui::widgets::{Paragraph, Row, Table, TableState};
 
 use super::super::history::{Spans, marks};
-use super::super::status::{access, daemon, standing};
+use super::super::status::{access, daemons, standing};
 use super::view::View;
 use crate::engine::status::{ChannelStatus, RoleStatus};
 use crate::text::shown;
@@ -20,15 +20,17 @@ const EVENTS: u16 = 6;
 const KEYS: &str = "up/down choose   f follow   s skip   t trim   q quit";
 
 pub(super) fn draw(frame: &mut Frame<'_>, view: &View, utf8: bool) {
+    let heading = heading(view);
+    let rows = u16::try_from(heading.len()).unwrap_or(u16::MAX);
     let [head, rates, channels, events, foot] = Layout::vertical([
-        Constraint::Length(4),
+        Constraint::Length(rows.saturating_add(1)),
         Constraint::Length(4),
         Constraint::Min(3),
         Constraint::Length(EVENTS),
         Constraint::Length(1),
     ])
     .areas(frame.area());
-    frame.render_widget(heading(view), head);
+    frame.render_widget(Paragraph::new(heading), head);
     frame.render_widget(lately(view, usize::from(rates.width), utf8), rates);
     table(frame, view, channels);
     frame.render_widget(newest(view, usize::from(events.height)), events);
@@ -36,16 +38,15 @@ pub(super) fn draw(frame: &mut Frame<'_>, view: &View, utf8: bool) {
     frame.render_widget(Line::styled(foot_text.into_owned(), BOLD), foot);
 }
 
-fn heading(view: &View) -> Paragraph<'static> {
+fn heading(view: &View) -> Vec<Line<'static>> {
     let status = &view.status;
-    let link = view.trouble.as_ref().map_or_else(|| daemon(&status.daemon), |trouble| shown(trouble).into_owned());
+    let links = view.trouble.as_ref().map_or_else(|| daemons(status), |trouble| vec![shown(trouble).into_owned()]);
     let spool = format!("{} of {}", show_size(status.spool_bytes), show_size(status.spool_limit));
     let cache = format!("{} of {}", show_size(status.cache_bytes), show_size(status.cache_limit));
-    Paragraph::new(vec![
-        Line::from(format!("state   {}", shown(&view.state))),
-        Line::from(format!("daemon  {link}")),
-        Line::from(format!("spool   {spool} accepted and not yet stored; {cache} of the cache are used")),
-    ])
+    let mut lines = vec![Line::from(format!("state   {}", shown(&view.state)))];
+    lines.extend(links.into_iter().map(|link| Line::from(format!("daemon  {link}"))));
+    lines.push(Line::from(format!("spool   {spool} accepted and not yet stored; {cache} of the cache are used")));
+    lines
 }
 
 /// The last hour, a mark a minute.
@@ -126,7 +127,7 @@ mod tests {
 
     use super::super::view::Act;
     use super::*;
-    use crate::engine::status::{HistoryStatus, LinkStatus, Status};
+    use crate::engine::status::{DaemonStatus, HistoryStatus, LinkStatus, Status};
     use crate::store::HistoryPoint;
 
     fn channel(name: &str, role: RoleStatus, size: u64, stored_bytes: u64) -> ChannelStatus {
@@ -187,6 +188,28 @@ mod tests {
         // A small one is drawn too.
         for (width, height) in [(20, 5), (1, 1), (200, 60)] {
             drawn(&view, width, height, true);
+        }
+    }
+
+    #[test]
+    fn each_of_several_daemons_has_its_line_and_its_events() {
+        let mut view = view();
+        let seen = |links: [LinkStatus; 2]| {
+            let (mut status, history) = looks(Vec::new(), links[0].max(links[1]));
+            let named =
+                |(link, name)| DaemonStatus { link, address: Some(format!("@{name}")), ..DaemonStatus::default() };
+            status.daemons = links.into_iter().zip(["one", "two"]).map(named).collect();
+            (status, history)
+        };
+        let (status, history) = seen([LinkStatus::Connected, LinkStatus::Connected]);
+        view.see(status, history);
+        let (status, history) = seen([LinkStatus::Connected, LinkStatus::NoDaemon]);
+        view.see(status, history);
+        let text = drawn(&view, 90, 24, false);
+        for told in
+            ["daemon  connected @one", "daemon  none @two", "spool   0", "the network cannot be used by @two any more"]
+        {
+            assert!(text.contains(told), "{told:?} is not in:\n{text}");
         }
     }
 

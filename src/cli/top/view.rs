@@ -78,6 +78,14 @@ impl View {
                 LinkStatus::Refused => "the daemon is refused".to_owned(),
             });
         }
+        for (before, new) in self.status.daemons.iter().zip(&new.daemons) {
+            let by = new.address.as_deref().unwrap_or_default();
+            match (before.link == LinkStatus::Connected, new.link == LinkStatus::Connected) {
+                (true, false) => events.push(format!("the network cannot be used by {by} any more")),
+                (false, true) => events.push(format!("the network can be used by {by}")),
+                _ => {}
+            }
+        }
         for channel in &new.channels {
             let before = self.status.channels.iter().find(|before| before.name == channel.name);
             let Some(before) = before else {

@@ -214,6 +214,8 @@ pub(super) async fn verify(
     let mut index = cap.index().clone();
     let mut at = 0;
     for page in wanted.chunks(READS) {
+        // By whichever daemon, where there are several.
+        let network = owner.engine.connected().unwrap_or_else(|| Arc::clone(&network));
         let mut asked = JoinSet::new();
         for &seq in page {
             while at < seq {

@@ -40,7 +40,7 @@ pub(super) async fn run(
     let deletes = async {
         loop {
             commits.mark_unchanged();
-            let network = view.borrow_and_update().network.clone();
+            let network = view.borrow_and_update().any();
             let (mut more, mut failed) = (false, false);
             if let Some(network) = network {
                 match drops.0.store.records_to_delete() {

@@ -191,7 +191,7 @@ impl Filler {
 impl Worker for Filler {
     fn turn(&mut self, view: &View, stop: &AtomicBool) -> Turn {
         // Boxes are cut for one network, so not before there is one.
-        let Some(network) = &view.network else { return Turn::Done };
+        let Some(network) = view.any() else { return Turn::Done };
         let ids = match self.drops.0.store.drops_to_fill() {
             Ok(ids) => ids,
             Err(StoreError::Closed) => return Turn::Done,
@@ -202,7 +202,7 @@ impl Worker for Filler {
         };
         let mut turn = Turn::Done;
         for id in ids {
-            if let Err(trouble) = self.fill(id, network, stop) {
+            if let Err(trouble) = self.fill(id, &network, stop) {
                 warn!(%trouble, "a drop could not be filled; trying again");
                 self.shared.note(id, &trouble);
                 turn = Turn::Failed;

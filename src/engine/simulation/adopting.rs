@@ -2,6 +2,8 @@
 
 use std::collections::VecDeque;
 
+use rand::RngExt as _;
+
 use super::super::carry;
 use super::line::Parcel;
 use super::process::{Message, Queued};
@@ -76,13 +78,13 @@ impl World {
         let Some(stream) = self.processes[p].stream_of(id) else { return };
         let Some(life) = &mut self.processes[p].life else { return };
         life.looks.insert(operation, (id, seq));
-        let online = life.online;
-        if !online || !self.admits(p, stream) || self.processes[p].elsewhere {
-            return self.tell(p, Message::Ended(operation, unknown));
-        }
+        let used = life.known.used();
+        let by = (!used.is_empty()).then(|| used[self.dice.random_range(0..used.len())]);
+        let by = by.filter(|&by| self.admits(p, by, stream) && !self.processes[p].elsewhere[by]);
+        let Some(by) = by else { return self.tell(p, Message::Ended(operation, unknown)) };
         let parcel = Parcel { channel: stream, seq, what: Operation::Read, payload: Vec::new() };
         match self.envelope(p, &parcel) {
-            Ok(envelope) => self.start_operation(p, operation, Line::Main, parcel, envelope),
+            Ok(envelope) => self.start_operation(p, operation, (by, Line::Main), parcel, envelope),
             Err(ending) => self.tell(p, Message::Ended(operation, ending)),
         }
     }

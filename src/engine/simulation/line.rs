@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use super::super::transfer;
+use super::daemons::{daemon_of, is_main, wire_of};
 use super::process::Message;
 use super::world::{Happening, World};
 use crate::bacap::SealedBox;
@@ -74,13 +75,6 @@ impl Wire {
     }
 }
 
-fn number(line: Line) -> usize {
-    match line {
-        Line::Main => 0,
-        Line::Second => 1,
-    }
-}
-
 impl World {
     fn wire(&mut self, p: usize, n: usize) -> Option<&mut Wire> {
         self.processes[p].life.as_mut().map(|life| &mut life.wires[n])
@@ -108,15 +102,15 @@ impl World {
         &mut self,
         p: usize,
         id: OperationId,
-        line: Line,
+        (daemon, line): (usize, Line),
         parcel: Parcel,
         envelope: Envelope,
     ) {
-        let n = number(line);
+        let n = wire_of(daemon, line);
         if line == Line::Second {
             self.see("operations on the second connection");
         }
-        let deadline = self.processes[p].life.as_ref().map_or(Time::ZERO, super::process::Life::deadline);
+        let deadline = self.processes[p].life.as_ref().map_or(Time::ZERO, |life| life.deadline(daemon));
         let Some(wire) = self.wire(p, n) else { return };
         wire.started.insert(id, Started { parcel, envelope, query: None });
         wire.unput.push_back(Put::Start(id));
@@ -125,8 +119,22 @@ impl World {
         self.flush(p, n);
     }
 
+    /// Nobody waits for an operation any more.
+    pub(super) fn give_up(&mut self, p: usize, id: OperationId) {
+        let Some(life) = &mut self.processes[p].life else { return };
+        let Some(n) = life.wires.iter().position(|wire| wire.started.contains_key(&id)) else { return };
+        let wire = &mut life.wires[n];
+        if let Some(started) = wire.started.remove(&id)
+            && started.query.is_some()
+        {
+            wire.unput.push_back(Put::Cancel(started.envelope));
+        }
+        wire.queries.retain(|_, of| *of != id);
+        self.flush(p, n);
+    }
+
     pub(super) fn dial(&mut self, p: usize, n: usize) {
-        let elsewhere = self.processes[p].elsewhere;
+        let elsewhere = self.processes[p].elsewhere[daemon_of(n)];
         let Some(wire) = self.wire(p, n) else { return };
         if wire.conn.is_none() && !elsewhere && !std::mem::replace(&mut wire.dialling, true) {
             let after = self.millis(1..300);
@@ -136,7 +144,7 @@ impl World {
 
     /// Dials anew, whatever was under way.
     pub(super) fn redial(&mut self, p: usize, n: usize) {
-        let needed = n == 0;
+        let needed = is_main(n);
         if let Some(wire) = self.wire(p, n)
             && (needed || !wire.started.is_empty())
         {
@@ -147,23 +155,28 @@ impl World {
 
     pub(super) fn dialled(&mut self, p: usize, n: usize) {
         let (conn, wall) = (self.next_serial(), self.wall());
-        let elsewhere = self.processes[p].elsewhere;
+        let (daemon, again) = (daemon_of(n), self.millis(100..10_000));
+        let (elsewhere, dead) = (self.processes[p].elsewhere[daemon], self.daemons[daemon].dead);
         let Some(wire) = self.wire(p, n) else { return };
         wire.dialling = false;
         if elsewhere || wire.conn.is_some() {
             return;
         }
+        if dead {
+            wire.dialling = true;
+            return self.plan_of(p, again, Happening::Dial { p, n });
+        }
         wire.conn = Some(conn);
         let token = wire.token;
         self.conns.insert(conn, (p, n));
-        let heard = self.net.connect(wall, conn, token);
+        let heard = self.net.connect(wall, conn, daemon, token);
         self.hear(heard);
     }
 
     /// Says goodbye on the second connection.
-    pub(super) fn hang_up_second(&mut self, p: usize) {
+    pub(super) fn hang_up_second(&mut self, p: usize, daemon: usize) {
         let wall = self.wall();
-        let Some(wire) = self.wire(p, 1) else { return };
+        let Some(wire) = self.wire(p, wire_of(daemon, Line::Second)) else { return };
         let conn = wire.conn.take();
         let token = wire.token;
         *wire = Wire::new(token + (1 << 40));
@@ -212,7 +225,7 @@ impl World {
             }
             wire.unput.push_back(Put::Start(id));
         }
-        if let (0, true, Some(conn)) = (n, up, wire.conn) {
+        if let (true, true, Some(conn)) = (is_main(n), up, wire.conn) {
             let after = self.millis(5..500);
             self.plan_of(p, after, Happening::Checked { p, conn });
         }
@@ -221,16 +234,17 @@ impl World {
 
     /// The daemon was asked what it is.
     pub(super) fn checked(&mut self, p: usize, conn: Conn) {
-        if self.wire(p, 0).is_some_and(|wire| wire.conn == Some(conn) && wire.usable) {
-            self.view(p, true);
+        let Some(&(_, n)) = self.conns.get(&conn) else { return };
+        if self.wire(p, n).is_some_and(|wire| wire.conn == Some(conn) && wire.usable) {
+            self.view(p, daemon_of(n), true);
         }
     }
 
     fn linked(&mut self, p: usize, n: usize, up: bool) {
         let Some(wire) = self.wire(p, n) else { return };
         wire.usable = up;
-        if n == 0 {
-            self.view(p, up);
+        if is_main(n) {
+            self.view(p, daemon_of(n), up);
         }
         self.flush(p, n);
     }
@@ -253,17 +267,8 @@ impl World {
         self.trace(|| format!("{p}: loses connection {n}"));
         let after = self.millis(1..10_000);
         self.plan_of(p, after, Happening::Dial { p, n });
-        if n == 0 {
-            self.view(p, false);
-        }
-    }
-
-    /// What is known of the network changes; the other network is always there.
-    pub(super) fn view(&mut self, p: usize, there: bool) {
-        let there = there || self.processes[p].elsewhere;
-        if let Some(life) = &mut self.processes[p].life {
-            life.view = there;
-            self.tell(p, Message::View);
+        if is_main(n) {
+            self.view(p, daemon_of(n), false);
         }
     }
 

@@ -11,6 +11,7 @@
 
 mod adopting;
 mod boxes;
+mod daemons;
 mod line;
 mod oracle;
 mod plan;
@@ -48,7 +49,7 @@ struct Ended {
 type Seen = BTreeMap<&'static str, u64>;
 
 /// What must occur in a thousand runs: a world in which nothing goes wrong shows nothing.
-const EVENTS: [&str; 30] = [
+const EVENTS: [&str; 34] = [
     "adoptions",
     "boxes that a courier has",
     "boxes that a replica has",
@@ -56,12 +57,16 @@ const EVENTS: [&str; 30] = [
     "boxes that were skipped",
     "changes of durability",
     "crashes",
+    "daemons of another network beside ours",
+    "daemons that died",
+    "daemons that lagged",
     "documents",
     "failures of the disk",
     "foreign boxes",
     "foreign tombstones",
     "operations on another network",
     "operations on the second connection",
+    "operations that another daemon took over",
     "operations that took too long",
     "other networks",
     "places that others deleted",
@@ -211,6 +216,7 @@ fn each_deliberate_bug_is_found() {
         Bug::TimeoutIsSuccess,
         Bug::NotFoundIsEnd,
         Bug::LoseWakeUp,
+        Bug::ForgetWithDaemon,
     ] {
         assert!(first_failure(BUG_SEEDS, Some(bug)).is_err(), "{bug:?} is not found within {BUG_SEEDS} seeds");
     }

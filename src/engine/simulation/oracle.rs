@@ -7,9 +7,9 @@ use super::world::World;
 use crate::channel::Time;
 use crate::store::{Arrival, BoxSeq, BoxState};
 
-/// Boxes that a process keeps in memory of one channel at most: two windows, twice where a machine was replaced.
+/// Boxes that a process keeps in memory of one channel for each daemon at most: two windows, twice where a machine was replaced.
 const KEPT: usize = 64;
-/// Operations of one life that are unanswered: those of the scheduler, and of machines that are gone already.
+/// Operations of one life that are unanswered, for each daemon: those of the scheduler, and of machines that are gone already.
 const UNDER_WAY: usize = 128;
 /// What is planned at once at most; each operation has a deadline that stands until its time.
 const PLANNED: usize = 4096;
@@ -167,8 +167,8 @@ impl World {
         for (p, process) in self.processes.iter().enumerate() {
             let Some(life) = &process.life else { continue };
             let (kept, under_way) = (life.kept(), life.unanswered());
-            self.oracle.law(kept <= KEPT * channels, || format!("{p} keeps {kept} boxes"));
-            self.oracle.law(under_way <= UNDER_WAY, || format!("{p} has {under_way} operations"));
+            self.oracle.law(kept <= KEPT * channels * self.daemons.len(), || format!("{p} keeps {kept} boxes"));
+            self.oracle.law(under_way <= UNDER_WAY * self.daemons.len(), || format!("{p} has {under_way} operations"));
         }
         let planned = self.planned();
         self.oracle.law(planned <= PLANNED, || format!("{planned} things are planned"));

@@ -38,6 +38,11 @@ pub(super) enum Mishap {
     Crash,
     Disconnect,
     Restart,
+    /// One daemon dies, or one that has died is started again.
+    Kill(usize),
+    Revive(usize),
+    /// A daemon's packets leave so many times as rarely.
+    Slow(usize, u32),
     Link(bool),
     Faults(Box<Faults>),
     Jump(i64),
@@ -69,6 +74,8 @@ pub(super) struct Plan {
     pub(super) max: usize,
     pub(super) provisional: usize,
     pub(super) processes: usize,
+    /// Which all processes use.
+    pub(super) daemons: usize,
     pub(super) streams: Vec<Stream>,
     /// What an encrypt takes.
     pub(super) encrypt: Time,
@@ -159,6 +166,7 @@ impl Plan {
             verbs: dice.random_bool(0.5),
             link_up: true,
             appended: 0,
+            daemons: dice.random_range(1..=3),
             profile,
         }
     }
@@ -213,7 +221,8 @@ impl Plan {
             6 => Self { disk_errors: 0.0, ..self },
             7 => Self { crash_at_step: 0.0, ..self },
             8 => Self { gentle: true, ..self },
-            9..=13 => Self { trouble: self.trouble / 2, ..self },
+            9 => Self { daemons: 1, ..self },
+            10..=14 => Self { trouble: self.trouble / 2, ..self },
             _ => return None,
         })
     }
@@ -273,6 +282,14 @@ impl Plan {
         }
         if dice.random_bool(0.15) {
             return Mishap::Document;
+        }
+        if self.daemons > 1 && dice.random_bool(0.4) {
+            let daemon = dice.random_range(0..self.daemons);
+            return match dice.random_range(0..6) {
+                0..=2 => Mishap::Kill(daemon),
+                3 => Mishap::Revive(daemon),
+                _ => Mishap::Slow(daemon, [1, 8, 100_000][dice.random_range(0..3)]),
+            };
         }
         match dice.random_range(0..20) {
             0..=4 => Mishap::Crash,

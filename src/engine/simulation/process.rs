@@ -10,6 +10,7 @@ use rand::RngExt as _;
 
 use super::super::carry;
 use super::adopting::Keeping;
+use super::daemons::{Known, number};
 use super::line::{Parcel, Wire};
 use super::plan::Deed;
 use super::world::{Happening, World};
@@ -62,8 +63,8 @@ pub(super) struct Process {
     channels: BTreeMap<usize, ChannelId>,
     /// What its wall clock is ahead of the others', in seconds.
     pub(super) wrong_s: i64,
-    /// The daemon is another network's.
-    pub(super) elsewhere: bool,
+    /// Which daemons are another network's.
+    pub(super) elsewhere: Vec<bool>,
     pub(super) queue: VecDeque<Queued>,
     pub(super) life: Option<Life>,
     /// Counts its lives: what was planned in one does not happen in the next.
@@ -74,10 +75,9 @@ pub(super) struct Process {
 /// A process between its start and its crash.
 pub(super) struct Life {
     pub(super) delivery: Delivery,
-    pub(super) wires: [Wire; 2],
-    /// What the driver is told of the network.
-    pub(super) view: bool,
-    pub(super) online: bool,
+    /// Two for each daemon.
+    pub(super) wires: Vec<Wire>,
+    pub(super) known: Known,
     prepared: BTreeMap<OperationId, (Parcel, Envelope)>,
     pub(super) adoptions: BTreeMap<ChannelId, Adoption>,
     /// Reads of adoptions that are under way.
@@ -85,13 +85,12 @@ pub(super) struct Life {
 }
 
 impl Life {
-    pub(super) fn new(tokens: [u64; 2], seed: u64, prompt: bool) -> Self {
+    pub(super) fn new(tokens: Vec<u64>, seed: u64, prompt: bool) -> Self {
         let config = DeliveryConfig { linger: Linger::default(), prompt, probe_share: PROBE_SHARE, seed };
         Self {
             delivery: Delivery::new(config),
-            wires: tokens.map(Wire::new),
-            view: false,
-            online: false,
+            known: Known::new(tokens.len() / 2),
+            wires: tokens.into_iter().map(Wire::new).collect(),
             prepared: BTreeMap::new(),
             adoptions: BTreeMap::new(),
             looks: BTreeMap::new(),
@@ -103,8 +102,8 @@ impl Life {
         adoptions.chain(self.delivery.next_timeout(now)).min()
     }
 
-    pub(super) fn deadline(&self) -> Time {
-        self.delivery.pace().operation_deadline()
+    pub(super) fn deadline(&self, daemon: usize) -> Time {
+        self.delivery.pace_of(number(daemon)).operation_deadline()
     }
 
     /// What is kept in memory for what is under way.
@@ -135,7 +134,7 @@ fn other_name(stream: usize) -> ChannelName {
 }
 
 impl Process {
-    pub(super) fn new(root: PathBuf) -> Self {
+    pub(super) fn new(root: PathBuf, daemons: usize) -> Self {
         std::fs::create_dir(&root).expect("a directory of its own");
         let clock = Clock::simulated();
         let store = open(&root.join("0"), &clock);
@@ -147,7 +146,7 @@ impl Process {
             backup: None,
             channels: BTreeMap::new(),
             wrong_s: 0,
-            elsewhere: false,
+            elsewhere: vec![false; daemons],
             queue: VecDeque::new(),
             life: None,
             lives: 0,
@@ -157,7 +156,7 @@ impl Process {
 
     /// A copy of a process's state goes on as another process.
     pub(super) fn twin_of(other: &Self, root: PathBuf) -> Self {
-        let mut twin = Self::new(root);
+        let mut twin = Self::new(root, other.elsewhere.len());
         twin.go_on_with(&other.root.join(other.states.to_string()));
         twin
     }
@@ -385,14 +384,6 @@ impl World {
         }
     }
 
-    fn network_changed(&mut self, p: usize) {
-        let view = self.network_view(self.processes[p].elsewhere);
-        let Some(life) = self.life(p) else { return };
-        life.online = life.view;
-        let told = life.view.then_some(view);
-        self.drive(p, Event::Network(told));
-    }
-
     /// Tells the machine, and does all that it says.
     pub(super) fn drive(&mut self, p: usize, event: Event) {
         let now = self.now;
@@ -438,20 +429,29 @@ impl World {
                 self.judge(p, channel, &request);
                 self.submit(p, Queued::Machine { commit, channel, request });
             }
-            Action::Prepare { operation, channel, seq, what, .. } => self.prepare(p, operation, channel, seq, what),
-            Action::Transmit { operation, line } => {
+            Action::Prepare { operation, channel, seq, what, daemon, .. } => {
+                self.prepare(p, (operation, what), (channel, seq), usize::from(daemon.0));
+            }
+            Action::Transmit { operation, daemon, line } => {
+                let daemon = usize::from(daemon.0);
                 let Some(life) = self.life(p) else { return };
                 let Some((parcel, envelope)) = life.prepared.remove(&operation) else { return };
-                let online = life.online;
-                if !online || !self.admits(p, parcel.channel) {
+                if !life.known.uses(daemon) || !self.admits(p, daemon, parcel.channel) {
                     self.vain(p, operation, parcel.what);
-                } else if self.processes[p].elsewhere {
-                    self.go_nowhere(p, operation, &parcel);
+                } else if self.processes[p].elsewhere[daemon] {
+                    self.go_nowhere(p, operation, daemon, &parcel);
                 } else {
-                    self.start_operation(p, operation, line, parcel, envelope);
+                    self.start_operation(p, operation, (daemon, line), parcel, envelope);
                 }
             }
-            Action::CloseSecond => self.hang_up_second(p),
+            Action::GiveUp(operation) => {
+                self.see("operations that another daemon took over");
+                if let Some(life) = self.life(p) {
+                    life.prepared.remove(&operation);
+                }
+                self.give_up(p, operation);
+            }
+            Action::CloseSecond(daemon) => self.hang_up_second(p, usize::from(daemon.0)),
             Action::Show(
                 _,
                 Shown::Trouble(_) | Shown::Note(_) | Shown::NextProbe(_) | Shown::Counted | Shown::Forgotten,
@@ -474,11 +474,17 @@ impl World {
         self.tell(p, Message::Ended(operation, ending));
     }
 
-    fn prepare(&mut self, p: usize, operation: OperationId, id: ChannelId, seq: BoxSeq, what: Operation) {
+    fn prepare(
+        &mut self,
+        p: usize,
+        (operation, what): (OperationId, Operation),
+        (id, seq): (ChannelId, BoxSeq),
+        daemon: usize,
+    ) {
         let encrypt = self.plan.encrypt.mul_f64(self.dice.random_range(0.5..1.5));
-        let online = self.life(p).is_some_and(|life| life.online);
+        let online = self.life(p).is_some_and(|life| life.known.uses(daemon));
         let content = carry::content(&self.processes[p].store, id, seq, what == Operation::Read);
-        let stream = self.processes[p].stream_of(id).filter(|&stream| self.admits(p, stream));
+        let stream = self.processes[p].stream_of(id).filter(|&stream| self.admits(p, daemon, stream));
         let (Some(stream), Ok(content), true) = (stream, content, online) else {
             return self.vain(p, operation, what);
         };
@@ -486,20 +492,13 @@ impl World {
         self.plan_of(p, encrypt, Happening::Encrypted { p, id: operation, parcel });
     }
 
-    /// The gate of the driver.
-    pub(super) fn admits(&self, p: usize, stream: usize) -> bool {
-        let process = &self.processes[p];
-        let network = self.network_view(process.elsewhere).id;
-        process.channel(stream).is_some_and(|channel| process.admits(&network, channel.id))
-    }
-
     /// An operation reaches the other network, which never answers.
-    fn go_nowhere(&mut self, p: usize, operation: OperationId, parcel: &Parcel) {
+    fn go_nowhere(&mut self, p: usize, operation: OperationId, daemon: usize, parcel: &Parcel) {
         self.see("operations on another network");
         let home = self.network_view(false).id;
         let bound = self.processes[p].channel(parcel.channel).and_then(|channel| channel.network);
         self.oracle_elsewhere(parcel.channel, bound.as_ref() == Some(&home));
-        let after = self.life(p).map_or(Time::ZERO, |life| life.deadline());
+        let after = self.life(p).map_or(Time::ZERO, |life| life.deadline(daemon));
         let message = Message::Ended(operation, Ending::vain(parcel.what, "nobody answers".to_owned()));
         self.plan_of(p, after, Happening::Message { p, message });
     }

@@ -9,11 +9,12 @@ use tempfile::TempDir;
 
 use super::adopting::Keeping;
 use super::boxes::Boxes;
+use super::daemons::{Daemon, wire_of};
 use super::line::{Parcel, Wire};
 use super::oracle::Oracle;
 use super::plan::{Deed, Mishap, Plan};
 use super::process::{BEFORE, Life, Message, Process, Queued};
-use crate::channel::{CommitFailure, NetworkView, OperationId, Request, Time};
+use crate::channel::{CommitFailure, Line, NetworkView, OperationId, Request, Time};
 use crate::localnet::simulated::{Conn, Simulated};
 use crate::store::NetworkId;
 
@@ -65,6 +66,7 @@ pub(super) struct World {
     pub(super) boxes: Boxes,
     /// M of the network.
     pub(super) max: usize,
+    pub(super) daemons: Vec<Daemon>,
     pub(super) processes: Vec<Process>,
     /// What the processes have on their disks; it goes with the run.
     root: TempDir,
@@ -95,14 +97,16 @@ impl World {
         let dice = plan.dice();
         let streams = plan.streams.len();
         let root = root();
-        let processes = (0..plan.processes).map(|p| Process::new(root.path().join(p.to_string()))).collect();
+        let processes =
+            (0..plan.processes).map(|p| Process::new(root.path().join(p.to_string()), plan.daemons)).collect();
         let mut world = Self {
-            net: Simulated::new(plan.profile.clone(), plan.max, plan.seed),
+            net: Simulated::new(plan.profile.clone(), plan.max, plan.daemons, plan.seed),
             boxes: if plan.real { Boxes::real(streams) } else { Boxes::StandIn },
             dice,
             now: BEFORE,
             ahead_s: 0,
             max: plan.max,
+            daemons: vec![Daemon::default(); plan.daemons],
             processes,
             root,
             twin: None,
@@ -284,10 +288,12 @@ impl World {
             return;
         }
         self.trace(|| format!("{p}: starts"));
-        let tokens = [self.next_serial(), self.next_serial()];
+        let tokens = (0..2 * self.daemons.len()).map(|_| self.next_serial()).collect();
         self.processes[p].life = Some(Life::new(tokens, self.dice.random(), self.plan.prompt));
         self.begin(p);
-        self.dial(p, 0);
+        for daemon in 0..self.daemons.len() {
+            self.dial(p, wire_of(daemon, Line::Main));
+        }
     }
 
     /// SIGKILL. What waits for its commit is lost, or was committed a moment before with nobody told.
@@ -456,7 +462,7 @@ impl World {
         let heard = match mishap {
             Mishap::Crash => return self.crash(p),
             Mishap::Disconnect => {
-                let n = self.dice.random_range(0..2);
+                let n = self.dice.random_range(0..2 * self.daemons.len());
                 let conn = self.processes[p].life.as_ref().and_then(|life| life.wires[n].conn());
                 let Some(conn) = conn else { return };
                 let heard = self.net.disconnect(wall, conn);
@@ -464,6 +470,12 @@ impl World {
                 heard
             }
             Mishap::Restart => self.net.restart(wall),
+            Mishap::Kill(daemon) => return self.kill(daemon),
+            Mishap::Revive(daemon) => {
+                self.daemons[daemon].dead = false;
+                return;
+            }
+            Mishap::Slow(daemon, times) => return self.slow(daemon, times),
             Mishap::Link(up) => {
                 self.plan.link_up = up;
                 self.net.link(wall, up)
@@ -537,34 +549,6 @@ impl World {
         self.plan_at(after, None, Happening::Start { p });
     }
 
-    /// The daemon of a process is another network's from now on.
-    fn elsewhere(&mut self, p: usize) {
-        if self.processes[p].elsewhere || self.processes[p].life.is_none() {
-            return;
-        }
-        self.see("other networks");
-        let wall = self.wall();
-        for n in 0..2 {
-            if let Some(conn) = self.processes[p].life.as_ref().and_then(|life| life.wires[n].conn()) {
-                let heard = self.net.disconnect(wall, conn);
-                self.lost(p, n);
-                self.hear(heard);
-            }
-        }
-        self.processes[p].elsewhere = true;
-        self.view(p, true);
-    }
-
-    /// And it is the right one's again.
-    fn home(&mut self, p: usize) {
-        if std::mem::take(&mut self.processes[p].elsewhere) {
-            self.view(p, false);
-            for n in 0..2 {
-                self.redial(p, n);
-            }
-        }
-    }
-
     /// Another writer takes the next place of a stream that ours has not launched, or deletes it.
     fn foreign(&mut self, tombstone: bool) {
         let stream = self.dice.random_range(0..self.plan.streams.len());
@@ -587,6 +571,7 @@ impl World {
     pub(super) fn mend(&mut self) {
         self.troubled = false;
         self.see("runs that were mended");
+        self.mend_daemons();
         self.plan.link_up = true;
         for p in 0..self.processes.len() {
             self.home(p);

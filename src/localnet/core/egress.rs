@@ -32,13 +32,31 @@ pub(super) struct Egress {
 }
 
 /// What one of them sends by.
-#[derive(Default)]
 struct Sender {
     /// Connections with something to send, the next one first.
     rotation: VecDeque<Conn>,
     tick: Option<StepKey>,
     /// Since when ticks pass with nothing to send.
     idle_since: Option<Duration>,
+    /// How many times as rare as the profile says its ticks are.
+    slowness: f64,
+}
+
+impl Default for Sender {
+    fn default() -> Self {
+        Self { rotation: VecDeque::new(), tick: None, idle_since: None, slowness: 1.0 }
+    }
+}
+
+impl Sender {
+    /// The mean time between two of its ticks, where that of the profile is `tick`.
+    fn mean(&self, tick: Duration) -> Duration {
+        if self.slowness == 1.0 {
+            return tick;
+        }
+        // Every later time is as good as never.
+        Duration::try_from_secs_f64(tick.as_secs_f64() * self.slowness).unwrap_or(tick * u32::MAX)
+    }
 }
 
 impl Egress {
@@ -74,6 +92,17 @@ impl<S: BoxStore> Core<S> {
         self.stop_or_go();
     }
 
+    /// A daemon's ticks are so many times as rare from now on.
+    pub(super) fn slow(&mut self, daemon: Daemon, times: f64) {
+        let Some(sender) = self.egress.daemons.get_mut(daemon) else { return };
+        sender.slowness = times;
+        // The next one is drawn anew: the process has no memory.
+        if let Some(tick) = sender.tick.take() {
+            self.timeline.withdraw(tick);
+        }
+        self.stop_or_go();
+    }
+
     /// Something of this connection is to be sent.
     pub(super) fn enter_rotation(&mut self, conn: Conn) {
         let Some(connection) = self.clients.connections.get_mut(&conn) else { return };
@@ -100,7 +129,7 @@ impl<S: BoxStore> Core<S> {
             if open && !sender.rotation.is_empty() {
                 sender.idle_since = None;
                 if sender.tick.is_none() {
-                    let delay = self.mixnet.until_next(self.profile.tick);
+                    let delay = self.mixnet.until_next(sender.mean(self.profile.tick));
                     sender.tick = Some(self.timeline.plan(now + delay, Step::Tick(daemon)));
                 }
                 continue;
@@ -115,8 +144,9 @@ impl<S: BoxStore> Core<S> {
     pub(super) fn count_idle_ticks(&mut self) {
         let now = self.timeline.now();
         for sender in &mut self.egress.daemons {
+            let mean = sender.mean(self.profile.tick);
             if let Some(since) = &mut sender.idle_since {
-                self.counted.ticks += self.mixnet.idle_ticks(now - *since, self.profile.tick);
+                self.counted.ticks += self.mixnet.idle_ticks(now - *since, mean);
                 *since = now;
             }
         }

@@ -124,8 +124,12 @@ pub(in crate::localnet) enum Control {
     Link(bool),
     /// The daemon has a PKI document, or none: without one nothing is sent.
     Consensus(bool),
-    /// The daemon restarts: sessions and operations are forgotten, connections end. What couriers and replicas hold stays.
+    /// Every daemon restarts: sessions and operations are forgotten, connections end. What couriers and replicas hold stays.
     Restart,
+    /// One daemon does.
+    RestartOne(Daemon),
+    /// A daemon's packets leave so many times as rarely.
+    Slow(Daemon, f64),
     /// A new PKI document, which every client is told.
     Epoch,
     /// The clock was at `from` and is at `to`, without any time having passed: what was to happen in a minute still

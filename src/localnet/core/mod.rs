@@ -118,7 +118,7 @@ impl<S: BoxStore> Core<S> {
     /// every connection is to be closed.
     pub(super) fn rolled_back(&mut self) {
         self.backend.rolled_back();
-        self.restart();
+        self.restart(None);
         self.actions.clear();
     }
 
@@ -224,7 +224,9 @@ impl<S: BoxStore> Core<S> {
             }
             Control::Link(up) => self.link(up),
             Control::Consensus(known) => self.consensus(known),
-            Control::Restart => self.restart(),
+            Control::Restart => self.restart(None),
+            Control::RestartOne(daemon) => self.restart(Some(daemon)),
+            Control::Slow(daemon, times) => self.slow(daemon, times),
             Control::Epoch => self.broadcast(|| Reply::Document),
             Control::Jumped { from, to } => {
                 self.backend.jumped(from, to);

@@ -134,13 +134,21 @@ impl<S: BoxStore> Core<S> {
         self.end_session(session);
     }
 
-    /// The daemon starts anew: nothing of its clients is left. What is on its way to a courier still arrives.
-    pub(super) fn restart(&mut self) {
-        for conn in self.clients.connections.keys().copied().collect::<Vec<_>>() {
+    /// A daemon starts anew, or all of them do: nothing of its clients is left. What is on its way to a courier still
+    /// arrives.
+    pub(super) fn restart(&mut self, daemon: Option<Daemon>) {
+        let Clients { connections, sessions, .. } = &self.clients;
+        let is_its = |session: SessionId| {
+            daemon.is_none_or(|daemon| sessions.get(&session).is_some_and(|session| session.daemon == daemon))
+        };
+        let ending: Vec<_> = sessions.keys().copied().filter(|&session| is_its(session)).collect();
+        let cut: Vec<_> =
+            connections.iter().filter(|(_, connection)| is_its(connection.session)).map(|(&conn, _)| conn).collect();
+        for conn in cut {
             self.drop_connection(conn);
             self.actions.push(Action::Hangup(conn));
         }
-        for session in self.clients.sessions.keys().copied().collect::<Vec<_>>() {
+        for session in ending {
             self.end_session(session);
         }
     }

@@ -55,6 +55,23 @@ pub enum Command {
         #[serde(default)]
         killed: bool,
     },
+    /// Ends one of the daemons as by `kill -9`. Whoever dials it is hung up on until [`Self::Start`].
+    Stop {
+        /// Which one, counted from 1.
+        daemon: usize,
+    },
+    /// Starts a daemon that was stopped.
+    Start {
+        /// Which one, counted from 1.
+        daemon: usize,
+    },
+    /// Has a daemon's packets leave more rarely than the profile says, or as often again.
+    Slow {
+        /// Which one, counted from 1.
+        daemon: usize,
+        /// How many times as rarely; 1 is what the profile says. Where a packet leaves at once there is nothing to slow down.
+        times: f64,
+    },
     /// Cuts every connection at once; sessions stay.
     Disconnect,
     /// Tells every client the PKI document anew, as at the start of an epoch.

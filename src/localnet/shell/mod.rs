@@ -249,7 +249,7 @@ fn parts<S: Ledger>(store: S, network: Network, clock: Clock, settings: Settings
     let (stop, stopped) = watch::channel(false);
     let (consensus, there) = watch::channel(true);
     let seed = seeds.random();
-    let runner = Runner::new(core, Arc::clone(&shared), consensus, faults, seeds.random());
+    let runner = Runner::new(core, daemons, Arc::clone(&shared), consensus, faults, seeds.random());
     let console = Console::new(&inputs);
     let front = Arc::new(Front {
         shared,

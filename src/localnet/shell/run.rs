@@ -25,7 +25,7 @@ use crate::localnet::core::{Action, Conn, Control, Core, Daemon, Event, Reply, R
 use crate::localnet::document::{Style, mixnet_epoch};
 use crate::localnet::replica::{EPOCH_ZERO, replica_epoch};
 use crate::thin::frame;
-use crate::thin::message::{ResponseFrame, ShutdownEvent};
+use crate::thin::message::{ID_BYTES, ResponseFrame, ShutdownEvent};
 
 /// Most inputs of one transaction.
 const GROUP: usize = 256;
@@ -45,6 +45,7 @@ pub(super) enum Input {
 
 /// The loop's end of a connection. Dropping it cuts the client off, in the middle of a frame if need be.
 pub(super) struct Client {
+    pub(super) daemon: Daemon,
     pub(super) out: mpsc::Sender<Out>,
     /// One for each request that may be outstanding.
     pub(super) turns: Arc<Semaphore>,
@@ -85,7 +86,10 @@ pub(super) struct Runner<S> {
     core: Core<S>,
     shared: Arc<Shared>,
     clients: BTreeMap<Conn, Client>,
-    standing: Standing,
+    daemons: Vec<Running>,
+    /// Whether the daemons have a link to their gateways, and a document.
+    link: bool,
+    there: bool,
     /// Where connections see whether there is a document.
     consensus: watch::Sender<bool>,
     faults: Faults,
@@ -94,9 +98,16 @@ pub(super) struct Runner<S> {
     dice: StdRng,
 }
 
+/// One of the daemons.
+struct Running {
+    instance_token: [u8; ID_BYTES],
+    stopped: bool,
+}
+
 impl<S: Ledger> Runner<S> {
     pub(super) fn new(
         core: Core<S>,
+        daemons: usize,
         shared: Arc<Shared>,
         consensus: watch::Sender<bool>,
         faults: Faults,
@@ -110,7 +121,9 @@ impl<S: Ledger> Runner<S> {
             epoch: mixnet_epoch(&shared.network.profile, shared.clock.now()),
             shared,
             clients: BTreeMap::new(),
-            standing: Standing { instance_token: dice.random(), link: true, consensus: true },
+            daemons: (0..daemons).map(|_| Running { instance_token: dice.random(), stopped: false }).collect(),
+            link: true,
+            there: true,
             consensus,
             faults,
             dice,
@@ -179,6 +192,8 @@ impl<S: Ledger> Runner<S> {
         turn.inputs += group.len();
         for input in group.drain(..) {
             match input {
+                // It is cut off again.
+                Input::Arrived(_, daemon, _) if self.daemons[daemon].stopped => {}
                 Input::Arrived(conn, daemon, client) => {
                     self.greet(&client);
                     self.clients.insert(conn, client);
@@ -230,11 +245,14 @@ impl<S: Ledger> Runner<S> {
         }
     }
 
+    /// How things stand for the clients of a daemon.
+    fn standing(&self, daemon: Daemon) -> Standing {
+        Standing { instance_token: self.daemons[daemon].instance_token, link: self.link, consensus: self.there }
+    }
+
     fn greet(&self, client: &Client) {
-        let frames = [
-            reply::status(&self.shared, self.standing),
-            reply::document(&self.shared, self.standing, Style::Canonical),
-        ];
+        let standing = self.standing(client.daemon);
+        let frames = [reply::status(&self.shared, standing), reply::document(&self.shared, standing, Style::Canonical)];
         for frame in frames {
             if let Some(bytes) = encoded(&frame) {
                 let _ = client.out.try_send(Out::Frame(bytes));
@@ -252,12 +270,15 @@ impl<S: Ledger> Runner<S> {
             match effect {
                 Effect::Act(Action::Tell(conn, Reply::Document)) => {
                     let frame = document
-                        .get_or_insert_with(|| encoded(&reply::document(&self.shared, self.standing, Style::Declared)))
+                        .get_or_insert_with(|| {
+                            encoded(&reply::document(&self.shared, self.standing(0), Style::Declared))
+                        })
                         .clone();
                     self.tell(conn, frame.map(Out::Frame));
                 }
                 Effect::Act(Action::Tell(conn, Reply::Status { connected })) => {
-                    let standing = Standing { link: connected, ..self.standing };
+                    let Some(daemon) = self.clients.get(&conn).map(|client| client.daemon) else { continue };
+                    let standing = Standing { link: connected, ..self.standing(daemon) };
                     self.tell(conn, encoded(&reply::status(&self.shared, standing)).map(Out::Frame));
                 }
                 Effect::Act(Action::Tell(conn, reply)) => self.tell(conn, Some(Out::Reply(reply))),
@@ -300,11 +321,11 @@ impl<S: Ledger> Runner<S> {
             },
             Command::ClearFaults => return self.set_faults(Faults::default(), effects),
             Command::Link { up } => {
-                self.standing.link = up;
+                self.link = up;
                 self.control(Control::Link(up), effects);
             }
             Command::Consensus { there } => {
-                self.standing.consensus = there;
+                self.there = there;
                 self.control(Control::Consensus(there), effects);
                 self.consensus.send_replace(there);
             }
@@ -325,9 +346,27 @@ impl<S: Ledger> Runner<S> {
                 } else {
                     effects.push(Effect::Shutdown);
                 }
-                self.standing.instance_token = self.dice.random();
+                for daemon in &mut self.daemons {
+                    daemon.instance_token = self.dice.random();
+                }
                 self.control(Control::Restart, effects);
             }
+            Command::Stop { daemon } | Command::Start { daemon } | Command::Slow { daemon, .. }
+                if !(1..=self.daemons.len()).contains(&daemon) =>
+            {
+                return Answer::Error(format!("there are {} daemons, and none is number {daemon}", self.daemons.len()));
+            }
+            Command::Stop { daemon } => {
+                let daemon = daemon - 1;
+                self.clients.retain(|_, client| client.daemon != daemon);
+                self.daemons[daemon] = Running { instance_token: self.dice.random(), stopped: true };
+                self.control(Control::RestartOne(daemon), effects);
+            }
+            Command::Start { daemon } => self.daemons[daemon - 1].stopped = false,
+            Command::Slow { times, .. } if !(times.is_finite() && times > 0.0) => {
+                return Answer::Error(format!("a daemon is slower by a number above 0, and not {times}"));
+            }
+            Command::Slow { daemon, times } => self.control(Control::Slow(daemon - 1, times), effects),
             Command::Disconnect => self.clients.clear(),
             Command::Epoch => self.control(Control::Epoch, effects),
         }
@@ -353,7 +392,7 @@ impl<S: Ledger> Runner<S> {
     /// Tells every client the document of an epoch that has begun.
     fn follow_epoch(&mut self, effects: &mut Vec<Effect>) {
         let epoch = mixnet_epoch(&self.shared.network.profile, self.shared.clock.now());
-        if std::mem::replace(&mut self.epoch, epoch) != epoch && self.standing.consensus {
+        if std::mem::replace(&mut self.epoch, epoch) != epoch && self.there {
             debug!(epoch, "an epoch begins");
             self.control(Control::Epoch, effects);
         }

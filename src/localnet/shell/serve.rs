@@ -55,7 +55,7 @@ pub(super) async fn serve<S: AsyncRead + AsyncWrite + Unpin>(front: Arc<Front>, 
     let (kept, mut cut) = oneshot::channel();
     let turns = Arc::new(Semaphore::new(TURNS));
     let backlog = Semaphore::new(BACKLOG_KIB);
-    let client = Client { out: out.clone(), turns: Arc::clone(&turns), _cut: kept };
+    let client = Client { daemon, out: out.clone(), turns: Arc::clone(&turns), _cut: kept };
     if front.inputs.send(Input::Arrived(conn, daemon, client)).await.is_err() {
         return;
     }
