@@ -421,7 +421,7 @@ async fn run(context: &Context, verb: Verb) -> Result<(), Stop> {
         Verb::Rename(typed) => rename::run(context, typed).await,
         Verb::Trim(typed) => trim::run(context, typed).await,
         Verb::Follow(typed) => follow::run(context, typed).await,
-        Verb::Skip(typed) => skip::run(context, typed).await,
+        Verb::Skip(typed) => Box::pin(skip::run(context, typed)).await,
         Verb::Adopt(typed) => adopt::run(context, typed).await,
         Verb::Move(typed) => move_spool::run(context, typed).await,
         Verb::Invite(typed) => invite::run(context, typed).await,

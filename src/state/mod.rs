@@ -102,6 +102,12 @@ impl Options {
         self
     }
 
+    /// The same with several daemons of one network, which share the work; at most 8.
+    pub fn daemons(mut self, daemons: Vec<Config>) -> Self {
+        self.opening.daemon = Daemon::Several(daemons);
+        self
+    }
+
     /// No daemon: nothing is sent and nothing arrives while this process owns the state.
     pub fn offline(mut self) -> Self {
         self.opening.daemon = Daemon::Unneeded;

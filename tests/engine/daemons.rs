@@ -29,7 +29,7 @@ async fn link(state: &Path, daemon: Daemon) -> Link {
     Link::open(Opening { choices, ..Opening::new(state.to_owned(), daemon) }).await.expect("a state that nobody owns")
 }
 
-async fn status(link: &mut Link) -> Status {
+async fn status(link: &Link) -> Status {
     match link.request(Request::Status { name: None }).await.expect("a status") {
         Response::Status(status) => status,
         other => panic!("a status: {other:?}"),
@@ -37,7 +37,7 @@ async fn status(link: &mut Link) -> Status {
 }
 
 /// Looks until the daemons stand so.
-async fn daemons(link: &mut Link, expected: &[LinkStatus]) -> Vec<DaemonStatus> {
+async fn daemons(link: &Link, expected: &[LinkStatus]) -> Vec<DaemonStatus> {
     let until = Instant::now() + Duration::from_secs(60);
     loop {
         let daemons = status(link).await.daemons;
@@ -50,14 +50,14 @@ async fn daemons(link: &mut Link, expected: &[LinkStatus]) -> Vec<DaemonStatus> 
 }
 
 /// Looks until so many boxes of the only channel are stored.
-async fn stored(link: &mut Link, boxes: u64) {
+async fn stored(link: &Link, boxes: u64) {
     while status(link).await.channels[0].stored_boxes < boxes {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
 
 /// How long it takes to send so many boxes, once the first one of the life has gone.
-async fn took(link: &mut Link, name: &str, boxes: usize) -> Duration {
+async fn took(link: &Link, name: &str, boxes: usize) -> Duration {
     new(link, name).await;
     append(link, name, &pattern(BOX, 1)).await.expect("accepted");
     wait(link, name, None).await.expect("stored");
@@ -71,19 +71,19 @@ async fn took(link: &mut Link, name: &str, boxes: usize) -> Duration {
 async fn two_daemons_send_faster_than_one_and_both_are_told_of() {
     let root = tempfile::tempdir().expect("a directory");
     let network = network(&root.path().join("net"), 2).await;
-    let mut one = link(&root.path().join("one"), Daemon::Fixed(network.config())).await;
-    let alone = took(&mut one, "log", 120).await;
-    let told = status(&mut one).await;
+    let one = link(&root.path().join("one"), Daemon::Fixed(network.config())).await;
+    let alone = took(&one, "log", 120).await;
+    let told = status(&one).await;
     assert!(told.daemons.is_empty() && told.daemon.link == LinkStatus::Connected, "{told:?}");
     one.close().await;
 
-    let mut both = link(&root.path().join("both"), Daemon::Several(network.configs())).await;
-    let connected = daemons(&mut both, &[LinkStatus::Connected; 2]).await;
+    let both = link(&root.path().join("both"), Daemon::Several(network.configs())).await;
+    let connected = daemons(&both, &[LinkStatus::Connected; 2]).await;
     let addresses: Vec<_> = connected.iter().map(|daemon| daemon.address.clone().expect("an address")).collect();
     assert_eq!(addresses, network.configs().iter().map(|config| config.dial.to_string()).collect::<Vec<_>>());
-    let together = took(&mut both, "log", 120).await;
+    let together = took(&both, "log", 120).await;
     assert!(together < alone.mul_f64(0.75), "{together:?} by two, {alone:?} by one");
-    let told = status(&mut both).await;
+    let told = status(&both).await;
     assert_eq!(told.daemon.address, told.daemons[0].address);
     let windows: u64 = told.daemons.iter().filter_map(|daemon| daemon.window_boxes).sum();
     assert_eq!(told.daemon.window_boxes, Some(windows), "together as many as each");
@@ -96,32 +96,32 @@ async fn two_daemons_send_faster_than_one_and_both_are_told_of() {
 async fn what_a_daemon_had_under_way_that_dies_goes_by_the_other() {
     let root = tempfile::tempdir().expect("a directory");
     let network = network(&root.path().join("net"), 2).await;
-    let mut alice = link(&root.path().join("alice"), Daemon::Several(network.configs())).await;
-    let mut bob = link(&root.path().join("bob"), Daemon::Several(network.configs())).await;
-    daemons(&mut alice, &[LinkStatus::Connected; 2]).await;
+    let alice = link(&root.path().join("alice"), Daemon::Several(network.configs())).await;
+    let bob = link(&root.path().join("bob"), Daemon::Several(network.configs())).await;
+    daemons(&alice, &[LinkStatus::Connected; 2]).await;
     let sent = pattern(150 * BOX, 3);
-    new(&mut alice, "log").await;
-    add(&mut bob, "log", share(&mut alice, "log", false).await).await;
-    append(&mut alice, "log", &sent).await.expect("accepted");
-    stored(&mut alice, 40).await;
+    new(&alice, "log").await;
+    add(&bob, "log", share(&alice, "log", false).await).await;
+    append(&alice, "log", &sent).await.expect("accepted");
+    stored(&alice, 40).await;
     network.console().tell(Command::Stop { daemon: 2 }).await.expect("told");
-    daemons(&mut alice, &[LinkStatus::Connected, LinkStatus::NoDaemon]).await;
-    let told = status(&mut alice).await;
+    daemons(&alice, &[LinkStatus::Connected, LinkStatus::NoDaemon]).await;
+    let told = status(&alice).await;
     assert_eq!((told.daemon.link, told.daemon.error), (LinkStatus::Connected, None), "the network can be used");
     // Less than what an operation may take before it is given up by itself.
-    let all = tokio::time::timeout(Duration::from_secs(100), wait(&mut alice, "log", None)).await;
+    let all = tokio::time::timeout(Duration::from_secs(100), wait(&alice, "log", None)).await;
     assert_eq!(all.expect("in time").expect("stored").stored_bytes, sent.len() as u64);
-    wait(&mut bob, "log", Some(sent.len() as u64)).await.expect("arrived");
-    assert!(read_all(&mut bob, "log").await == sent, "other bytes");
+    wait(&bob, "log", Some(sent.len() as u64)).await.expect("arrived");
+    assert!(read_all(&bob, "log").await == sent, "other bytes");
 
     network.console().tell(Command::Start { daemon: 2 }).await.expect("told");
-    daemons(&mut alice, &[LinkStatus::Connected; 2]).await;
+    daemons(&alice, &[LinkStatus::Connected; 2]).await;
     network.console().tell(Command::Stop { daemon: 1 }).await.expect("told");
-    daemons(&mut alice, &[LinkStatus::NoDaemon, LinkStatus::Connected]).await;
-    let told = status(&mut alice).await;
+    daemons(&alice, &[LinkStatus::NoDaemon, LinkStatus::Connected]).await;
+    let told = status(&alice).await;
     assert_eq!(told.daemon.address, told.daemons[1].address, "the first that is connected");
-    append(&mut alice, "log", b"by the second one alone").await.expect("accepted");
-    wait(&mut alice, "log", None).await.expect("stored");
+    append(&alice, "log", b"by the second one alone").await.expect("accepted");
+    wait(&alice, "log", None).await.expect("stored");
     alice.close().await;
     bob.close().await;
     network.shutdown().await;
@@ -132,15 +132,15 @@ async fn what_a_daemon_had_under_way_that_dies_goes_by_the_other() {
 async fn a_daemon_that_hangs_holds_nothing_up_for_long() {
     let root = tempfile::tempdir().expect("a directory");
     let network = network(&root.path().join("net"), 2).await;
-    let mut alice = link(&root.path().join("alice"), Daemon::Several(network.configs())).await;
-    daemons(&mut alice, &[LinkStatus::Connected; 2]).await;
-    new(&mut alice, "log").await;
-    append(&mut alice, "log", &pattern(100 * BOX, 3)).await.expect("accepted");
-    stored(&mut alice, 20).await;
+    let alice = link(&root.path().join("alice"), Daemon::Several(network.configs())).await;
+    daemons(&alice, &[LinkStatus::Connected; 2]).await;
+    new(&alice, "log").await;
+    append(&alice, "log", &pattern(100 * BOX, 3)).await.expect("accepted");
+    stored(&alice, 20).await;
     network.console().tell(Command::Slow { daemon: 1, times: 1e9 }).await.expect("told");
-    let all = tokio::time::timeout(Duration::from_secs(60), wait(&mut alice, "log", None)).await;
+    let all = tokio::time::timeout(Duration::from_secs(60), wait(&alice, "log", None)).await;
     all.expect("an operation lives for longer").expect("stored");
-    daemons(&mut alice, &[LinkStatus::Connected; 2]).await;
+    daemons(&alice, &[LinkStatus::Connected; 2]).await;
     alice.close().await;
     network.shutdown().await;
 }
@@ -149,34 +149,34 @@ async fn a_daemon_that_hangs_holds_nothing_up_for_long() {
 async fn a_daemon_of_another_network_is_not_used_beside_the_first() {
     let root = tempfile::tempdir().expect("a directory");
     let (ours, other) = (network(&root.path().join("ours"), 1).await, network(&root.path().join("other"), 1).await);
-    let mut alice = link(&root.path().join("alice"), Daemon::Fixed(ours.config())).await;
-    new(&mut alice, "log").await;
-    append(&mut alice, "log", &pattern(BOX, 1)).await.expect("accepted");
-    wait(&mut alice, "log", None).await.expect("stored, and bound to its network");
+    let alice = link(&root.path().join("alice"), Daemon::Fixed(ours.config())).await;
+    new(&alice, "log").await;
+    append(&alice, "log", &pattern(BOX, 1)).await.expect("accepted");
+    wait(&alice, "log", None).await.expect("stored, and bound to its network");
     alice.close().await;
 
     let several = Daemon::Several(vec![ours.config(), other.config()]);
-    let mut alice = link(&root.path().join("alice"), several).await;
-    let told = daemons(&mut alice, &[LinkStatus::Connected, LinkStatus::Refused]).await;
+    let alice = link(&root.path().join("alice"), several).await;
+    let told = daemons(&alice, &[LinkStatus::Connected, LinkStatus::Refused]).await;
     let why = told[1].error.as_deref().expect("it says why");
     assert!(why.contains("of another network than the first"), "{why}");
-    append(&mut alice, "log", &pattern(20 * BOX, 2)).await.expect("accepted");
-    wait(&mut alice, "log", None).await.expect("stored by the one");
+    append(&alice, "log", &pattern(20 * BOX, 2)).await.expect("accepted");
+    wait(&alice, "log", None).await.expect("stored by the one");
     let reached = other.console().stats().await.expect("it runs").packets;
     assert_eq!((reached.write, reached.strict_write, reached.read), (0, 0, 0), "nothing went there");
 
     // Without a daemon of the first network the other one is used, for what belongs there.
     ours.console().tell(Command::Stop { daemon: 1 }).await.expect("told");
-    daemons(&mut alice, &[LinkStatus::NoDaemon, LinkStatus::Connected]).await;
-    new(&mut alice, "elsewhere").await;
-    append(&mut alice, "elsewhere", b"there").await.expect("accepted");
-    wait(&mut alice, "elsewhere", None).await.expect("stored by the other");
-    let refused = append(&mut alice, "log", b"not there").await.expect_err("it has a network").message;
+    daemons(&alice, &[LinkStatus::NoDaemon, LinkStatus::Connected]).await;
+    new(&alice, "elsewhere").await;
+    append(&alice, "elsewhere", b"there").await.expect("accepted");
+    wait(&alice, "elsewhere", None).await.expect("stored by the other");
+    let refused = append(&alice, "log", b"not there").await.expect_err("it has a network").message;
     assert!(refused.contains("another network"), "{refused}");
     ours.console().tell(Command::Start { daemon: 1 }).await.expect("told");
-    daemons(&mut alice, &[LinkStatus::Connected, LinkStatus::Refused]).await;
-    append(&mut alice, "log", b"here").await.expect("accepted");
-    wait(&mut alice, "log", None).await.expect("stored by its own network");
+    daemons(&alice, &[LinkStatus::Connected, LinkStatus::Refused]).await;
+    append(&alice, "log", b"here").await.expect("accepted");
+    wait(&alice, "log", None).await.expect("stored by its own network");
     alice.close().await;
     ours.shutdown().await;
     other.shutdown().await;

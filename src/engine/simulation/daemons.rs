@@ -94,9 +94,9 @@ impl World {
         if known.there.iter().zip(&used).any(|(there, used)| there != used) {
             self.see("daemons of another network beside ours");
         }
-        for daemon in 0..used.len() {
+        for (daemon, &is_used) in used.iter().enumerate() {
             let Some(known) = self.known(p) else { return };
-            if known.told[daemon] && (is_other || !used[daemon]) {
+            if known.told[daemon] && (is_other || !is_used) {
                 known.told[daemon] = false;
                 self.drive(p, Event::Network(number(daemon), None));
             }
