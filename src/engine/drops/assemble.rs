@@ -6,11 +6,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use tracing::{debug, info, warn};
 
-use super::super::network::View;
 use super::super::shared::Shared;
 use super::{DropError, Drops, Turn, Worker};
 use crate::drop::chain::{Progress, Standing as ChainStanding};
 use crate::drop::{Assembler, Event, Fault, Header, Input, Part, SyncKey, Total};
+use crate::model::NetworkId;
 use crate::store::{
     Assembled, BoxSeq, Channel, ChannelId, DropBox, DropRecord, RecordId, RecordState, Standing, StoreError,
 };
@@ -277,7 +277,7 @@ impl Reader {
 }
 
 impl Worker for Reader {
-    fn turn(&mut self, _: &View, stop: &AtomicBool) -> Turn {
+    fn turn(&mut self, _: Option<&(NetworkId, usize)>, stop: &AtomicBool) -> Turn {
         match self.work(stop) {
             Ok(true) => Turn::More,
             Ok(false) | Err(StoreError::Closed) => Turn::Done,

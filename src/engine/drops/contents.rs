@@ -57,9 +57,19 @@ impl Drops {
             return Ok(Vec::new());
         }
         if let Some((parts, 0)) = record.part {
-            let found = self.0.store.part_at(record.channel, parts, offset)?;
-            let (part, begin) = found.ok_or(DropError::NotComplete { reason: None })?;
-            return self.body(&part, offset - begin, len);
+            // To its end, or as much as is wanted: less of it would be taken for all that there is.
+            let mut bytes = Vec::with_capacity(len);
+            while bytes.len() < len {
+                let offset = offset + bytes.len() as u64;
+                let found = self.0.store.part_at(record.channel, parts, offset)?;
+                let (part, begin) = found.ok_or(DropError::NotComplete { reason: None })?;
+                let more = self.body(&part, offset - begin, len - bytes.len())?;
+                if more.is_empty() {
+                    return Err(DropError::NotComplete { reason: Some("bytes of a part are missing".to_owned()) });
+                }
+                bytes.extend(more);
+            }
+            return Ok(bytes);
         }
         if let Some(staging) = &record.staging {
             let path = self.staged(staging);

@@ -9,16 +9,26 @@ use std::time::{Duration, Instant};
 
 use tracing::{debug, warn};
 
-use super::super::network::{Network, View};
 use super::super::shared::Shared;
 use super::{Drops, Turn, Worker};
 use crate::drop::{Cutter, SyncKey};
+use crate::model::NetworkId;
 use crate::store::{Capability, Channel, ChannelId, Content, DropRecord, DropSlice, RecordId, RecordState, StoreError};
 
-/// Boxes of a drop that are made and not yet stored: from fewer than the first number on more are made, up to the second.
-const AHEAD_BOXES: (u64, u64) = (512, 1024);
-/// Boxes that one transaction makes.
-const SLICE_BOXES: usize = 128;
+/// How far boxes are made ahead of what is stored.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::engine) struct Ahead {
+    /// Boxes of a drop that are made and not yet stored: from fewer than the first number on more are made, up to the second.
+    pub(in crate::engine) boxes: (u64, u64),
+    /// Boxes that one transaction makes.
+    pub(in crate::engine) slice: usize,
+}
+
+impl Default for Ahead {
+    fn default() -> Self {
+        Self { boxes: (512, 1024), slice: 128 }
+    }
+}
 
 /// A file that was begun and cannot be read is tried for so long while others wait behind it. One that is gone, or shorter
 /// than it was, is not waited for.
@@ -27,6 +37,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 pub(super) struct Filler {
     drops: Drops,
     shared: Arc<Shared>,
+    ahead: Ahead,
     /// Since when the record that was begun cannot be read.
     unreadable: HashMap<ChannelId, (RecordId, Instant)>,
 }
@@ -60,14 +71,18 @@ impl From<&str> for Trouble {
 }
 
 impl Filler {
-    pub(super) fn new(drops: Drops, shared: Arc<Shared>) -> Self {
-        Self { drops, shared, unreadable: HashMap::new() }
+    pub(super) fn new(drops: Drops, shared: Arc<Shared>, ahead: Ahead) -> Self {
+        Self { drops, shared, ahead, unreadable: HashMap::new() }
     }
 
     /// Fills one drop as far as it may be filled now.
-    fn fill(&mut self, id: ChannelId, network: &Network, stop: &AtomicBool) -> Result<(), String> {
+    fn fill(
+        &mut self,
+        id: ChannelId,
+        (network, max_plaintext): (&NetworkId, usize),
+        stop: &AtomicBool,
+    ) -> Result<(), String> {
         let store = self.drops.0.store.clone();
-        let max_plaintext = network.max_plaintext;
         let told = |error: StoreError| error.to_string();
         let mut filling = false;
         // A record that cannot be read does not stand in the way of those behind it.
@@ -75,10 +90,10 @@ impl Filler {
         while !stop.load(Ordering::Relaxed) {
             let Some(channel) = store.channel(id).map_err(told)? else { break };
             let ahead = channel.boxes.saturating_sub(channel.first_unstored.0);
-            if channel.fence.is_some() || ahead >= if filling { AHEAD_BOXES.1 } else { AHEAD_BOXES.0 } {
+            if channel.fence.is_some() || ahead >= if filling { self.ahead.boxes.1 } else { self.ahead.boxes.0 } {
                 break;
             }
-            if network.is_foreign_to(&channel) {
+            if channel.is_foreign_to(network) {
                 break;
             }
             filling = true;
@@ -162,7 +177,7 @@ impl Filler {
             .map_err(|error| Trouble::Other(format!("{:?}: {error}", record.name)))?;
         let head = cutter.head();
         let position = record.head_bytes + record.taken;
-        let wanted = (cutter.total() - position).min(cutter.needs(SLICE_BOXES) as u64);
+        let wanted = (cutter.total() - position).min(cutter.needs(self.ahead.slice) as u64);
         let mut bytes = vec![0; usize::try_from(wanted).map_err(|error| Trouble::Other(error.to_string()))?];
         let from_head = head.len().saturating_sub(usize::try_from(position).unwrap_or(usize::MAX)).min(bytes.len());
         bytes[..from_head].copy_from_slice(&head[head.len() - from_head..]);
@@ -189,9 +204,9 @@ impl Filler {
 }
 
 impl Worker for Filler {
-    fn turn(&mut self, view: &View, stop: &AtomicBool) -> Turn {
+    fn turn(&mut self, network: Option<&(NetworkId, usize)>, stop: &AtomicBool) -> Turn {
         // Boxes are cut for one network, so not before there is one.
-        let Some(network) = view.any() else { return Turn::Done };
+        let Some((network, max_plaintext)) = network else { return Turn::Done };
         let ids = match self.drops.0.store.drops_to_fill() {
             Ok(ids) => ids,
             Err(StoreError::Closed) => return Turn::Done,
@@ -202,7 +217,7 @@ impl Worker for Filler {
         };
         let mut turn = Turn::Done;
         for id in ids {
-            if let Err(trouble) = self.fill(id, &network, stop) {
+            if let Err(trouble) = self.fill(id, (network, *max_plaintext), stop) {
                 warn!(%trouble, "a drop could not be filled; trying again");
                 self.shared.note(id, &trouble);
                 turn = Turn::Failed;

@@ -45,9 +45,11 @@ use tokio::sync::watch;
 use tokio::time::sleep;
 use tracing::error;
 
+pub(super) use self::fill::Ahead;
 use super::network::View;
 use super::shared::Shared;
 use crate::drop::{Header, HeaderError, UnpackError};
+use crate::model::NetworkId;
 use crate::store::{ChannelId, Commit, NewRecord, PROVISIONAL_MAX_PLAINTEXT, PrivateDir, RecordId, Store, StoreError};
 
 /// What failed for a reason of its own is tried again after so long.
@@ -257,7 +259,7 @@ impl Drops {
 }
 
 /// What a worker says of one turn.
-enum Turn {
+pub(super) enum Turn {
     /// There may be more to do at once.
     More,
     /// Nothing more until something changes.
@@ -267,15 +269,23 @@ enum Turn {
 }
 
 /// Work on the disk that is done in turns, on a thread that may block.
-trait Worker: Send + 'static {
-    fn turn(&mut self, view: &View, stop: &AtomicBool) -> Turn;
+pub(super) trait Worker: Send {
+    /// The network and its M are those that are used, while there is one.
+    fn turn(&mut self, network: Option<&(NetworkId, usize)>, stop: &AtomicBool) -> Turn;
+}
+
+/// Those that need no network to ask: they make boxes of files, files of boxes, and delete files that nobody needs.
+pub(super) fn workers(drops: &Drops, shared: &Arc<Shared>, ahead: Ahead) -> [Box<dyn Worker>; 3] {
+    [
+        Box::new(fill::Filler::new(drops.clone(), Arc::clone(shared), ahead)),
+        Box::new(assemble::Reader::new(drops.clone(), Arc::clone(shared))),
+        Box::new(sweep::Sweeper::new(drops.clone())),
+    ]
 }
 
 /// Keeps the drops of one state going, until `stop` changes.
 pub(super) async fn keep(drops: Drops, shared: Arc<Shared>, view: watch::Receiver<View>, stop: watch::Receiver<bool>) {
-    let fill = fill::Filler::new(drops.clone(), Arc::clone(&shared));
-    let assemble = assemble::Reader::new(drops.clone(), Arc::clone(&shared));
-    let sweep = sweep::Sweeper::new(drops.clone());
+    let [fill, assemble, sweep] = workers(&drops, &shared, Ahead::default());
     tokio::join!(
         run(fill, &drops, view.clone(), stop.clone()),
         run(assemble, &drops, view.clone(), stop.clone()),
@@ -319,7 +329,12 @@ impl Commits {
     }
 }
 
-async fn run(mut worker: impl Worker, drops: &Drops, mut view: watch::Receiver<View>, mut stop: watch::Receiver<bool>) {
+async fn run(
+    mut worker: Box<dyn Worker>,
+    drops: &Drops,
+    mut view: watch::Receiver<View>,
+    mut stop: watch::Receiver<bool>,
+) {
     let mut commits = Commits::new(&drops.0.store);
     let stopping = Arc::new(AtomicBool::new(false));
     // Told to the worker at once, in the middle of a turn too.
@@ -330,10 +345,10 @@ async fn run(mut worker: impl Worker, drops: &Drops, mut view: watch::Receiver<V
     let works = async {
         loop {
             commits.mark_unchanged();
-            let seen = view.borrow_and_update().clone();
+            let network = view.borrow_and_update().network().cloned();
             let told = Arc::clone(&stopping);
             let turned = tokio::task::spawn_blocking(move || {
-                let turn = worker.turn(&seen, &told);
+                let turn = worker.turn(network.as_ref(), &told);
                 (worker, turn)
             });
             let turn;

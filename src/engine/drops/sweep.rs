@@ -10,8 +10,8 @@ use std::time::SystemTime;
 
 use tracing::warn;
 
-use super::super::network::View;
 use super::{Drops, Turn, Worker};
+use crate::model::NetworkId;
 use crate::store::StoreError;
 
 pub(super) struct Sweeper {
@@ -77,7 +77,7 @@ impl Sweeper {
 }
 
 impl Worker for Sweeper {
-    fn turn(&mut self, _: &View, stop: &AtomicBool) -> Turn {
+    fn turn(&mut self, _: Option<&(NetworkId, usize)>, stop: &AtomicBool) -> Turn {
         match self.work(stop) {
             Ok(true) => Turn::More,
             Ok(false) | Err(StoreError::Closed) => Turn::Done,

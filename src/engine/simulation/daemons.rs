@@ -6,6 +6,7 @@ use rand::RngExt as _;
 use super::process::Life;
 use super::world::World;
 use crate::channel::{DaemonId, DeliveryEvent as Event, Line, Pin};
+use crate::model::NetworkId;
 
 /// How things stand with a daemon, whoever uses it.
 #[derive(Clone, Copy, Debug)]
@@ -40,6 +41,11 @@ impl Known {
     /// Whether operations may go by a daemon.
     pub(super) fn uses(&self, daemon: usize) -> bool {
         self.told[daemon]
+    }
+
+    /// The network that is used, and its M.
+    pub(super) fn network(&self) -> Option<&(NetworkId, usize)> {
+        self.pin.network()
     }
 
     /// Those by which they may.

@@ -1,6 +1,6 @@
 //! The delivery engine in a world of its own: virtual time, localnet's core in memory, and everything that goes wrong.
 //!
-//! Processes write and read streams through the machine that ships ([`crate::channel::Delivery`]) and the store that ships:
+//! Processes write and read streams, or send and receive the files of drops, through the machine that ships ([`crate::channel::Delivery`]) and the store that ships:
 //! `process` is a second shell around both, which carries out and decides nothing, and `line` does what the thin client does,
 //! without a runtime; a crash leaves what was committed; `plan` draws what goes wrong; `oracle` says what must hold. One seed
 //! is one run, and the same seed is the same run. Deliberate bugs ([`crate::channel::bugs`]) show that a broken engine does
@@ -12,6 +12,7 @@
 mod adopting;
 mod boxes;
 mod daemons;
+mod drops;
 mod line;
 mod oracle;
 mod plan;
@@ -49,7 +50,7 @@ struct Ended {
 type Seen = BTreeMap<&'static str, u64>;
 
 /// What must occur in a thousand runs: a world in which nothing goes wrong shows nothing.
-const EVENTS: [&str; 34] = [
+const EVENTS: [&str; 37] = [
     "adoptions",
     "boxes that a courier has",
     "boxes that a replica has",
@@ -62,6 +63,9 @@ const EVENTS: [&str; 34] = [
     "daemons that lagged",
     "documents",
     "failures of the disk",
+    "files that have come",
+    "files that were sent",
+    "files that were taken back",
     "foreign boxes",
     "foreign tombstones",
     "operations on another network",
@@ -106,6 +110,7 @@ fn live(world: &mut World) -> Result<Ended, String> {
         }
     }
     world.check_replicas()?;
+    world.check_leftovers()?;
     if world.plan.rests {
         // The sessions of lives that are over are forgotten meanwhile.
         let until = world.now + REST;

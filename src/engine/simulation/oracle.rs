@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::drops::Sent;
 use super::plan::Deed;
 use super::world::World;
 use crate::channel::Time;
@@ -33,6 +34,10 @@ pub(super) struct Oracle {
     accepted: Vec<Vec<u8>>,
     /// Streams into which another writer's boxes were taken.
     adopted: Vec<bool>,
+    /// The files that were accepted into each drop, in order.
+    pub(super) files: Vec<Vec<Sent>>,
+    /// How many of them each reader has.
+    pub(super) came: BTreeMap<(usize, usize), usize>,
     /// The first law that was broken.
     pub(super) broken: Option<String>,
 }
@@ -46,6 +51,8 @@ impl Oracle {
             forked: vec![false; streams],
             accepted: vec![Vec::new(); streams],
             adopted: vec![false; streams],
+            files: vec![Vec::new(); streams],
+            came: BTreeMap::new(),
             broken: None,
         }
     }
@@ -54,9 +61,10 @@ impl Oracle {
     pub(super) fn restored(&mut self, p: usize, stream: usize, writes: bool) {
         self.forked[stream] |= writes;
         self.compared.remove(&(p, stream));
+        self.came.remove(&(p, stream));
     }
 
-    fn law(&mut self, holds: bool, words: impl FnOnce() -> String) {
+    pub(super) fn law(&mut self, holds: bool, words: impl FnOnce() -> String) {
         if !holds && self.broken.is_none() {
             self.broken = Some(words());
         }
@@ -114,6 +122,9 @@ impl World {
         self.oracle.law(!read.is_lost() && read.stale_since.is_none(), || {
             format!("{p} calls boxes of {stream} lost, or its end unknown, and the network has them")
         });
+        if self.plan.drops {
+            return;
+        }
         let compared = self.oracle.compared.get(&(p, stream)).copied().unwrap_or_default().max(read.dropped_bytes);
         // What was skipped is missing from then on.
         if read.size <= compared || read.skipped_boxes > 0 {
@@ -139,12 +150,15 @@ impl World {
             Deed::Forget => {
                 self.see("streams that were forgotten");
                 self.oracle.compared.remove(&(p, stream));
+                self.oracle.came.remove(&(p, stream));
             }
             Deed::Rename => self.see("streams that were renamed"),
             Deed::Durability(_) => self.see("changes of durability"),
             Deed::Trim { .. } => self.see("streams that were trimmed"),
             Deed::Skip => self.see("boxes that were skipped"),
-            Deed::Create { .. } | Deed::Seal | Deed::Add | Deed::Adopt => {}
+            Deed::Send(file) => self.oracle_sent_file(p, stream, file),
+            Deed::TakeBack => self.oracle_took_back(p, stream),
+            Deed::Create { .. } | Deed::Seal | Deed::Add(_) | Deed::Adopt | Deed::Leave(_) | Deed::Deliver => {}
         }
     }
 
@@ -221,6 +235,9 @@ impl World {
                 if !read.end_is_known() {
                     return Some(format!("{p} has no verdict at the end of {stream}"));
                 }
+            }
+            if let Some(files) = self.undelivered_files(stream, readers) {
+                return Some(files);
             }
         }
         None

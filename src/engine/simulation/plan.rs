@@ -1,10 +1,15 @@
 //! What a seed decides: the network's pace, who writes and reads what, and what goes wrong how often.
 
+use std::collections::{BTreeMap, VecDeque};
+
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 
 use crate::channel::{Durability, Pace, Time};
+use crate::drop::chain::part_name;
+use crate::drop::{Part, Total};
 use crate::localnet::{Faults, Profile};
+use crate::model::Content;
 
 /// Who has which capability of a stream, by the processes' numbers.
 #[derive(Clone, Debug)]
@@ -14,10 +19,20 @@ pub(super) struct Stream {
     pub(super) durability: Durability,
 }
 
+/// What a person has sent through a drop: a file, or a part of one.
+#[derive(Clone, Debug)]
+pub(super) struct File {
+    pub(super) name: String,
+    pub(super) body: Vec<u8>,
+    pub(super) part: Option<Part>,
+    /// All of it, where this is its end.
+    pub(super) whole: Option<Vec<u8>>,
+}
+
 /// What a person has the store of a writer do with a stream.
 #[derive(Clone, Debug)]
 pub(super) enum Deed {
-    Create { durability: Durability, max: usize },
+    Create { durability: Durability, max: usize, content: Content },
     Append(Vec<u8>),
     Seal,
     Truncate,
@@ -26,10 +41,15 @@ pub(super) enum Deed {
     Durability(Durability),
     Trim { keep: u64 },
     Adopt,
+    // What is done with drops.
+    Send(File),
+    Leave(Vec<u8>),
+    TakeBack,
     // What a reader does.
+    Deliver,
     Skip,
     Forget,
-    Add,
+    Add(Content),
 }
 
 /// What goes wrong at an instant.
@@ -108,10 +128,17 @@ pub(super) struct Plan {
     twins: bool,
     /// Whether clocks are wrong.
     wrong_clocks: bool,
+    /// Whether the streams are drops.
+    pub(super) drops: bool,
+    /// Which have files that can be deleted again.
+    deletes: bool,
+    /// The parts of files that are still to be sent, by stream.
+    parts: BTreeMap<usize, VecDeque<File>>,
     /// Whether there are other verbs than those that write.
     verbs: bool,
     pub(super) link_up: bool,
     appended: u64,
+    sent: u64,
 }
 
 impl Plan {
@@ -135,7 +162,10 @@ impl Plan {
                 Stream { writer, readers, durability }
             })
             .collect();
-        let max = dice.random_range(4..=12);
+        // A file's header is in one box.
+        let drops = dice.random_bool(0.25);
+        let range = if drops { 180..=250 } else { 4..=12 };
+        let max = dice.random_range(range.clone());
         // What goes wrong goes on for longer than an operation lives.
         let patient = dice.random_bool(0.08);
         Self {
@@ -143,7 +173,7 @@ impl Plan {
             pace: Pace::from_document(profile.lambda_p(), profile.mu(), profile.layers),
             other_pace: Pace::from_document(profile.lambda_p() * 0.9, profile.mu(), profile.layers),
             max,
-            provisional: if dice.random_bool(0.5) { max } else { dice.random_range(4..=16) },
+            provisional: if dice.random_bool(0.5) { max } else { dice.random_range(range) },
             processes,
             streams,
             encrypt: Time::from_millis(if dice.random_bool(0.2) { 1500 } else { 4 }),
@@ -163,12 +193,21 @@ impl Plan {
             elsewhere: dice.random_bool(0.15),
             twins: dice.random_bool(0.1),
             wrong_clocks: dice.random_bool(0.2),
+            drops,
+            deletes: dice.random(),
+            parts: BTreeMap::new(),
             verbs: dice.random_bool(0.5),
             link_up: true,
             appended: 0,
+            sent: 0,
             daemons: dice.random_range(1..=3),
             profile,
         }
+    }
+
+    /// What the channels carry.
+    pub(super) fn content(&self) -> Content {
+        if self.drops { Content::Drop { allow_delete: self.deletes } } else { Content::Stream }
     }
 
     /// The run's own dice.
@@ -228,7 +267,10 @@ impl Plan {
     }
 
     /// What is done next to a stream that we write.
-    pub(super) fn deed(&mut self, dice: &mut StdRng) -> Deed {
+    pub(super) fn deed(&mut self, stream: usize, dice: &mut StdRng) -> Deed {
+        if self.drops {
+            return self.deed_of_drop(stream, dice);
+        }
         if self.verbs && dice.random_bool(0.2) {
             return match dice.random_range(0..4) {
                 0 => Deed::Unlink,
@@ -252,8 +294,66 @@ impl Plan {
         }
     }
 
+    fn deed_of_drop(&mut self, stream: usize, dice: &mut StdRng) -> Deed {
+        if self.verbs && dice.random_bool(0.2) {
+            return match dice.random_range(0..2) {
+                0 => Deed::Rename,
+                _ => Deed::Durability(if dice.random() { Durability::Stored } else { Durability::Couriered }),
+            };
+        }
+        if let Some(part) = self.parts.entry(stream).or_default().pop_front() {
+            return Deed::Send(part);
+        }
+        match dice.random_range(0..10) {
+            0 => return Deed::Leave(self.bytes(dice, 1)),
+            1..=2 => return Deed::TakeBack,
+            _ => {}
+        }
+        self.sent += 1;
+        let name = format!("f{}", self.sent);
+        let boxes = if dice.random_bool(0.3) { 12 } else { 3 };
+        let whole = if dice.random_bool(0.1) { Vec::new() } else { self.bytes(dice, boxes) };
+        if dice.random_bool(0.8) {
+            return Deed::Send(File { name, body: whole.clone(), part: None, whole: Some(whole) });
+        }
+        let chain: [u8; 16] = dice.random();
+        let total = Total { size: whole.len() as u64, digest: *blake3::hash(&whole).as_bytes() };
+        let count = dice.random_range(1..=3);
+        let step = (whole.len() / count).max(1);
+        let mut parts = VecDeque::new();
+        for at in 0..count {
+            let from = whole.len().min(at * step);
+            let is_last = at + 1 == count;
+            let to = if is_last { whole.len() } else { whole.len().min(from + step) };
+            let number = u32::try_from(at + 1).unwrap_or_default();
+            parts.push_back(File {
+                name: part_name(&name, number),
+                body: whole[from..to].to_vec(),
+                part: Some(Part { chain, number, last: is_last.then_some(total) }),
+                whole: is_last.then(|| whole.clone()),
+            });
+        }
+        let first = parts.pop_front();
+        self.parts.insert(stream, parts);
+        first.map_or(Deed::TakeBack, Deed::Send)
+    }
+
+    /// Bytes for up to so many boxes. No two places look alike for long.
+    fn bytes(&mut self, dice: &mut StdRng, boxes: usize) -> Vec<u8> {
+        let count = dice.random_range(1..=boxes * self.max);
+        (0..count)
+            .map(|_| {
+                self.appended += 1;
+                u8::try_from(self.appended % 251).unwrap_or_default()
+            })
+            .collect()
+    }
+
     /// What is done next to a stream that we read; mostly nothing.
     pub(super) fn deed_of_reader(&self, dice: &mut StdRng) -> Option<Deed> {
+        if self.drops {
+            return dice.random_bool(0.3).then_some(Deed::Deliver);
+        }
         (self.verbs && dice.random_bool(0.3)).then(|| match dice.random_range(0..5) {
             0..=1 => Deed::Skip,
             2..=3 => Deed::Trim { keep: dice.random_range(0..3 * self.max as u64) },

@@ -9,8 +9,10 @@ use std::task::{Context, Poll, Wake, Waker};
 use rand::RngExt as _;
 
 use super::super::carry;
+use super::super::drops::Drops;
 use super::adopting::Keeping;
 use super::daemons::{Known, number};
+use super::drops::{Hands, copy_staged};
 use super::line::{Parcel, Wire};
 use super::plan::Deed;
 use super::world::{Happening, World};
@@ -21,7 +23,7 @@ use crate::channel::{
 };
 use crate::localnet::simulated::Envelope;
 use crate::store::{
-    BoxSeq, BoxState, Channel, ChannelId, ChannelName, Clock, Content, Limits, NetworkId, StateDir, Store,
+    BoxSeq, BoxState, Channel, ChannelId, ChannelName, Clock, Content, Limits, NetworkId, RecordId, StateDir, Store,
 };
 
 /// The first time is not the beginning, so that what happened within a while before has a time too.
@@ -58,6 +60,9 @@ pub(super) struct Process {
     states: u64,
     clock: Clock,
     store: Store,
+    drops: Drops,
+    /// The record that the newest deed was about.
+    pub(super) last_record: Option<RecordId>,
     backup: Option<PathBuf>,
     /// Which channel is which stream's.
     channels: BTreeMap<usize, ChannelId>,
@@ -82,10 +87,12 @@ pub(super) struct Life {
     pub(super) adoptions: BTreeMap<ChannelId, Adoption>,
     /// Reads of adoptions that are under way.
     pub(super) looks: BTreeMap<OperationId, (ChannelId, BoxSeq)>,
+    /// What works on drops.
+    pub(super) hands: Hands,
 }
 
 impl Life {
-    pub(super) fn new(tokens: Vec<u64>, seed: u64, prompt: bool) -> Self {
+    pub(super) fn new(tokens: Vec<u64>, seed: u64, prompt: bool, hands: Hands) -> Self {
         let config = DeliveryConfig { linger: Linger::default(), prompt, probe_share: PROBE_SHARE, seed };
         Self {
             delivery: Delivery::new(config),
@@ -94,6 +101,7 @@ impl Life {
             prepared: BTreeMap::new(),
             adoptions: BTreeMap::new(),
             looks: BTreeMap::new(),
+            hands,
         }
     }
 
@@ -138,7 +146,10 @@ impl Process {
         std::fs::create_dir(&root).expect("a directory of its own");
         let clock = Clock::simulated();
         let store = open(&root.join("0"), &clock);
+        let drops = Drops::new(store.clone());
         Self {
+            drops,
+            last_record: None,
             root,
             states: 0,
             clock,
@@ -161,8 +172,8 @@ impl Process {
         twin
     }
 
-    pub(super) fn add_reader(&mut self, stream: usize) {
-        let id = self.store.add_reader(name(stream), cap(stream).read_cap().clone()).wait().expect("added");
+    pub(super) fn add_reader(&mut self, stream: usize, content: Content) {
+        let id = self.store.add(name(stream), cap(stream).read_cap().clone(), content).wait().expect("added");
         self.channels.insert(stream, id);
     }
 
@@ -206,6 +217,14 @@ impl Process {
         &self.store
     }
 
+    pub(super) fn drops(&self) -> &Drops {
+        &self.drops
+    }
+
+    pub(super) fn ids(&self) -> Vec<ChannelId> {
+        self.channels.values().copied().collect()
+    }
+
     /// What is to be adopted, and how far that has come.
     pub(super) fn adoptions(&self) -> Vec<(ChannelId, crate::store::Adoption)> {
         let wanted = self.store.adoptions().expect("an open store").into_iter();
@@ -236,14 +255,14 @@ impl Process {
     fn deed(&mut self, stream: usize, deed: Deed) -> Result<Done, CommitFailure> {
         let store = self.store.clone();
         match (deed, self.channel(stream)) {
-            (Deed::Create { durability, max }, None) => {
-                let id = store.create(name(stream), cap(stream), Content::Stream).wait().map_err(refused)?;
+            (Deed::Create { durability, max, content }, None) => {
+                let id = store.create(name(stream), cap(stream), content).wait().map_err(refused)?;
                 self.channels.insert(stream, id);
                 store.set_max_plaintext(id, max).wait().map_err(refused)?;
                 store.set_durability(id, durability).wait().map_err(refused)?;
             }
-            (Deed::Add, None) => self.add_reader(stream),
-            (_, None) | (Deed::Create { .. } | Deed::Add, _) => {
+            (Deed::Add(content), None) => self.add_reader(stream, content),
+            (_, None) | (Deed::Create { .. } | Deed::Add(_), _) => {
                 return Err(CommitFailure::Failed("there is none, or there is one".to_owned()));
             }
             (Deed::Append(bytes), Some(channel)) => {
@@ -262,6 +281,16 @@ impl Process {
             (Deed::Trim { keep }, Some(channel)) => drop(store.trim(channel.id, keep).wait().map_err(refused)?),
             (Deed::Skip, Some(channel)) => drop(store.skip(channel.id).wait().map_err(refused)?),
             (Deed::Adopt, Some(channel)) => store.adopt(channel.id).wait().map_err(refused)?,
+            (Deed::Send(file), Some(channel)) => {
+                self.last_record = Some(self.send(channel.id, &file).map_err(CommitFailure::Failed)?);
+            }
+            (Deed::Leave(body), Some(_)) => {
+                self.stage(&body).map_err(|error| CommitFailure::Failed(error.to_string()))?;
+            }
+            (Deed::TakeBack, Some(channel)) => {
+                self.last_record = Some(self.take_back(channel.id).map_err(CommitFailure::Failed)?);
+            }
+            (Deed::Deliver, Some(channel)) => self.deliver(channel.id).map_err(CommitFailure::Failed)?,
             (Deed::Forget, Some(channel)) => store.forget(channel.name).wait().map_err(refused)?,
         }
         Ok(Done::Made)
@@ -280,6 +309,7 @@ impl Process {
         self.store.while_it_rests(|| copy(from, &to));
         self.store.close();
         self.store = open(&to, &self.clock);
+        self.drops = Drops::new(self.store.clone());
         // Names are of the stream, whatever the channel's number is.
         let channels = self.store.channels(None, 100).expect("an open store").into_iter();
         let stream = |name: &str| name.trim_start_matches(|c: char| !c.is_ascii_digit()).parse().expect("a stream's");
@@ -319,6 +349,7 @@ fn copy(from: &Path, to: &Path) {
             std::fs::copy(from.join(file), to.join(file)).expect("copied");
         }
     }
+    copy_staged(from, to);
 }
 
 struct Thread(std::thread::Thread);
@@ -351,6 +382,7 @@ impl World {
         self.do_all(p, vec![Action::List]);
         self.network_changed(p);
         self.adopt(p);
+        self.wake_hands(p);
     }
 
     /// What is due by time.
@@ -364,7 +396,10 @@ impl World {
 
     pub(super) fn take(&mut self, p: usize, message: Message) {
         match message {
-            Message::View => self.network_changed(p),
+            Message::View => {
+                self.network_changed(p);
+                self.wake_hands(p);
+            }
             Message::Touched(id) => self.do_all(p, vec![Action::Look(id)]),
             Message::AdoptionKept(id, keeping, result) => self.adoption_kept(p, id, &keeping, &result),
             Message::Committed(commit, result) => self.drive(p, Event::Committed { commit, result }),

@@ -10,6 +10,7 @@ use tempfile::TempDir;
 use super::adopting::Keeping;
 use super::boxes::Boxes;
 use super::daemons::{Daemon, wire_of};
+use super::drops::Hands;
 use super::line::{Parcel, Wire};
 use super::oracle::Oracle;
 use super::plan::{Deed, Mishap, Plan};
@@ -44,6 +45,8 @@ pub(super) enum Happening {
     Room { p: usize, n: usize, conn: Conn },
     /// A client dials.
     Dial { p: usize, n: usize },
+    /// A worker on drops has its turn.
+    Work { p: usize },
     /// The daemon was asked what it is.
     Checked { p: usize, conn: Conn },
     /// A process starts.
@@ -127,7 +130,7 @@ impl World {
         world.show_time();
         for (stream, of) in world.plan.streams.clone().into_iter().enumerate() {
             for reader in of.readers {
-                world.processes[reader].add_reader(stream);
+                world.processes[reader].add_reader(stream, world.plan.content());
             }
         }
         let wall = world.wall();
@@ -255,6 +258,7 @@ impl World {
             | Happening::Room { p, .. }
             | Happening::Dial { p, .. }
             | Happening::Checked { p, .. }
+            | Happening::Work { p }
             | Happening::Start { p } => *p,
             Happening::Deed => return self.deed(),
             Happening::Mishap => return self.mishap(),
@@ -271,6 +275,7 @@ impl World {
             Happening::Dial { n, .. } => self.dialled(p, n),
             Happening::Checked { conn, .. } => self.checked(p, conn),
             Happening::Start { .. } => self.start(p),
+            Happening::Work { .. } => self.work(p),
             _ => {}
         }
         self.may_crash(p);
@@ -289,7 +294,8 @@ impl World {
         }
         self.trace(|| format!("{p}: starts"));
         let tokens = (0..2 * self.daemons.len()).map(|_| self.next_serial()).collect();
-        self.processes[p].life = Some(Life::new(tokens, self.dice.random(), self.plan.prompt));
+        let hands = Hands::new(self.processes[p].store(), self.processes[p].drops());
+        self.processes[p].life = Some(Life::new(tokens, self.dice.random(), self.plan.prompt, hands));
         self.begin(p);
         for daemon in 0..self.daemons.len() {
             self.dial(p, wire_of(daemon, Line::Main));
@@ -392,6 +398,9 @@ impl World {
             }
         }
         touched.dedup();
+        if !touched.is_empty() {
+            self.wake_hands(p);
+        }
         for channel in touched {
             self.tell(p, Message::Touched(channel));
         }
@@ -422,11 +431,15 @@ impl World {
             return;
         }
         let deed = match self.processes[p].channel(stream) {
-            None => Deed::Create { durability: self.plan.streams[stream].durability, max: self.plan.provisional },
+            None => Deed::Create {
+                durability: self.plan.streams[stream].durability,
+                max: self.plan.provisional,
+                content: self.plan.content(),
+            },
             // The spool is full: that is for the person to bear, and no run has to wait for a long backlog.
             Some(written) if written.boxes - written.stored_boxes > SPOOL => return,
             Some(written) if written.fence.is_some() && self.dice.random() => Deed::Adopt,
-            Some(_) => self.plan.deed(&mut self.dice),
+            Some(_) => self.plan.deed(stream, &mut self.dice),
         };
         self.submit(p, Queued::Person { stream, deed });
     }
@@ -438,7 +451,7 @@ impl World {
             return;
         }
         let deed = match self.processes[p].channel(stream) {
-            None => Some(Deed::Add),
+            None => Some(Deed::Add(self.plan.content())),
             Some(_) => self.plan.deed_of_reader(&mut self.dice),
         };
         if let Some(deed) = deed {
