@@ -246,7 +246,10 @@ impl Side {
         self.link.request(Request::New { name: name.into(), durability, content: Content::Stream }).await.unwrap();
         let bytes = vec![7; boxes * BOX];
         for chunk in bytes.chunks(512 * BOX) {
-            self.link.request(Request::Append { name: name.into(), bytes: chunk.to_vec() }).await.unwrap();
+            self.link
+                .request(Request::Append { name: name.into(), bytes: chunk.to_vec(), making: false })
+                .await
+                .unwrap();
         }
     }
 
@@ -340,7 +343,7 @@ impl Side {
         let mut times = Vec::new();
         for _ in 0..MESSAGES {
             let began = Instant::now();
-            self.link.request(Request::Append { name: name.into(), bytes: vec![1; 100] }).await.unwrap();
+            self.link.request(Request::Append { name: name.into(), bytes: vec![1; 100], making: false }).await.unwrap();
             self.wait(name, None, DurabilityStatus::Stored).await;
             times.push(began.elapsed().as_secs_f64() * asked.scale);
         }

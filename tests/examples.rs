@@ -321,8 +321,9 @@ async fn a_directory_is_backed_up_and_fetched_with_an_interruption_of_each() {
             let first = fetch(&capability);
             first.until("/file");
             drop(first);
-            assert!(fetch("").end().ends_with("nothing more"));
-            assert_eq!(fetch("").end(), "nothing more", "each has come once");
+            let second = fetch("").end();
+            assert!(second.ends_with("nothing more"), "{second}");
+            assert_eq!(fetch("").end(), "nothing more", "each has come once, and before came: {second}");
         }
     });
     done.await.expect("sent and fetched");

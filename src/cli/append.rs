@@ -53,7 +53,7 @@ pub(super) async fn run(context: &Context, typed: Typed) -> Result<(), Stop> {
         .with_state(daemon.meant()?, async |link: &Link| {
             let name = name.to_string();
             // Asked before stdin is read: a channel that takes nothing should not cost a pipeline its output.
-            link.request(Request::Append { name: name.clone(), bytes: Vec::new() }).await?;
+            link.request(Request::Append { name: name.clone(), bytes: Vec::new(), making: true }).await?;
             let mut channel = channel_of(link.request(Request::Status { name: Some(name.clone()) }).await?)?;
             let mut chunks = stdin_chunks();
             while let Some(chunk) = chunks.recv().await {
@@ -61,7 +61,7 @@ pub(super) async fn run(context: &Context, typed: Typed) -> Result<(), Stop> {
                     Failure::new(FailureKind::Failed, format!("standard input cannot be read: {error}"))
                         .hint("what was read before is appended")
                 })?;
-                match link.request(Request::Append { name: name.clone(), bytes }).await? {
+                match link.request(Request::Append { name: name.clone(), bytes, making: true }).await? {
                     Response::Appended { size } => channel.size = size,
                     _ => return Err(misunderstood()),
                 }

@@ -106,20 +106,30 @@ impl Inbox {
     }
 
     async fn look(&mut self) -> Result<Option<Arrival>> {
+        let mut is_new = false;
         loop {
             if self.found.is_empty() {
                 self.found = page(&self.named, self.cursor).await?.into();
+                is_new = true;
             }
             let Some(record) = self.found.pop_front() else { return Ok(None) };
             let is_part = record.part.is_some_and(|part| part > 0);
             match record.state.as_str() {
-                // It is looked at again; nothing is behind it.
+                // It is looked at again; nothing is behind it. An old page does not say how it is now.
                 "incomplete" => {
                     self.found.clear();
-                    return Ok(None);
+                    if is_new {
+                        return Ok(None);
+                    }
                 }
                 "complete" if !record.delivered && !is_part => {
                     self.cursor = record.record;
+                    // Another program may have taken it since the page was read.
+                    let number = record.record;
+                    match self.named.ask(|name| Request::Record { name, record: number }).await? {
+                        Response::Record(now) if now.delivered => continue,
+                        _ => {}
+                    }
                     return Ok(Some(Arrival::File(Box::new(Incoming { named: self.named.clone(), record }))));
                 }
                 "broken" if !record.delivered => {

@@ -68,7 +68,7 @@ pub use outbox::{Outbox, Outgoing, Sent};
 pub use staging::Compress;
 pub use stream::{Reader, Stream, Watch, Writer};
 
-use crate::engine::control::{Link, Opening, Request, Response, Secret};
+use crate::engine::control::{Link, Opening, Request, Response, Secret, apart};
 use crate::engine::{Daemon, OwnerKind, Unlock};
 use crate::store::{Content, Making, Passphrase};
 use crate::thin::{Config, Discovery, Environment, Trust};
@@ -301,26 +301,35 @@ impl State {
 
     /// Asks something that may take long, in pieces; `ask` makes a piece of so many milliseconds. It goes on where a piece
     /// has ended in vain, to its deadline.
-    async fn wait(&self, deadline: Option<Instant>, ask: impl Fn(u64) -> Request) -> Result<Response> {
-        let mut vain = None;
-        loop {
-            let left = deadline.map_or(SLICE, |deadline| deadline.saturating_duration_since(Instant::now()));
-            let turn = self.waits.acquire();
-            let Ok(turn) = tokio::time::timeout_at(deadline.unwrap_or_else(far), turn).await else {
-                return Err(vain.unwrap_or_else(|| Error::new(ErrorKind::TimedOut, "the time is up")));
-            };
-            let piece = u64::try_from(left.min(SLICE).as_millis()).unwrap_or(u64::MAX);
-            let answer = self.link.request(ask(piece)).await;
-            drop(turn);
-            match answer {
-                Err(error) if matches!(error.kind, ErrorKind::TimedOut | ErrorKind::NoDaemon) && left > SLICE => {
-                    vain = Some(error);
+    async fn wait(
+        &self,
+        deadline: Option<Instant>,
+        ask: impl Fn(u64) -> Request + Send + Sync + 'static,
+    ) -> Result<Response> {
+        let (link, waits) = (self.link.clone(), Arc::clone(&self.waits));
+        // Its turn is over when it is, and not when somebody polls again.
+        apart(Box::pin(async move {
+            let mut vain = None;
+            loop {
+                let turn = tokio::time::timeout_at(deadline.unwrap_or_else(far), waits.acquire());
+                let Ok(turn) = turn.await else {
+                    return Err(vain.unwrap_or_else(|| Error::new(ErrorKind::TimedOut, "the time is up")));
+                };
+                let left = deadline.map_or(SLICE, |deadline| deadline.saturating_duration_since(Instant::now()));
+                let piece = u64::try_from(left.min(SLICE).as_millis()).unwrap_or(u64::MAX);
+                let answer = link.request(ask(piece)).await;
+                drop(turn);
+                match answer {
+                    Err(error) if matches!(error.kind, ErrorKind::TimedOut | ErrorKind::NoDaemon) && left > SLICE => {
+                        vain = Some(error);
+                    }
+                    Err(error) if error.kind == ErrorKind::TimedOut && deadline.is_none() => {}
+                    Err(error) if error.kind == ErrorKind::NoDaemon && deadline.is_none() => {}
+                    answer => return answer,
                 }
-                Err(error) if error.kind == ErrorKind::TimedOut && deadline.is_none() => {}
-                Err(error) if error.kind == ErrorKind::NoDaemon && deadline.is_none() => {}
-                answer => return answer,
             }
-        }
+        }))
+        .await
     }
 }
 
@@ -492,8 +501,8 @@ impl Named {
     }
 
     async fn wait_for(&self, bytes: Option<u64>, level: Level, timeout: Option<Duration>) -> Result<ChannelStatus> {
-        let name = &self.name;
-        let ask = |ms| Request::Wait { name: name.clone(), bytes, timeout_ms: Some(ms), level };
+        let name = self.name.clone();
+        let ask = move |ms| Request::Wait { name: name.clone(), bytes, timeout_ms: Some(ms), level };
         match self.state.wait(deadline(timeout), ask).await? {
             Response::Channel(status) => Ok(status),
             _ => Err(misunderstood()),

@@ -41,7 +41,7 @@ impl Stream {
     }
 
     async fn append_piece(&self, bytes: Vec<u8>) -> Result<u64> {
-        match self.ask(|name| Request::Append { name, bytes }).await? {
+        match self.ask(|name| Request::Append { name, bytes, making: false }).await? {
             Response::Appended { size } => Ok(size),
             _ => Err(misunderstood()),
         }
@@ -54,7 +54,7 @@ impl Stream {
 
     /// A reader from the first byte that is kept. See [`Reader`].
     pub fn reader(&self) -> Reader {
-        let (offset, follow, patience) = (0, false, Some(PATIENCE));
+        let (offset, follow, patience) = (None, false, Some(PATIENCE));
         Reader { stream: self.clone(), offset, follow, patience, piece: Piece::default(), reading: None }
     }
 
@@ -69,7 +69,8 @@ impl Stream {
 
     async fn read(&self, offset: u64, follow: Duration, timeout: Option<Duration>) -> Result<Vec<u8>> {
         let follow_ms = u64::try_from(follow.as_millis()).unwrap_or(u64::MAX);
-        let ask = |timeout_ms| Request::Read { name: self.named.name.clone(), offset, follow_ms, timeout_ms };
+        let name = self.named.name.clone();
+        let ask = move |timeout_ms| Request::Read { name: name.clone(), offset, follow_ms, timeout_ms };
         match self.named.state.wait(deadline(timeout), ask).await? {
             Response::Bytes { bytes, .. } => Ok(bytes),
             _ => Err(misunderstood()),
@@ -164,12 +165,13 @@ impl Piece {
 /// [`Reader::follow`] it never ends by itself.
 pub struct Reader {
     stream: Stream,
-    offset: u64,
+    /// Where it is; `None`: at the first byte that is kept.
+    offset: Option<u64>,
     follow: bool,
     patience: Option<Duration>,
     /// What was read and not asked for yet, from `offset` on.
     piece: Piece,
-    reading: Option<Pending<Vec<u8>>>,
+    reading: Option<Pending<(u64, Vec<u8>)>>,
 }
 
 impl std::fmt::Debug for Reader {
@@ -182,7 +184,7 @@ impl Reader {
     /// From this byte on.
     #[must_use]
     pub fn at(mut self, offset: u64) -> Self {
-        self.offset = offset;
+        self.offset = Some(offset);
         self
     }
 
@@ -203,22 +205,26 @@ impl Reader {
 
     /// The byte that comes next, counted from the stream's start: where a program goes on when it begins anew.
     pub fn position(&self) -> u64 {
-        self.offset
+        self.offset.unwrap_or_default()
     }
 
-    /// What comes next; nothing at the end.
-    fn next(&self) -> Pending<Vec<u8>> {
-        let (stream, offset, patience) = (self.stream.clone(), self.offset, self.patience);
-        if !self.follow {
-            return Box::pin(async move { stream.read_at(offset, patience).await });
-        }
+    /// What comes next, and where that is; nothing at the end.
+    fn next(&self) -> Pending<(u64, Vec<u8>)> {
+        let (stream, offset, follow, patience) = (self.stream.clone(), self.offset, self.follow, self.patience);
         Box::pin(async move {
+            let offset = match offset {
+                Some(offset) => offset,
+                None => stream.status().await?.dropped_bytes,
+            };
+            if !follow {
+                return Ok((offset, stream.read_at(offset, patience).await?));
+            }
             let until = deadline(patience);
             loop {
                 let left = until.unwrap_or_else(far).saturating_duration_since(tokio::time::Instant::now());
                 let bytes = stream.read(offset, left.min(super::SLICE), patience.map(|_| left)).await?;
                 if !bytes.is_empty() {
-                    return Ok(bytes);
+                    return Ok((offset, bytes));
                 }
                 if left.is_zero() {
                     return Err(Error::new(ErrorKind::TimedOut, format!("nothing more has come after {offset} bytes")));
@@ -240,10 +246,12 @@ impl AsyncRead for Reader {
             if let Some(reading) = &mut self.reading {
                 let read = ready!(reading.as_mut().poll(cx));
                 self.reading = None;
-                self.piece = Piece::new(read?);
+                let (offset, bytes) = read?;
+                (self.offset, self.piece) = (Some(offset), Piece::new(bytes));
             }
         }
-        self.offset += self.piece.give(into);
+        let given = self.piece.give(into);
+        self.offset = self.offset.map(|offset| offset + given);
         Poll::Ready(Ok(()))
     }
 }
@@ -267,8 +275,8 @@ impl Watch {
     /// The channel was forgotten, or its owner does not answer.
     pub async fn next(&mut self) -> Result<ChannelStatus> {
         loop {
-            let (name, seen) = (&self.named.name, self.mark);
-            let ask = |timeout_ms| Request::Watch { name: name.clone(), mark: seen, timeout_ms };
+            let (name, seen) = (self.named.name.clone(), self.mark);
+            let ask = move |timeout_ms| Request::Watch { name: name.clone(), mark: seen, timeout_ms };
             match self.named.state.wait(None, ask).await? {
                 Response::News { mark, channel } if seen != Some(mark) => {
                     self.mark = Some(mark);

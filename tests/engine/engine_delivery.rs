@@ -67,7 +67,7 @@ pub(crate) fn pattern(bytes: usize, salt: u64) -> Vec<u8> {
 
 pub(crate) async fn append(link: &Link, name: &str, bytes: &[u8]) -> Result<(), Failure> {
     for chunk in bytes.chunks(100_000) {
-        link.request(Request::Append { name: name.into(), bytes: chunk.to_vec() }).await?;
+        link.request(Request::Append { name: name.into(), bytes: chunk.to_vec(), making: false }).await?;
     }
     Ok(())
 }

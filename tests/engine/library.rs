@@ -219,3 +219,86 @@ async fn what_cannot_be_is_refused_in_words() {
     offline.close().await.expect("closed");
     state.close().await.expect("closed");
 }
+
+/// A future that was begun and is not polled holds up nobody: neither who closes, nor a mount, nor other waits.
+#[tokio::test(flavor = "multi_thread")]
+async fn readers_that_nobody_polls_hold_up_nothing() {
+    let world = World::new().await;
+    let state = open(&world, "state").await;
+    let log = state.create("log", Kind::Stream).await.expect("made").stream().expect("a stream");
+    let mut readers = Vec::new();
+    for _ in 0..30 {
+        let mut reader = log.reader().follow();
+        let vain = tokio::time::timeout(Duration::from_millis(20), reader.read_u8()).await;
+        assert!(vain.is_err(), "nothing has come yet");
+        readers.push(reader);
+    }
+    log.append("x").await.expect("accepted");
+    let soon = Duration::from_secs(30);
+    tokio::time::timeout(soon, log.wait_stored(None)).await.expect("it has its turn").expect("stored");
+    let opening = Opening::new(world.path("state"), world.daemon());
+    let mount = tokio::time::timeout(soon, take_for_mount(&opening)).await.expect("no wait").expect("taken");
+    log.append("y").await.expect("accepted by the mount");
+    assert_eq!(readers[7].read_u8().await.expect("read"), b'x');
+    mount.close().await;
+    drop(mount);
+    tokio::time::timeout(soon, state.close()).await.expect("no wait").expect("closed");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reader_begins_at_the_first_byte_that_is_kept() {
+    let world = World::new().await;
+    let state = open(&world, "state").await;
+    let log = state.create("log", Kind::Stream).await.expect("made").stream().expect("a stream");
+    let sent = pattern(20_000, 5);
+    log.append(&sent).await.expect("accepted");
+    log.wait_stored(PATIENCE).await.expect("stored");
+    let gone = usize::try_from(log.trim(5_000).await.expect("trimmed")).expect("a number");
+    let (mut reader, mut kept) = (log.reader(), Vec::new());
+    reader.read_to_end(&mut kept).await.expect("read");
+    assert!(gone > 10_000 && kept == sent[gone..], "{gone} bytes went");
+    assert_eq!(reader.position(), 20_000);
+    let error = log.reader().at(0).read_u8().await.expect_err("it went");
+    assert!(error.to_string().contains("no longer here"), "{error}");
+    state.close().await.expect("closed");
+}
+
+/// An append by a name made a new stream of that name, which nobody has the capability of.
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_appended_to_a_stream_that_was_forgotten() {
+    let world = World::new().await;
+    let state = open(&world, "state").await;
+    let log = state.create("log", Kind::Stream).await.expect("made").stream().expect("a stream");
+    (*log).clone().forget().await.expect("forgotten");
+    let error = log.append("two").await.expect_err("it is gone");
+    assert!(error.message.contains("no channel named \"log\""), "{error}");
+    assert_eq!(state.status().await.expect("told").channels, []);
+    state.close().await.expect("closed");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_another_program_has_taken_is_not_given_out() {
+    let world = World::new().await;
+    let (alice, bob) = (open(&world, "alice").await, open(&world, "bob").await);
+    let outbox = alice.create("files", Kind::Drop).await.expect("made").outbox().expect("written here");
+    let mut inbox =
+        bob.add("files", &outbox.share().await.expect("shared")).await.expect("added").inbox().expect("ours");
+    for number in 0..3 {
+        outbox.send(Outgoing::bytes(format!("f{number}"), vec![number; 3000])).await.expect("accepted");
+    }
+    outbox.wait_stored(PATIENCE).await.expect("stored");
+    let mut watch = inbox.watch();
+    while watch.next().await.expect("told").files.is_none_or(|files| files.complete < 3) {}
+    let Arrival::File(first) = inbox.next_ever().await.expect("arrived") else { panic!("a whole file") };
+    assert_eq!(first.name(), "f0");
+    let mut other = bob.inbox("files").await.expect("there");
+    for expected in ["f0", "f1"] {
+        let Arrival::File(file) = other.next_ever().await.expect("arrived") else { panic!("a whole file") };
+        assert_eq!(file.name(), expected);
+        file.taken().await.expect("taken");
+    }
+    let Arrival::File(third) = inbox.next_ever().await.expect("arrived") else { panic!("a whole file") };
+    assert_eq!(third.name(), "f2");
+    alice.close().await.expect("closed");
+    bob.close().await.expect("closed");
+}

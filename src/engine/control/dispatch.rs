@@ -166,7 +166,7 @@ async fn act(owner: &Owner, store: &Store, request: Request) -> Result<Response,
             watch(owner, &name, mark, Instant::now() + Duration::from_millis(timeout_ms)).await
         }
         Request::Finish { name, file } => finish(owner, &name, &file).await,
-        Request::Append { name, bytes } => append(owner, store, &name, bytes).await,
+        Request::Append { name, bytes, making } => append(owner, store, (&name, making), bytes).await,
         Request::Read { name, offset, follow_ms, timeout_ms } => {
             let (follow, timeout) = (Duration::from_millis(follow_ms), Duration::from_millis(timeout_ms));
             read(owner, &name, offset, follow, timeout).await
@@ -243,12 +243,17 @@ async fn choose_durability(owner: &Owner, id: ChannelId, durability: DurabilityS
     Ok(())
 }
 
-async fn append(owner: &Owner, store: &Store, name: &str, bytes: Vec<u8>) -> Result<Response, Failure> {
+async fn append(
+    owner: &Owner,
+    store: &Store,
+    (name, making): (&str, bool),
+    bytes: Vec<u8>,
+) -> Result<Response, Failure> {
     if bytes.len() > CHUNK_BYTES {
         return Err(Failure::new(FailureKind::Usage, "an append carries at most 1 MiB"));
     }
-    // As `>>` does in the mount, an append makes the stream that it is for.
-    if owner.store.by_name(&parse(name)?)?.is_none() {
+    // As `>>` does in the mount, the verb makes the stream that it is for.
+    if making && owner.store.by_name(&parse(name)?)?.is_none() {
         owner.store.create_stream(parse(name)?, fresh_write_cap()?).await?;
     }
     let channel = find(owner, name)?;

@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::io::AsyncWriteExt;
 use tokio::net::UnixStream;
 use tokio::sync::{RwLock, RwLockReadGuard, watch};
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{Instant, sleep};
 use tracing::{debug, warn};
 use zeroize::Zeroizing;
@@ -121,59 +121,11 @@ impl Link {
     }
 
     /// Asks. Where the owner changes meanwhile, the question is put to the new one under the same number: what was done
-    /// is not done again.
+    /// is not done again. To drop this takes the question back.
     pub async fn request(&self, request: Request) -> Result<Response, Failure> {
-        let hold = &self.0.hold;
-        let asked = Asked::new(request)?;
-        // Patience counts from the first try that failed: an owner may have been asked for hours when it goes.
-        let mut failing = None;
-        loop {
-            match hold.way().await? {
-                Way::Owner(owner) => {
-                    let Some(owner) = owner.as_ref() else { continue };
-                    if !may_be_cut_short(&asked.request) {
-                        return dispatch::dispatch(owner, asked).await;
-                    }
-                    tokio::select! {
-                        answer = dispatch::dispatch(owner, asked.clone()) => return answer,
-                        () = owner.asked_to_yield() => {}
-                        () = hold.closes() => return Err(closed()),
-                    }
-                }
-                Way::Client(mut stream) => {
-                    let put = Instant::now();
-                    let answer = tokio::select! {
-                        answer = ask(&mut stream, &asked) => answer,
-                        () = hold.closes() => return Err(closed()),
-                    };
-                    match answer {
-                        Ok(answer) => {
-                            hold.put_back(stream);
-                            return match answer {
-                                Answer::Ok(response) => Ok(*response),
-                                Answer::Err(failure) => Err(failure),
-                            };
-                        }
-                        Err(error) => {
-                            lock(&hold.idle).clear();
-                            let worked_on_it = put.elapsed() > PATIENCE;
-                            let since = failing.filter(|_| !worked_on_it).unwrap_or_else(Instant::now);
-                            failing = Some(since);
-                            if since.elapsed() > PATIENCE {
-                                return Err(unreachable(&hold.opening.state, &error));
-                            }
-                            debug!(%error, "the owner of the state went away; looking for the next");
-                            pause().await;
-                            continue;
-                        }
-                    }
-                }
-            }
-            // The keeper gives it to whoever asked.
-            let _ = hold.owns.subscribe().wait_for(|&owns| !owns).await;
-        }
+        let (hold, asked) = (Arc::clone(&self.0.hold), Asked::new(request)?);
+        apart(Box::pin(async move { hold.ask(asked).await })).await
     }
-
     /// Ends this process's hold; an owner closes in order.
     pub async fn close(self) {
         if let Err(error) = self.finish().await {
@@ -195,7 +147,72 @@ impl Link {
     }
 }
 
+/// Does something as a task, which ends with whoever waits for it. It goes on where that one does not poll for a while, as
+/// those do who follow several things: it may hold what others wait for.
+pub(crate) async fn apart<T: Send + 'static>(
+    work: impl Future<Output = Result<T, Failure>> + Send + 'static,
+) -> Result<T, Failure> {
+    let mut task = JoinSet::new();
+    task.spawn(work);
+    match task.join_next().await {
+        Some(Ok(answer)) => answer,
+        Some(Err(error)) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+        // The runtime ends.
+        _ => Err(closed()),
+    }
+}
+
 impl Hold {
+    async fn ask(&self, asked: Asked) -> Result<Response, Failure> {
+        // Patience counts from the first try that failed: an owner may have been asked for hours when it goes.
+        let mut failing = None;
+        loop {
+            match self.way().await? {
+                Way::Owner(owner) => {
+                    let Some(owner) = owner.as_ref() else { continue };
+                    if !may_be_cut_short(&asked.request) {
+                        return dispatch::dispatch(owner, asked).await;
+                    }
+                    tokio::select! {
+                        answer = dispatch::dispatch(owner, asked.clone()) => return answer,
+                        () = owner.asked_to_yield() => {}
+                        () = self.closes() => return Err(closed()),
+                    }
+                }
+                Way::Client(mut stream) => {
+                    let put = Instant::now();
+                    let answer = tokio::select! {
+                        answer = ask(&mut stream, &asked) => answer,
+                        () = self.closes() => return Err(closed()),
+                    };
+                    match answer {
+                        Ok(answer) => {
+                            self.put_back(stream);
+                            return match answer {
+                                Answer::Ok(response) => Ok(*response),
+                                Answer::Err(failure) => Err(failure),
+                            };
+                        }
+                        Err(error) => {
+                            lock(&self.idle).clear();
+                            let worked_on_it = put.elapsed() > PATIENCE;
+                            let since = failing.filter(|_| !worked_on_it).unwrap_or_else(Instant::now);
+                            failing = Some(since);
+                            if since.elapsed() > PATIENCE {
+                                return Err(unreachable(&self.opening.state, &error));
+                            }
+                            debug!(%error, "the owner of the state went away; looking for the next");
+                            pause().await;
+                            continue;
+                        }
+                    }
+                }
+            }
+            // The keeper gives it to whoever asked.
+            let _ = self.owns.subscribe().wait_for(|&owns| !owns).await;
+        }
+    }
+
     async fn way(&self) -> Result<Way<'_>, Failure> {
         let until = Instant::now() + PATIENCE;
         loop {

@@ -170,13 +170,15 @@ pub enum Request {
         /// The file, with its directories.
         file: String,
     },
-    /// Append bytes to a stream, made where it is missing; answered once they are safe on this machine's disk.
+    /// Append bytes to a stream; answered once they are safe on this machine's disk.
     Append {
         /// Which channel.
         name: String,
         /// At most [`super::CHUNK_BYTES`].
         #[serde(with = "serde_bytes")]
         bytes: Vec<u8>,
+        /// Whether the stream is made where it is missing.
+        making: bool,
     },
     /// Read bytes that have arrived.
     Read {

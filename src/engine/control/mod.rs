@@ -15,6 +15,7 @@ mod server;
 
 #[cfg(any(test, feature = "cli"))]
 pub(crate) use contacts::voucher;
+pub(crate) use link::apart;
 pub use link::{Link, Opening, is_owned, look, take_for_mount};
 pub use message::{Answer, Asked, Failure, FailureKind, LogEntry, Request, Response, Secret};
 pub(crate) use server::serve;
