@@ -133,6 +133,15 @@ impl Scheduler {
         JointPace::of(self.servers.iter().filter(|server| server.online || !online).map(|server| &server.pace))
     }
 
+    /// The pace of the daemons that probes are drawn for: one that lags has its part done by nobody.
+    fn pace_of_probes(&self) -> JointPace {
+        let mut drawn = self.online().filter(|&daemon| !self.server(daemon).credit.lags()).peekable();
+        if drawn.peek().is_none() {
+            return self.pace();
+        }
+        JointPace::of(drawn.map(|daemon| &self.server(daemon).pace))
+    }
+
     /// The pace of one daemon, as it was measured so far.
     pub(super) fn pace_of(&self, daemon: DaemonId) -> &Pace {
         &self.servers.get(usize::from(daemon.0)).unwrap_or(&self.servers[0]).pace
@@ -151,7 +160,7 @@ impl Scheduler {
         let server = self.server_mut(daemon);
         if !server.pace.is_of_same_document_as(&pace) {
             server.pace = pace;
-            self.probes.set_pace(self.pace());
+            self.probes.set_pace(self.pace_of_probes());
         }
     }
 
@@ -302,7 +311,7 @@ impl Scheduler {
 
     fn set_online(&mut self, now: Time, daemon: DaemonId, online: bool, actions: &mut Vec<Action>) {
         self.server_mut(daemon).set_online(now, online);
-        self.probes.set_pace(self.pace());
+        self.probes.set_pace(self.pace_of_probes());
         let online = self.is_online();
         if !online {
             let mut channels: Vec<_> = self.senders.keys().copied().collect();
@@ -360,7 +369,7 @@ impl Scheduler {
         if entry.machine.is_at_rest() {
             let entry = self.receivers.remove(&channel).expect("just seen");
             self.unlist(channel, entry.served, entry.timeout);
-            self.probes.set_pace(pace);
+            self.probes.set_pace(self.pace_of_probes());
             self.probes.rest(now, channel, entry.machine.has_hit(), &mut self.dice);
             actions.push(Action::Rested { channel });
         } else {
@@ -411,7 +420,11 @@ impl Scheduler {
         {
             let server = self.server_mut(op.daemon);
             server.pace.measure(now.saturating_sub(since), op.what.packets(), beside);
+            let lagged = server.credit.lags();
             server.credit.gain(server.slots());
+            if lagged {
+                self.probes.set_pace(self.pace_of_probes());
+            }
         }
         let (channel, seq) = (op.channel, op.seq);
         match end {

@@ -34,10 +34,18 @@ pub enum Daemon {
 }
 
 impl Daemon {
-    /// Each of them by itself.
+    /// Each of them by itself. One sends at one pace, however often it is named.
     pub(super) fn each(self) -> Vec<Self> {
         match self {
-            Self::Several(configs) => configs.into_iter().take(MAX_DAEMONS).map(Self::Fixed).collect(),
+            Self::Several(configs) => {
+                let mut each: Vec<Config> = Vec::new();
+                for config in configs {
+                    if each.len() < MAX_DAEMONS && each.iter().all(|other| other.dial != config.dial) {
+                        each.push(config);
+                    }
+                }
+                each.into_iter().map(Self::Fixed).collect()
+            }
             one => vec![one],
         }
     }

@@ -23,6 +23,8 @@ pub(super) struct View {
 struct Seen {
     /// The network, while it can be used by this daemon.
     network: Option<Arc<Network>>,
+    /// Which one it was when it could be used last, and its M.
+    last: Option<(NetworkId, usize)>,
     status: DaemonStatus,
     /// Whether it was told that it is not used.
     is_refused: bool,
@@ -37,9 +39,12 @@ impl View {
     /// Takes in what is seen of one of them.
     pub(super) fn set(&mut self, daemon: DaemonId, network: Option<Arc<Network>>, status: DaemonStatus) {
         let Some(seen) = self.daemons.get_mut(usize::from(daemon.0)) else { return };
+        if let Some(network) = &network {
+            seen.last = Some((network.id.clone(), network.max_plaintext));
+        }
         (seen.network, seen.status) = (network, status);
-        let there = self.daemons.iter().filter_map(|seen| seen.network.as_ref());
-        self.pin = Pin::of(there.map(|network| (&network.id, network.max_plaintext)));
+        let known = self.daemons.iter().filter_map(|seen| seen.last.as_ref());
+        self.pin = Pin::of(known.map(|(id, max_plaintext)| (id, *max_plaintext)));
         for seen in &mut self.daemons {
             let misfit = seen.network.as_ref().and_then(|of| self.pin.misfit(&of.id, of.max_plaintext));
             if !std::mem::replace(&mut seen.is_refused, misfit.is_some())

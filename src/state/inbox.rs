@@ -15,7 +15,7 @@ use super::{Error, ErrorKind, Named, RecordStatus, Result, State, Watch, misunde
 use crate::engine::control::{Request, Response};
 
 /// Records that are looked up at once.
-const PAGE: u32 = 200;
+pub(super) const PAGE: u32 = 200;
 
 /// A drop that is read here: whole files come out of it, each once. See [`Named`] for what it has in common with streams.
 #[derive(Clone, Debug)]
@@ -24,7 +24,6 @@ pub struct Inbox {
     watch: Watch,
     /// Records up to this one are done with.
     cursor: i64,
-    found: std::collections::VecDeque<RecordStatus>,
 }
 
 /// What has come out of an [`Inbox`].
@@ -41,8 +40,8 @@ pub enum Arrival {
     },
 }
 
-pub(super) async fn page(named: &Named, after: i64) -> Result<Vec<RecordStatus>> {
-    match named.ask(|name| Request::Records { name, after, limit: PAGE }).await? {
+pub(super) async fn page(named: &Named, after: i64, limit: u32) -> Result<Vec<RecordStatus>> {
+    match named.ask(|name| Request::Records { name, after, limit }).await? {
         Response::Records(records) => Ok(records),
         _ => Err(misunderstood()),
     }
@@ -51,7 +50,7 @@ pub(super) async fn page(named: &Named, after: i64) -> Result<Vec<RecordStatus>>
 impl Inbox {
     pub(super) fn new(state: State, name: String) -> Self {
         let named = Named { state, name };
-        Self { watch: named.watch(), named, cursor: 0, found: std::collections::VecDeque::new() }
+        Self { watch: named.watch(), named, cursor: 0 }
     }
 
     /// The next file that is complete and was not [taken](Incoming::taken) before; it is waited for. `None`: the network has
@@ -106,40 +105,32 @@ impl Inbox {
     }
 
     async fn look(&mut self) -> Result<Option<Arrival>> {
-        let mut is_new = false;
+        // Asked anew each time: what stood otherwise a while ago may be whole by now, or taken by another program.
+        let mut limit = 1;
         loop {
-            if self.found.is_empty() {
-                self.found = page(&self.named, self.cursor).await?.into();
-                is_new = true;
+            let found = page(&self.named, self.cursor, limit).await?;
+            if found.is_empty() {
+                return Ok(None);
             }
-            let Some(record) = self.found.pop_front() else { return Ok(None) };
-            let is_part = record.part.is_some_and(|part| part > 0);
-            match record.state.as_str() {
-                // It is looked at again; nothing is behind it. An old page does not say how it is now.
-                "incomplete" => {
-                    self.found.clear();
-                    if is_new {
-                        return Ok(None);
+            limit = PAGE;
+            for record in found {
+                let number = record.record;
+                let is_part = record.part.is_some_and(|part| part > 0);
+                match record.state.as_str() {
+                    // It is looked at again; nothing is behind it.
+                    "incomplete" => return Ok(None),
+                    "complete" if !record.delivered && !is_part => {
+                        self.cursor = number;
+                        return Ok(Some(Arrival::File(Box::new(Incoming { named: self.named.clone(), record }))));
                     }
-                }
-                "complete" if !record.delivered && !is_part => {
-                    self.cursor = record.record;
-                    // Another program may have taken it since the page was read.
-                    let number = record.record;
-                    match self.named.ask(|name| Request::Record { name, record: number }).await? {
-                        Response::Record(now) if now.delivered => continue,
-                        _ => {}
+                    "broken" if !record.delivered => {
+                        self.named.ask(|name| Request::Deliver { name, record: number }).await?;
+                        self.cursor = number;
+                        let reason = record.reason.clone().unwrap_or_default();
+                        return Ok(Some(Arrival::Broken { reason, record: Box::new(record) }));
                     }
-                    return Ok(Some(Arrival::File(Box::new(Incoming { named: self.named.clone(), record }))));
+                    _ => self.cursor = number,
                 }
-                "broken" if !record.delivered => {
-                    self.cursor = record.record;
-                    let number = record.record;
-                    self.named.ask(|name| Request::Deliver { name, record: number }).await?;
-                    let reason = record.reason.clone().unwrap_or_default();
-                    return Ok(Some(Arrival::Broken { reason, record: Box::new(record) }));
-                }
-                _ => self.cursor = record.record,
             }
         }
     }

@@ -141,7 +141,7 @@ impl Outbox {
     /// # Errors
     /// The drop was forgotten, or its owner does not answer.
     pub async fn files(&self, after: i64) -> Result<Vec<RecordStatus>> {
-        super::inbox::page(&self.named, after).await
+        super::inbox::page(&self.named, after, super::inbox::PAGE).await
     }
 }
 

@@ -165,16 +165,18 @@ async fn a_daemon_of_another_network_is_not_used_beside_the_first() {
     let reached = other.console().stats().await.expect("it runs").packets;
     assert_eq!((reached.write, reached.strict_write, reached.read), (0, 0, 0), "nothing went there");
 
-    // Without a daemon of the first network the other one is used, for what belongs there.
+    // While the first one is away, what is written waits: nothing goes to the other network, of a new channel neither.
     ours.console().tell(Command::Stop { daemon: 1 }).await.expect("told");
-    daemons(&alice, &[LinkStatus::NoDaemon, LinkStatus::Connected]).await;
-    new(&alice, "elsewhere").await;
-    append(&alice, "elsewhere", b"there").await.expect("accepted");
-    wait(&alice, "elsewhere", None).await.expect("stored by the other");
-    let refused = append(&alice, "log", b"not there").await.expect_err("it has a network").message;
-    assert!(refused.contains("another network"), "{refused}");
+    daemons(&alice, &[LinkStatus::NoDaemon, LinkStatus::Refused]).await;
+    append(&alice, "log", b"kept").await.expect("accepted");
+    new(&alice, "another").await;
+    append(&alice, "another", b"kept too").await.expect("accepted");
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let reached = other.console().stats().await.expect("it runs").packets;
+    assert_eq!((reached.write, reached.strict_write, reached.read), (0, 0, 0), "nothing went there");
     ours.console().tell(Command::Start { daemon: 1 }).await.expect("told");
     daemons(&alice, &[LinkStatus::Connected, LinkStatus::Refused]).await;
+    wait(&alice, "another", None).await.expect("stored by the first");
     append(&alice, "log", b"here").await.expect("accepted");
     wait(&alice, "log", None).await.expect("stored by its own network");
     alice.close().await;

@@ -2,9 +2,9 @@
 
 use crate::model::NetworkId;
 
-/// The network that is used: that of the first daemon that is there, in the order in which they were named. Daemons of other
-/// networks, or whose boxes have another length, are not used meanwhile. So the one that was named first always is, and
-/// one that was named by mistake is in nobody's way.
+/// The network that is used: that of the first daemon that was ever there, in the order in which they were named, and while it
+/// is away too. Daemons of other networks, or whose boxes have another length, are not used beside it. So the one that was
+/// named first always is, and one that was named by mistake gets nothing that was meant for the others.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Pin(Option<(NetworkId, usize)>);
 
@@ -20,7 +20,7 @@ pub enum Misfit {
 }
 
 impl Pin {
-    /// Where these networks are there, each with its M, in the order of the daemons.
+    /// Where these networks were there, each with its M, in the order of the daemons.
     pub fn of<'a>(there: impl IntoIterator<Item = (&'a NetworkId, usize)>) -> Self {
         Self(there.into_iter().next().map(|(id, max_plaintext)| (id.clone(), max_plaintext)))
     }
@@ -48,7 +48,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_network_of_the_first_daemon_that_is_there_is_used() {
+    fn the_network_of_the_first_daemon_that_was_there_is_used() {
         let (one, other) = (NetworkId::new([[1; 32]]), NetworkId::new([[2; 32]]));
         assert_eq!(Pin::of([]).network(), None);
         let pin = Pin::of([(&other, 10)]);

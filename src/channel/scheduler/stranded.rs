@@ -88,6 +88,7 @@ impl Scheduler {
             // Those that went before it was known to lag tell nothing new.
             if server.credit.next_try(now).is_none() {
                 server.credit.lose(now, &server.pace);
+                self.probes.set_pace(self.pace_of_probes());
             }
             self.move_one(now, operation, actions);
             // What has not left yet has nothing to wait for there.

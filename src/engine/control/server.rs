@@ -16,8 +16,9 @@ use crate::engine::Owner;
 use crate::store::{PrivateDir, PrivateDirError, StateDir};
 use crate::thin::frame;
 
-/// Verbs that are answered at once; further ones wait in the socket's backlog.
-const CONNECTIONS: usize = 64;
+/// Connections of verbs and programs; further ones wait in the socket's backlog. A program keeps a few for as long as it
+/// runs, and has two dozen where it waits for much.
+const CONNECTIONS: usize = 512;
 
 /// Listens at the socket in the state directory and answers until the owner is gone or the task is aborted.
 pub(crate) fn serve(owner: &Arc<Owner>, dir: &PrivateDir) -> io::Result<JoinHandle<()>> {

@@ -222,3 +222,22 @@ fn a_second_connection_is_opened_and_closed_by_each_daemon_for_itself() {
     world.run("the rest of the backlog", |world| world.ended(A) == 100);
     assert!(world.scheduler.servers.iter().all(|server| !server.second_open), "both are closed");
 }
+
+/// While one daemon lags, the others have their own tenth of the probes and not its part too.
+#[test]
+fn the_probes_of_a_daemon_that_lags_are_not_done_by_the_others() {
+    let mut world = World::docker_by(4);
+    for id in 0..500 {
+        world.resting_reader(ChannelId(id), 0, false);
+    }
+    for daemon in [0, 1, 2] {
+        world.daemons[daemon].stopped = true;
+    }
+    let begun = world.now + Duration::from_secs(2_000);
+    world.run("they are found out", |world| world.now >= begun);
+    let before = world.daemons[3].packets;
+    let end = world.now + Duration::from_secs(40_000);
+    world.run("eleven hours", |world| world.now >= end);
+    let share = (world.daemons[3].packets - before) as f64 / 40_000.0;
+    assert!((0.07..0.12).contains(&share), "{share:.3} of its ticks");
+}
